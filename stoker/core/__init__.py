@@ -1,0 +1,1 @@
+"""Pure shared code: states, setup keys, references, messages, errors. No I/O, no clock, no environment."""

@@ -1,0 +1,143 @@
+"""The error catalogue.
+
+    StokerError
+      CallerError          change the request
+        Unauthorized  Forbidden  NotFound  InvalidRequest  TooLarge  RateLimited  Conflict  MethodNotAllowed
+      AppFailed            the app's own message
+      NoCapacity           wait, or add a worker
+      StaleAttempt         another attempt owns the task: stop, drop, count
+      ProtocolRefusal      a script refused a write (unknown task, illegal move, lost leadership ...)
+      StoreUnavailable     Redis did not answer: try again
+      Bug                  ours: report it
+
+Each class has a `code` (the last part of the problem type), an HTTP status and says whether a repeat can help.
+With no text given, the first line of the docstring is the message.
+"""
+
+from typing import ClassVar
+
+
+class StokerError(Exception):
+    """Something went wrong in Stoker."""
+
+    code: ClassVar[str] = "internal_error"
+    http: ClassVar[int] = 500
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str = "", **fields: object) -> None:
+        self.message = message or (self.__doc__ or "").strip().splitlines()[0]
+        self.fields = fields
+        super().__init__(self.message)
+
+    @property
+    def title(self) -> str:
+        """The short name of the error, from its code."""
+        return self.code.replace("_", " ").capitalize()
+
+
+class CallerError(StokerError):
+    """The request cannot be served as it is. Change it and send it again."""
+
+    code = "invalid_request"
+    http = 400
+
+
+class Unauthorized(CallerError):
+    """Invalid API key"""
+
+    code = "unauthorized"
+    http = 401
+
+
+class Forbidden(CallerError):
+    """This key may not do that."""
+
+    code = "forbidden"
+    http = 403
+
+
+class NotFound(CallerError):
+    """Not found"""
+
+    code = "not_found"
+    http = 404
+
+
+class InvalidRequest(CallerError):
+    """The request is not valid."""
+
+
+class MethodNotAllowed(CallerError):
+    """This path does not take that method."""
+
+    code = "method_not_allowed"
+    http = 405
+
+
+class Conflict(CallerError):
+    """The thing is not in a state that allows this."""
+
+    code = "conflict"
+    http = 409
+
+
+class TooLarge(CallerError):
+    """The body is larger than the limit. Upload large data as a file."""
+
+    code = "too_large"
+    http = 413
+
+
+class RateLimited(CallerError):
+    """Too many requests. Wait for the time that Retry-After names."""
+
+    code = "rate_limited"
+    http = 429
+    retryable = True
+
+
+class AppFailed(StokerError):
+    """Task failed"""
+
+    code = "app_failed"
+    http = 200
+
+
+class NoCapacity(StokerError):
+    """No worker can take the task now. Wait, or add a worker."""
+
+    code = "no_capacity"
+    http = 503
+    retryable = True
+
+
+class StaleAttempt(StokerError):
+    """Another attempt owns the task. Stop this one and drop what it has."""
+
+    code = "stale_attempt"
+    http = 409
+
+
+class ProtocolRefusal(StokerError):
+    """A script refused a write; `refusal` says why."""
+
+    code = "protocol_refusal"
+    http = 409
+
+    def __init__(self, refusal: str, message: str = "", **fields: object) -> None:
+        self.refusal = refusal
+        super().__init__(message or f"refused: {refusal}", **fields)
+
+
+class StoreUnavailable(StokerError):
+    """Redis does not answer. Try again in a moment."""
+
+    code = "store_unavailable"
+    http = 503
+    retryable = True
+
+
+class Bug(StokerError):
+    """An error of Stoker itself. Please report it with the log line that carries this request id."""
+
+    code = "internal_error"

@@ -1,0 +1,368 @@
+"""Everything that one part tells another, as msgspec structs.
+
+Times are wall-clock milliseconds of the Redis server (`_ms`), sizes are bytes, durations are seconds (`_s`).
+Unknown fields are ignored when read, so that neighbouring versions understand each other.
+"""
+
+from enum import StrEnum
+from typing import Any, NewType
+
+import msgspec
+from msgspec import Struct
+
+from stoker.core.states import TaskState
+
+TaskId = NewType("TaskId", str)
+EngineId = NewType("EngineId", str)
+WorkerId = NewType("WorkerId", str)
+SetupKey = NewType("SetupKey", str)
+
+PROTOCOL_VERSION = 1
+
+
+class Infra(StrEnum):
+    """Where the caller wants the task to run."""
+
+    CLOUD = "cloud"
+    PRIVATE = "private"
+    PRIVATE_FIRST = "private_first"
+
+
+class LogType(StrEnum):
+    """What a log line belongs to; `number` is the platform's."""
+
+    BUILD = "build"
+    RUN = "run"
+    SERVE = "serve"
+    SETUP = "setup"
+    TASK = "task"
+
+    @property
+    def number(self) -> int:
+        return list(LogType).index(self)
+
+
+class GpuType(StrEnum):
+    """GPU kinds of the platform's inf.yml."""
+
+    ANY = "any"
+    NONE = "none"
+    NVIDIA = "nvidia"
+    AMD = "amd"
+    APPLE = "apple"
+    INTEL = "intel"
+
+
+class Needs(Struct, frozen=True, kw_only=True):
+    """What an app declares that it needs. Sizes in bytes, 0 = not stated."""
+
+    gpu_count: int = 0
+    gpu_type: GpuType = GpuType.NONE
+    vram_bytes: int = 0
+    ram_bytes: int = 0
+
+
+class TaskRequest(Struct, frozen=True, kw_only=True):
+    """What an engine executes. Stored in the task hash; holds nothing that only the control plane may see."""
+
+    id: TaskId
+    app_id: str
+    app: str  # namespace/name
+    version_id: str  # content hash, full
+    function: str
+    input: Any  # a JSON value (an object, as a rule), defaults not filled: the app's model does that
+    setup: dict[str, Any]  # the schema's defaults filled in
+    setup_key: SetupKey
+    env_key: str  # digest of requirements, Python and platform
+    infra: Infra = Infra.PRIVATE
+    workers: tuple[str, ...] = ()
+    variant: str = "default"
+    run_timeout_s: float = 0  # 0 = the engine's default
+    setup_timeout_s: float = 0
+    session_id: str = ""
+    webhook: str = ""
+
+
+class TaskSpec(Struct, frozen=True, kw_only=True):
+    """What the scheduler knows of a task. `key_id` is the API key it is accounted to."""
+
+    id: TaskId
+    setup_key: SetupKey
+    version_id: str
+    env_key: str
+    app: str
+    needs: Needs
+    workers: tuple[str, ...] = ()  # worker ids or names; empty = any
+    priority: int = 0  # higher first
+    key_id: str = ""
+    created_ms: int = 0
+    max_attempts: int = 3
+    queue_timeout_s: float = 86_400
+    no_match_timeout_s: float = 600
+
+
+class Owner(Struct, frozen=True, kw_only=True):
+    """Who asked. Lives in a key that no engine may read."""
+
+    user_id: str
+    key_id: str
+
+
+class Assignment(Struct, frozen=True, kw_only=True):
+    """An inbox message: run this task on that worker."""
+
+    task: TaskRequest
+    attempt: int
+    token: str  # secret of this attempt; proves ownership in every later write
+    worker_id: WorkerId
+    evict: tuple[SetupKey, ...] = ()  # residents the scheduler counted as gone
+
+
+class CancelOrder(Struct, frozen=True, kw_only=True):
+    """An inbox message: stop this attempt."""
+
+    task_id: TaskId
+    attempt: int
+    force: bool = False
+    grace_ms: int = 10_000
+
+
+class EvictOrder(Struct, frozen=True, kw_only=True):
+    """An inbox message: unload an idle instance."""
+
+    worker_id: WorkerId
+    setup_key: SetupKey
+    reason: str
+
+
+class DrainOrder(Struct, frozen=True, kw_only=True):
+    """An inbox message: take nothing new, finish, leave."""
+
+    reason: str
+
+
+InboxMessage = Assignment | CancelOrder | EvictOrder | DrainOrder
+
+
+class LogLine(Struct, frozen=True, kw_only=True, array_like=True):
+    """One line of an attempt's log. `number` counts from 1 and has gaps where lines were dropped."""
+
+    number: int
+    at_ms: int
+    type: LogType
+    text: str
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """How an attempt ended. `state` is COMPLETED, FAILED or CANCELLED."""
+
+    state: TaskState
+    output: msgspec.Raw = msgspec.Raw(b"null")
+    error: str = ""
+    error_code: str = ""  # a code of the error catalogue, for instance app_failed
+    load_s: float = 0  # what this attempt spent on preparing, serving and setting up
+    run_s: float = 0
+    vram_bytes: int = 0  # measured for the instance after the run; 0 = unknown
+
+
+class GpuInfo(Struct, frozen=True, kw_only=True):
+    """A device as registered."""
+
+    index: int
+    uuid: str
+    name: str
+    type: GpuType
+    vram_bytes: int
+
+
+class WorkerInfo(Struct, frozen=True, kw_only=True):
+    """A slot of an engine as registered."""
+
+    id: WorkerId  # readable: gpubox-gpu-0, gpubox-cpu-1
+    index: int
+    gpus: tuple[GpuInfo, ...] = ()
+    max_residents: int = 4
+    ram_bytes: int = 0
+
+
+class EngineInfo(Struct, frozen=True, kw_only=True):
+    """What a daemon says of itself when it registers."""
+
+    id: EngineId
+    name: str
+    version: str
+    hostname: str
+    workers: tuple[WorkerInfo, ...]
+    protocol_version: int = PROTOCOL_VERSION
+    labels: dict[str, str] = {}
+    pythons: tuple[str, ...] = ()
+    os: str = ""
+    cpu_name: str = ""
+    cpu_cores: int = 0
+    ram_bytes: int = 0
+    driver_version: str = ""
+    cuda_version: str = ""
+
+
+class ResidentState(StrEnum):
+    """What an instance is doing."""
+
+    LOADING = "loading"
+    IDLE = "idle"
+    BUSY = "busy"
+    STOPPING = "stopping"
+
+
+class Resident(Struct, frozen=True, kw_only=True):
+    """An instance that lives on a worker."""
+
+    worker_id: WorkerId
+    setup_key: SetupKey
+    version_id: str
+    app: str
+    state: ResidentState
+    vram_bytes: int = 0
+    load_s: float = 0
+    since_ms: int = 0
+    task_id: str = ""
+
+
+class GpuSample(Struct, frozen=True, kw_only=True):
+    """One reading of one device."""
+
+    index: int
+    uuid: str
+    memory_used_bytes: int
+    memory_total_bytes: int
+    utilisation_percent: float
+    temperature_c: float = 0
+    power_w: float = 0
+    lost: str = ""  # why the device cannot be read, else empty
+
+
+class Telemetry(Struct, frozen=True, kw_only=True):
+    """What every heartbeat carries."""
+
+    cpu_percent: float
+    ram_used_bytes: int
+    ram_total_bytes: int
+    gpus: tuple[GpuSample, ...] = ()
+
+
+class EngineReport(Struct, frozen=True, kw_only=True):
+    """The changing part of an engine: what lives there, and whether it takes work."""
+
+    residents: tuple[Resident, ...] = ()
+    environments: tuple[str, ...] = ()  # env keys on disk
+    draining: bool = False
+
+
+class EngineView(Struct, frozen=True, kw_only=True):
+    """An engine as read back: registration, last report, last telemetry."""
+
+    info: EngineInfo
+    status: str  # running | draining | stopped | lost
+    registered_ms: int
+    seen_ms: int
+    report: EngineReport = EngineReport()
+    telemetry: Telemetry | None = None
+    tasks: dict[str, int] = {}  # task id -> attempt
+
+
+class TaskView(Struct, frozen=True, kw_only=True):
+    """A task as read back, before any dialect: what the gateway makes its answers from."""
+
+    request: TaskRequest
+    state: TaskState
+    attempt: int
+    created_ms: int
+    updated_ms: int
+    engine_id: str = ""
+    worker_id: str = ""
+    output: msgspec.Raw = msgspec.Raw(b"null")
+    error: str = ""
+    error_code: str = ""
+    cancel_requested: bool = False
+    queue_reason: str = ""
+    log_dropped: int = 0
+    history: tuple[tuple[int, int, int], ...] = ()  # (attempt, state, at_ms) in order
+    logs: tuple[LogLine, ...] = ()
+    cursor: str = "0-0"  # id of the last event that this view includes
+
+
+class AppFunction(Struct, frozen=True, kw_only=True):
+    """One callable of an app."""
+
+    name: str
+    description: str = ""
+    input_schema: dict[str, Any] = {}
+    output_schema: dict[str, Any] = {}
+
+
+class AppVersion(Struct, frozen=True, kw_only=True):
+    """An immutable version; `id` is the hash of its content."""
+
+    id: str
+    short_id: str
+    app_id: str
+    created_ms: int
+    kernel: str = "python-3.11"
+    functions: dict[str, AppFunction] = {}
+    default_function: str = "run"
+    setup_schema: dict[str, Any] = {}
+    env: dict[str, str] = {}
+    needs: Needs = Needs()
+    secrets: tuple[str, ...] = ()
+    env_key: str = ""
+    bundle_bytes: int = 0
+    metadata: dict[str, Any] = {}
+
+
+class App(Struct, frozen=True, kw_only=True):
+    """An app: a name that points at its current version."""
+
+    id: str
+    short_id: str
+    namespace: str
+    name: str
+    owner_id: str
+    visibility: str = "private"
+    title: str = ""
+    description: str = ""
+    category: str = "other"
+    images: dict[str, str] = {}
+    current_version_id: str = ""
+    created_ms: int = 0
+    updated_ms: int = 0
+
+
+class ApiKey(Struct, frozen=True, kw_only=True):
+    """A key as stored: its hash only."""
+
+    id: str
+    name: str
+    user_id: str
+    sha256: str
+    prefix: str  # inf_ and 4 characters, to recognise it
+    scopes: tuple[str, ...] = ()
+    rates: dict[str, int] = {}  # run | get | upload -> per minute, 0 = unlimited
+    created_ms: int = 0
+    expires_ms: int = 0
+    numbering: str = ""  # "" = by client; "v1" = 9/10/11; "v2" = 10/11/12
+
+
+class StoredFile(Struct, frozen=True, kw_only=True):
+    """A file of the store; `secret` makes its address unguessable."""
+
+    id: str
+    secret: str
+    owner_id: str
+    filename: str
+    content_type: str
+    size: int
+    created_ms: int
+    path: str = ""  # what the caller named it
+    category: str = ""
+    task_id: str = ""
+    role: str = ""  # input | output
+    uploaded: bool = False
