@@ -178,6 +178,11 @@ class GatewaySettings(CommonSettings):
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8787, ge=0, le=65535, description="TCP port to listen on; 0 = any free one.")
+    listen_fd: int = Field(
+        default=-1,
+        ge=-1,
+        description="Inherited listening socket, set by `stoker up` so that a new gateway keeps its port.",
+    )
     max_body_bytes: int = Field(
         default=4 * MIB, ge=1024, le=256 * MIB, description="Largest JSON body that is read, in bytes."
     )

@@ -1,1 +1,11 @@
-"""The only code that speaks to Redis: Lua scripts, one a verb, and their wrappers."""
+"""The only code that speaks to Redis: Lua scripts, one a verb, and their wrappers.
+
+A wrapper makes one call, decodes and raises; it decides nothing.
+"""
+
+from stoker.protocol.engines import Renewal
+from stoker.protocol.limits import RateState
+from stoker.protocol.scheduling import AssignOrder, AssignResult, WakeEvent, WakeKind
+from stoker.protocol.store import Store
+
+__all__ = ["AssignOrder", "AssignResult", "RateState", "Renewal", "Store", "WakeEvent", "WakeKind"]

@@ -1,0 +1,151 @@
+"""Apps and their versions, API keys, and the records of stored files."""
+
+import msgspec
+
+from stoker.core.errors import NotFound
+from stoker.core.messages import ApiKey, App, AppVersion, StoredFile
+from stoker.protocol.connection import Connection
+from stoker.protocol.keys import Keys
+
+_encode = msgspec.json.Encoder().encode
+_app = msgspec.json.Decoder(App)
+_version = msgspec.json.Decoder(AppVersion)
+_api_key = msgspec.json.Decoder(ApiKey)
+_file = msgspec.json.Decoder(StoredFile)
+
+
+def _values(reply: object) -> list[bytes]:
+    """Values of a HGETALL or HVALS reply of either protocol version."""
+    if isinstance(reply, dict):
+        return list(reply.values())
+    return list(reply) if isinstance(reply, (list, tuple)) else []
+
+
+class Catalog:
+    """Apps and versions."""
+
+    def __init__(self, connection: Connection, keys: Keys) -> None:
+        self._call = connection.command
+        self._keys = keys
+
+    async def put_app(self, app: App) -> None:
+        await self._call("HSET", self._keys.apps, app.id, _encode(app))
+        await self._call("HSET", self._keys.app_names, f"{app.namespace}/{app.name}", app.id)
+
+    async def get_app(self, app_id: str) -> App:
+        """One app.
+
+        Raises:
+            NotFound: no app has this id.
+        """
+        raw = await self._call("HGET", self._keys.apps, app_id)
+        if raw is None:
+            raise NotFound("App not found")
+        return _app.decode(raw)
+
+    async def find_app(self, namespace: str, name: str) -> App | None:
+        app_id = await self._call("HGET", self._keys.app_names, f"{namespace}/{name}")
+        return None if app_id is None else await self.get_app(app_id.decode())
+
+    async def list_apps(self) -> list[App]:
+        """All apps, by name. Cost: one read of the whole catalogue; not for hot paths."""
+        raw = _values(await self._call("HVALS", self._keys.apps))
+        return sorted((_app.decode(value) for value in raw), key=lambda app: (app.namespace, app.name))
+
+    async def apps_named(self, name: str) -> list[App]:
+        """Apps of any namespace with this name."""
+        return [app for app in await self.list_apps() if app.name == name]
+
+    async def delete_app(self, app: App) -> None:
+        await self._call("HDEL", self._keys.app_names, f"{app.namespace}/{app.name}")
+        await self._call("HDEL", self._keys.apps, app.id)
+        await self._call("DEL", self._keys.app_versions(app.id))
+
+    async def put_version(self, version: AppVersion) -> None:
+        await self._call("HSET", self._keys.app_versions(version.app_id), version.id, _encode(version))
+
+    async def get_version(self, app_id: str, version: str) -> AppVersion:
+        """A version by its id, or by the first characters of it when they are unique.
+
+        Raises:
+            NotFound: none, or several, begin so.
+        """
+        raw = await self._call("HGET", self._keys.app_versions(app_id), version)
+        if raw is not None:
+            return _version.decode(raw)
+        found = [v for v in await self.versions(app_id) if v.id.startswith(version)]
+        if len(found) != 1:
+            known = ", ".join(v.short_id for v in await self.versions(app_id)) or "none"
+            raise NotFound(f"App not found: version {version!r} names {len(found)} versions; known: {known}")
+        return found[0]
+
+    async def versions(self, app_id: str) -> list[AppVersion]:
+        """All versions of an app, newest first."""
+        raw = _values(await self._call("HVALS", self._keys.app_versions(app_id)))
+        return sorted((_version.decode(value) for value in raw), key=lambda v: -v.created_ms)
+
+
+class ApiKeys:
+    """API keys, found by the hash of their text."""
+
+    def __init__(self, connection: Connection, keys: Keys) -> None:
+        self._call = connection.command
+        self._keys = keys
+
+    async def put(self, key: ApiKey) -> None:
+        await self._call("HSET", self._keys.api_keys, key.sha256, _encode(key))
+        await self._call("HSET", self._keys.api_key_ids, key.id, key.sha256)
+
+    async def by_hash(self, sha256: str) -> ApiKey | None:
+        raw = await self._call("HGET", self._keys.api_keys, sha256)
+        return None if raw is None else _api_key.decode(raw)
+
+    async def list(self, user_id: str = "") -> "list[ApiKey]":
+        """The keys of one user, or all, oldest first."""
+        found = [_api_key.decode(raw) for raw in _values(await self._call("HVALS", self._keys.api_keys))]
+        return sorted((k for k in found if not user_id or k.user_id == user_id), key=lambda k: k.created_ms)
+
+    async def delete(self, key_id: str) -> None:
+        """Forget a key.
+
+        Raises:
+            NotFound: no key has this id.
+        """
+        sha256 = await self._call("HGET", self._keys.api_key_ids, key_id)
+        if sha256 is None:
+            raise NotFound("API key not found")
+        await self._call("HDEL", self._keys.api_keys, sha256)
+        await self._call("HDEL", self._keys.api_key_ids, key_id)
+
+
+class Files:
+    """Records of stored files; the bytes are in the file store."""
+
+    def __init__(self, connection: Connection, keys: Keys) -> None:
+        self._call = connection.command
+        self._keys = keys
+
+    async def put(self, file: StoredFile) -> None:
+        await self._call("SET", self._keys.file(file.id), _encode(file))
+        await self._call("ZADD", self._keys.owner_files(file.owner_id), file.created_ms, file.id)
+
+    async def get(self, file_id: str) -> StoredFile:
+        """One record.
+
+        Raises:
+            NotFound: no file has this id.
+        """
+        raw = await self._call("GET", self._keys.file(file_id))
+        if raw is None:
+            raise NotFound("File not found")
+        return _file.decode(raw)
+
+    async def page(self, owner_id: str, offset: int = 0, limit: int = 20) -> list[StoredFile]:
+        """An owner's files, newest first."""
+        ids = await self._call("ZREVRANGE", self._keys.owner_files(owner_id), offset, offset + limit - 1)
+        raw = await self._call("MGET", *(self._keys.file(i.decode()) for i in ids)) if ids else []
+        return [_file.decode(value) for value in raw if value is not None]
+
+    async def delete(self, file: StoredFile) -> None:
+        await self._call("ZREM", self._keys.owner_files(file.owner_id), file.id)
+        await self._call("DEL", self._keys.file(file.id))

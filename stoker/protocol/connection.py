@@ -1,0 +1,181 @@
+"""One connection to Redis that batches by itself.
+
+Calls made while an earlier batch is under way leave together in the next pipeline, so a busy process pays one
+round trip for many scripts, and an idle one waits for nobody.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any, Self
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import (
+    BusyLoadingError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+)
+from redis.exceptions import (
+    ConnectionError as RedisConnectionError,
+)
+from redis.exceptions import (
+    TimeoutError as RedisTimeoutError,
+)
+
+from stoker.core.errors import Bug, ProtocolRefusal, StaleAttempt, StoreUnavailable
+from stoker.protocol.scripts import Script, scripts
+
+CALL_TIMEOUT_S = 5.0
+CONNECT_TIMEOUT_S = 2.0
+BATCH_LIMIT = 512
+"""Commands a pipeline: bounds what one slow answer holds up."""
+QUEUE_LIMIT = 50_000
+"""Calls waiting in this process; beyond it callers are told at once that the store is behind."""
+
+_UNAVAILABLE = (
+    RedisConnectionError,
+    RedisTimeoutError,
+    BusyLoadingError,
+    ReadOnlyError,
+    OutOfMemoryError,
+    OSError,
+)
+
+Arg = str | bytes | int | float
+_Call = tuple[tuple[Any, ...], asyncio.Future[Any]]
+
+
+def unavailable(error: BaseException) -> StoreUnavailable:
+    """What to raise for a failure of Redis."""
+    return StoreUnavailable(
+        f"Redis does not answer ({type(error).__name__}: {error}). Try again in a moment."
+    )
+
+
+class Connection:
+    """Commands and scripts on one Redis.
+
+    Raises (every method): StoreUnavailable: no answer within `CALL_TIMEOUT_S`, or the server cannot write now.
+    Scripts are safe to repeat after it.
+    """
+
+    def __init__(self, redis: "Redis[bytes]", blocking: "Redis[bytes]") -> None:
+        self.redis = redis
+        self.blocking = blocking
+        self._waiting: list[_Call] = []
+        self._flusher: asyncio.Task[None] | None = None
+
+    @classmethod
+    def open(cls, url: str) -> Self:
+        """Connect lazily. `url`: ``redis://``, ``rediss://`` or ``unix:///path``."""
+        common: dict[str, Any] = {"socket_connect_timeout": CONNECT_TIMEOUT_S, "health_check_interval": 0}
+        once = Retry(ExponentialBackoff(cap=0.5, base=0.05), 1)
+        return cls(
+            Redis.from_url(url, socket_timeout=CALL_TIMEOUT_S, retry=once, **common),
+            Redis.from_url(url, socket_timeout=None, retry=Retry(ExponentialBackoff(), 0), **common),
+        )
+
+    async def close(self) -> None:
+        if self._flusher is not None:
+            self._flusher.cancel()
+            await asyncio.gather(self._flusher, return_exceptions=True)
+        await self.redis.aclose()
+        await self.blocking.aclose()
+
+    async def command(self, *parts: Arg) -> Any:
+        """One command, in the next batch."""
+        return await self._enqueue(parts)
+
+    def start(self, *parts: Arg) -> asyncio.Future[Any]:
+        """Put a command into the next batch without waiting; await the result later."""
+        return self._enqueue(parts)
+
+    async def script(self, name: str, keys: Sequence[str], args: Sequence[Arg]) -> list[Any]:
+        """Run a script; its result without the leading ``OK``.
+
+        Raises:
+            StaleAttempt: the attempt does not own the task any more.
+            ProtocolRefusal: any other refusal; `refusal` is its name in the script's header.
+        """
+        return await self.start_script(name, keys, args)
+
+    def start_script(
+        self, name: str, keys: Sequence[str], args: Sequence[Arg]
+    ) -> Coroutine[Any, Any, list[Any]]:
+        """Put a script into the next batch at once; await the result later (see `script`)."""
+        script = scripts()[name]
+        if len(keys) != len(script.keys) or len(args) != len(script.args):
+            raise Bug(f"script {name} takes {len(script.keys)} keys and {len(script.args)} arguments")
+        call = self._enqueue(("EVALSHA", script.sha, len(keys), *keys, *args))
+        return self._outcome(script, call, keys, args)
+
+    async def _outcome(
+        self, script: Script, call: asyncio.Future[Any], keys: Sequence[str], args: Sequence[Arg]
+    ) -> list[Any]:
+        name = script.name
+        try:
+            result = await call
+        except NoScriptError:
+            result = await self._enqueue(("EVAL", script.source, len(keys), *keys, *args))
+        code = result[0].decode()
+        if code == "OK":
+            return list(result[1:])
+        if code == "STALE_ATTEMPT":
+            raise StaleAttempt
+        raise ProtocolRefusal(code, f"{name}: {code}", detail=result[1:])
+
+    async def block(self, *parts: Arg, timeout_s: float) -> Any:
+        """A blocking command on its own connection, bounded by `timeout_s` on this side too."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self.blocking.execute_command(*parts)  # type: ignore[no-untyped-call]
+        except (*_UNAVAILABLE, TimeoutError) as error:
+            raise unavailable(error) from error
+
+    def _enqueue(self, parts: tuple[Arg, ...]) -> asyncio.Future[Any]:
+        if len(self._waiting) >= QUEUE_LIMIT:
+            raise StoreUnavailable(f"{QUEUE_LIMIT} calls wait for Redis already. Try again in a moment.")
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append((parts, future))
+        if self._flusher is None or self._flusher.done():
+            self._flusher = asyncio.create_task(self._flush())
+        return future
+
+    async def _flush(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting[:BATCH_LIMIT], self._waiting[BATCH_LIMIT:]
+            try:
+                results = await self._execute([parts for parts, _ in batch])
+            except _UNAVAILABLE as error:
+                results = [unavailable(error)] * len(batch)
+            except asyncio.CancelledError:
+                for _, future in batch + self._waiting:
+                    future.cancel()
+                raise
+            for (_, future), result in zip(batch, results, strict=True):
+                _resolve(future, result)
+
+    async def _execute(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+        if len(commands) == 1:
+            try:
+                return [await self.redis.execute_command(*commands[0])]  # type: ignore[no-untyped-call]
+            except RedisError as error:
+                return [error]
+        pipeline = self.redis.pipeline(transaction=False)
+        for parts in commands:
+            pipeline.execute_command(*parts)  # type: ignore[no-untyped-call]
+        return await pipeline.execute(raise_on_error=False)
+
+
+def _resolve(future: asyncio.Future[Any], result: Any) -> None:
+    if future.done():  # its caller was cancelled
+        return
+    if isinstance(result, _UNAVAILABLE):
+        result = unavailable(result)
+    if isinstance(result, Exception):
+        future.set_exception(result)
+    else:
+        future.set_result(result)

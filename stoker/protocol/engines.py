@@ -1,0 +1,379 @@
+"""What a worker daemon asks: register, renew, its inbox, and the writes of its attempts."""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+from msgspec import Struct
+
+from stoker.core.errors import NotFound, ProtocolRefusal
+from stoker.core.ids import check_name, new_id
+from stoker.core.messages import (
+    Assignment,
+    CancelOrder,
+    DrainOrder,
+    EngineId,
+    EngineInfo,
+    EngineReport,
+    EngineView,
+    EvictOrder,
+    InboxMessage,
+    LogLine,
+    Outcome,
+    SetupKey,
+    TaskId,
+    TaskRequest,
+    Telemetry,
+    WorkerId,
+)
+from stoker.core.states import TaskState
+from stoker.protocol.connection import Connection
+from stoker.protocol.keys import Keys
+from stoker.protocol.streams import mapping, stream
+
+_CLIENT_MARGIN_S = 3.0
+LOG_TAIL_BYTES = 256 * 1024
+"""What one task's log may take in Redis."""
+
+_encode = msgspec.json.Encoder().encode
+_request = msgspec.json.Decoder(TaskRequest)
+_info = msgspec.json.Decoder(EngineInfo)
+_report = msgspec.json.Decoder(EngineReport)
+_telemetry = msgspec.json.Decoder(Telemetry)
+_evict = msgspec.json.Decoder(EvictOrder)
+_drain = msgspec.json.Decoder(DrainOrder)
+_ids = msgspec.json.Decoder(list[str])
+_setup_keys = msgspec.json.Decoder(tuple[SetupKey, ...])
+
+
+class Renewal(Struct, frozen=True, kw_only=True):
+    """The answer to a renewal: what to stop, and which cancels may not have arrived."""
+
+    lost: frozenset[TaskId] = frozenset()
+    cancelled: tuple[CancelOrder, ...] = ()
+
+
+class Engines:
+    """The engines of one pool."""
+
+    def __init__(self, connection: Connection, keys: Keys) -> None:
+        self._connection = connection
+        self._keys = keys
+
+    async def register(
+        self, info: EngineInfo, report: EngineReport, held: Mapping[TaskId, int], lease_s: float
+    ) -> tuple[str, frozenset[TaskId]]:
+        """Join, or return.
+
+        Args:
+            held: tasks that still run here -> attempt. What the engine owned and does not hold is given back.
+
+        Returns:
+            The session that later calls carry, and the held tasks that are its own no longer.
+
+        Raises:
+            InvalidRequest: the engine's id cannot stand in a key.
+
+        Script: lua/register.lua.
+        """
+        engine_id = EngineId(check_name("engine id", info.id))
+        keys = self._keys
+        session = new_id()
+        result = await self._connection.script(
+            "register",
+            [
+                keys.leases,
+                keys.engine(engine_id),
+                keys.engine_tasks(engine_id),
+                keys.inbox(engine_id),
+                keys.wake,
+                keys.engines,
+            ],
+            [engine_id, session, _encode(info), _encode(report), int(lease_s * 1000), _encode(dict(held))],
+        )
+        return session, frozenset(TaskId(i) for i in _ids.decode(result[0]))
+
+    async def renew(
+        self,
+        engine_id: EngineId,
+        session: str,
+        telemetry: Telemetry,
+        held: Mapping[TaskId, int],
+        lease_s: float,
+    ) -> Renewal:
+        """Extend the lease; tell which attempts are no longer its own.
+
+        Raises:
+            ProtocolRefusal: ENGINE_UNKNOWN: declared lost; register again.
+            StoreUnavailable: no answer; safe to repeat.
+
+        Cost: one round trip, O(len(held)). Script: lua/renew.lua.
+        """
+        keys = self._keys
+        result = await self._connection.script(
+            "renew",
+            [keys.leases, keys.engine(engine_id), keys.engine_tasks(engine_id)],
+            [engine_id, session, int(lease_s * 1000), _encode(telemetry), _encode(dict(held))],
+        )
+        orders = []
+        for task, owned in zip(result[1::2], result[2::2], strict=True):
+            attempt, force, grace = owned.decode().split(" ")
+            orders.append(
+                CancelOrder(
+                    task_id=TaskId(task.decode()),
+                    attempt=int(attempt),
+                    force=force == "1",
+                    grace_ms=int(grace),
+                )
+            )
+        return Renewal(lost=frozenset(TaskId(i) for i in _ids.decode(result[0])), cancelled=tuple(orders))
+
+    async def report(self, engine_id: EngineId, session: str, report: EngineReport) -> None:
+        """Say what lives on the engine now; wakes the scheduler.
+
+        Raises:
+            ProtocolRefusal: ENGINE_UNKNOWN: register again.
+        """
+        status = "draining" if report.draining else "running"
+        await self._connection.script(
+            "report",
+            [self._keys.engine(engine_id), self._keys.wake],
+            [engine_id, session, _encode(report), status],
+        )
+
+    async def deregister(self, engine_id: EngineId, session: str) -> None:
+        """Leave. Nothing happens when the engine was declared lost before."""
+        keys = self._keys
+        try:
+            await self._connection.script(
+                "deregister",
+                [
+                    keys.leases,
+                    keys.engine(engine_id),
+                    keys.engine_tasks(engine_id),
+                    keys.inbox(engine_id),
+                    keys.wake,
+                ],
+                [engine_id, session],
+            )
+        except ProtocolRefusal:
+            return
+
+    async def inbox(
+        self, engine_id: EngineId, last_id: str, block_ms: int, count: int = 100
+    ) -> tuple[str, list[tuple[str, InboxMessage]]]:
+        """Messages after `last_id` with their entry ids; waits up to `block_ms` for the first.
+
+        Assignments leave the inbox by `accept` or `hand_back`; the rest is removed by the next read.
+        """
+        key = self._keys.inbox(engine_id)
+        reply = await self._connection.block(
+            "XREAD",
+            "COUNT",
+            count,
+            "BLOCK",
+            block_ms,
+            "STREAMS",
+            key,
+            last_id,
+            timeout_s=block_ms / 1000 + _CLIENT_MARGIN_S,
+        )
+        found = [(entry.decode(), _inbox_message(fields)) for entry, fields in stream(reply)]
+        read = [entry for entry, message in found if not isinstance(message, Assignment)]
+        if read:
+            await self._connection.command("XDEL", key, *read)
+        return (found[-1][0] if found else last_id), found
+
+    async def accept(self, order: Assignment, engine_id: EngineId, entry: str, state: TaskState) -> None:
+        """Confirm an assignment and enter the first state that is not skipped. Idempotent.
+
+        Raises:
+            StaleAttempt: the task was taken back; do not start it.
+            ProtocolRefusal: TASK_UNKNOWN, ILLEGAL_MOVE.
+        """
+        keys = self._keys
+        await self._connection.script(
+            "accept",
+            [keys.task(order.task.id), keys.task_events(order.task.id), keys.inbox(engine_id)],
+            [order.attempt, order.token, int(state), entry],
+        )
+
+    async def hand_back(self, order: Assignment, engine_id: EngineId, reason: str) -> None:
+        """Return a task that was not started: queued again, no attempt spent.
+
+        Raises:
+            StaleAttempt: it was taken back already.
+        """
+        keys = self._keys
+        task_id = order.task.id
+        await self._connection.script(
+            "hand_back",
+            [
+                keys.task(task_id),
+                keys.task_events(task_id),
+                keys.control(task_id),
+                keys.pending,
+                keys.wake,
+                keys.outbox,
+                keys.engine_tasks(engine_id),
+            ],
+            [task_id, order.attempt, order.token, reason],
+        )
+
+    async def transition(
+        self, task_id: TaskId, attempt: int, token: str, state: TaskState, detail: str = ""
+    ) -> None:
+        """Enter the next state. Idempotent by (attempt, state).
+
+        Raises:
+            StaleAttempt: stop this attempt.
+            ProtocolRefusal: TASK_UNKNOWN, ILLEGAL_MOVE.
+        """
+        keys = self._keys
+        await self._connection.script(
+            "transition",
+            [keys.task(task_id), keys.task_events(task_id), keys.wake],
+            [task_id, attempt, token, int(state), detail],
+        )
+
+    async def append(
+        self,
+        task_id: TaskId,
+        attempt: int,
+        token: str,
+        *,
+        lines: Sequence[LogLine] = (),
+        partial: bytes = b"",
+        dropped: int = 0,
+    ) -> None:
+        """Add log lines and replace the partial output. Lines that are there already are skipped.
+
+        Args:
+            lines: in the order of their numbers.
+            partial: the whole output so far, as JSON.
+            dropped: lines lost since the last call.
+
+        Raises:
+            StaleAttempt: stop this attempt.
+        """
+        keys = self._keys
+        await self._connection.script(
+            "append",
+            [keys.task(task_id), keys.task_events(task_id)],
+            [
+                attempt,
+                token,
+                _encode(list(lines)) if lines else b"",
+                lines[-1].number if lines else 0,
+                partial,
+                dropped,
+                LOG_TAIL_BYTES,
+            ],
+        )
+
+    async def finish(self, order: Assignment, engine_id: EngineId, outcome: Outcome) -> None:
+        """End an attempt with its outcome. Idempotent by (task, attempt).
+
+        Raises:
+            StaleAttempt: another attempt owns the task; drop the outcome.
+            ProtocolRefusal: TASK_UNKNOWN, ILLEGAL_MOVE.
+        """
+        keys = self._keys
+        task_id = order.task.id
+        measures = {
+            "engine": engine_id,
+            "worker": order.worker_id,
+            "setup_key": order.task.setup_key,
+            "load_s": outcome.load_s,
+            "run_s": outcome.run_s,
+            "vram_bytes": outcome.vram_bytes,
+        }
+        await self._connection.script(
+            "finish",
+            [
+                keys.task(task_id),
+                keys.task_events(task_id),
+                keys.control(task_id),
+                keys.wake,
+                keys.outbox,
+                keys.engine_tasks(engine_id),
+            ],
+            [
+                task_id,
+                order.attempt,
+                order.token,
+                int(outcome.state),
+                bytes(outcome.output),
+                outcome.error,
+                outcome.error_code,
+                _encode(measures),
+            ],
+        )
+
+    async def get(self, engine_id: EngineId) -> EngineView:
+        """One engine.
+
+        Raises:
+            NotFound: none has this id.
+        """
+        found = await _read_engine(self._connection, self._keys, engine_id)
+        if found is None:
+            raise NotFound("Engine not found")
+        return found
+
+    async def list(self) -> list[EngineView]:
+        """Every engine that registered and was not removed."""
+        return await read_engines(self._connection, self._keys)
+
+    async def remove(self, engine_id: EngineId) -> None:
+        """Forget an engine that is not running."""
+        await self._connection.command("ZREM", self._keys.engines, engine_id)
+        await self._connection.command("DEL", self._keys.engine(engine_id))
+
+
+async def read_engines(connection: Connection, keys: Keys) -> list[EngineView]:
+    """Every known engine, by id."""
+    ids = sorted(await connection.command("ZRANGE", keys.engines, 0, -1))
+    views = [await _read_engine(connection, keys, EngineId(i.decode())) for i in ids]
+    return [view for view in views if view is not None]
+
+
+async def _read_engine(connection: Connection, keys: Keys, engine_id: EngineId) -> EngineView | None:
+    calls = (
+        connection.start("HGETALL", keys.engine(engine_id)),
+        connection.start("HGETALL", keys.engine_tasks(engine_id)),
+    )
+    fields, tasks = mapping(await calls[0]), mapping(await calls[1])
+    if b"info" not in fields:
+        return None
+    telemetry = fields.get(b"telemetry")
+    return EngineView(
+        info=_info.decode(fields[b"info"]),
+        status=fields.get(b"status", b"lost").decode(),
+        registered_ms=int(fields.get(b"registered", b"0")),
+        seen_ms=int(fields.get(b"seen", b"0")),
+        report=_report.decode(fields.get(b"report", b"{}")),
+        telemetry=_telemetry.decode(telemetry) if telemetry else None,
+        tasks={task.decode(): int(owned.split(b" ")[0]) for task, owned in tasks.items()},
+    )
+
+
+def _inbox_message(fields: dict[bytes, bytes]) -> InboxMessage:
+    kind = fields[b"k"]
+    if kind == b"assign":
+        return Assignment(
+            task=_request.decode(fields[b"request"]),
+            attempt=int(fields[b"attempt"]),
+            token=fields[b"token"].decode(),
+            worker_id=WorkerId(fields[b"worker"].decode()),
+            evict=_setup_keys.decode(fields[b"evict"]),
+        )
+    if kind == b"cancel":
+        return CancelOrder(
+            task_id=TaskId(fields[b"task"].decode()),
+            attempt=int(fields[b"attempt"]),
+            force=fields[b"force"] == b"1",
+            grace_ms=int(fields[b"grace"]),
+        )
+    if kind == b"evict":
+        return _evict.decode(fields[b"body"])
+    return _drain.decode(fields[b"body"])

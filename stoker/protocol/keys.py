@@ -1,0 +1,65 @@
+"""Every Redis key name. Nothing else spells one.
+
+A key is ``stoker:{<pool>}:<kind>[:<id>]``: the braces are the cluster's hash tag, so that all keys of a pool,
+and with them all keys of one script, lie in one slot. Ids cannot hold ``:`` (`stoker.core.ids.check_name`).
+"""
+
+from stoker.core.ids import check_name
+from stoker.core.messages import EngineId, TaskId
+
+
+class Keys:
+    """The key names of one pool."""
+
+    def __init__(self, pool: str) -> None:
+        self.pool = check_name("pool", pool)
+        self.prefix = f"stoker:{{{pool}}}"
+        self.pending = f"{self.prefix}:pending"
+        self.wake = f"{self.prefix}:wake"
+        self.outbox = f"{self.prefix}:outbox"
+        self.leases = f"{self.prefix}:leases"
+        self.engines = f"{self.prefix}:engines"
+        self.leader = f"{self.prefix}:leader"
+        self.epoch = f"{self.prefix}:epoch"
+        self.reasons = f"{self.prefix}:reasons"
+        self.channel = f"{self.prefix}:events"
+        self.apps = f"{self.prefix}:apps"
+        self.app_names = f"{self.prefix}:app-names"
+        self.api_keys = f"{self.prefix}:api-keys"
+        self.api_key_ids = f"{self.prefix}:api-key-ids"
+        self.owners = f"{self.prefix}:owners"
+        self.rates = f"{self.prefix}:rate"
+
+    def task(self, task_id: TaskId) -> str:
+        return f"{self.prefix}:task:{task_id}"
+
+    def task_events(self, task_id: TaskId) -> str:
+        return f"{self.prefix}:task:{task_id}:events"
+
+    def control(self, task_id: TaskId) -> str:
+        """What only the control plane may see of a task: spec and owner."""
+        return f"{self.prefix}:control:{task_id}"
+
+    def owner_tasks(self, owner_id: str) -> str:
+        return f"{self.prefix}:owner:{owner_id}:tasks"
+
+    def owner_files(self, owner_id: str) -> str:
+        return f"{self.prefix}:owner:{owner_id}:files"
+
+    def idempotency(self, owner_id: str, key: str) -> str:
+        return f"{self.prefix}:idempotency:{owner_id}:{key}"
+
+    def engine(self, engine_id: EngineId) -> str:
+        return f"{self.prefix}:engine:{engine_id}"
+
+    def inbox(self, engine_id: EngineId) -> str:
+        return f"{self.prefix}:engine:{engine_id}:inbox"
+
+    def engine_tasks(self, engine_id: EngineId) -> str:
+        return f"{self.prefix}:engine:{engine_id}:tasks"
+
+    def app_versions(self, app_id: str) -> str:
+        return f"{self.prefix}:app:{app_id}:versions"
+
+    def file(self, file_id: str) -> str:
+        return f"{self.prefix}:file:{file_id}"

@@ -1,0 +1,16 @@
+-- hand_back: the engine returns a task that it has not started. No attempt is spent.
+-- KEYS  1 task  2 task events  3 control  4 pending  5 wake  6 outbox  7 engine tasks
+-- ARGV  1 task id  2 attempt  3 token  4 reason
+-- OK    {"OK", state}        ERR  TASK_UNKNOWN  STALE_ATTEMPT  ILLEGAL_MOVE
+-- include common, attempt, ending, queueing
+local task_id, attempt, token, reason = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+
+local _, problem = owned_state(KEYS[1], attempt, token)
+if problem then
+  return {problem}
+end
+local keys = {task = KEYS[1], events = KEYS[2], control = KEYS[3], pending = KEYS[4], wake = KEYS[5],
+  outbox = KEYS[6], engine_tasks = KEYS[7]}
+local state
+state, problem = put_back(keys, task_id, attempt, reason, '0')
+return {problem or 'OK', state}

@@ -1,0 +1,15 @@
+-- lead: take the leadership of a pool, or keep it. The epoch grows with every new leader.
+-- KEYS  1 leader  2 epoch
+-- ARGV  1 holder  2 time to live (ms)  3 epoch held, or ''
+-- OK    {"OK", epoch}        ERR  NOT_LEADER
+local now = redis.call('GET', KEYS[1])
+if not now then
+  local epoch = string.format('%.0f', redis.call('INCR', KEYS[2]))
+  redis.call('SET', KEYS[1], epoch .. ':' .. ARGV[1], 'PX', ARGV[2])
+  return {'OK', epoch}
+end
+if ARGV[3] ~= '' and now == ARGV[3] .. ':' .. ARGV[1] then
+  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+  return {'OK', ARGV[3]}
+end
+return {'NOT_LEADER'}

@@ -1,0 +1,77 @@
+"""The door to Redis: one `Store` a process, with a view for each part."""
+
+from typing import Self
+
+from stoker.core.errors import StoreUnavailable
+from stoker.protocol.announcements import Announcements
+from stoker.protocol.catalog import ApiKeys, Catalog, Files
+from stoker.protocol.connection import Connection
+from stoker.protocol.engines import Engines
+from stoker.protocol.keys import Keys
+from stoker.protocol.limits import Limits
+from stoker.protocol.scheduling import Scheduling
+from stoker.protocol.tasks import Tasks
+
+
+class Store:
+    """All that a part may ask of Redis in one pool."""
+
+    def __init__(self, connection: Connection, pool: str, url: str) -> None:
+        self._connection = connection
+        keys = Keys(pool)
+        self.pool = pool
+        self.url = url
+        self.tasks = Tasks(connection, keys)
+        self.scheduling = Scheduling(connection, keys)
+        self.engines = Engines(connection, keys)
+        self.catalog = Catalog(connection, keys)
+        self.keys = ApiKeys(connection, keys)
+        self.files = Files(connection, keys)
+        self.limits = Limits(connection, keys, url)
+        self._keys = keys
+
+    @classmethod
+    async def open(cls, url: str, pool: str = "default") -> Self:
+        """Connect.
+
+        Args:
+            url: ``redis://``, ``rediss://`` or ``unix:///path``.
+
+        Raises:
+            StoreUnavailable: the server does not answer.
+        """
+        store = cls(Connection.open(url), pool, url)
+        try:
+            await store.ping()
+        except StoreUnavailable:
+            await store.close()
+            raise
+        return store
+
+    async def ping(self) -> None:
+        """One round trip.
+
+        Raises:
+            StoreUnavailable: no answer.
+        """
+        await self._connection.command("PING")
+
+    async def info(self) -> dict[str, str]:
+        """What the server says of itself that durability hangs on: version, persistence, eviction policy."""
+        text: bytes = await self._connection.command("INFO")
+        lines = (line.split(":", 1) for line in text.decode().splitlines() if ":" in line)
+        return {key: value for key, value in lines}
+
+    async def config(self, name: str) -> str:
+        """One configuration value, or '' when the server does not tell."""
+        reply = await self._connection.command("CONFIG", "GET", name)
+        if isinstance(reply, dict):
+            return next((value.decode() for value in reply.values()), "")
+        return reply[1].decode() if reply else ""
+
+    def announcements(self) -> Announcements:
+        """A subscription to task events; use it as a context manager."""
+        return Announcements(self._connection, self._keys)
+
+    async def close(self) -> None:
+        await self._connection.close()

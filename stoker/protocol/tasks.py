@@ -1,0 +1,267 @@
+"""What the gateway asks: submit, read, cancel, list, delete."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from stoker.core.errors import Conflict, NotFound, ProtocolRefusal, Unauthorized
+from stoker.core.groups import spec_group
+from stoker.core.messages import LogLine, Owner, TaskId, TaskRequest, TaskSpec, TaskView
+from stoker.core.states import ON_ENGINE, TERMINAL, TaskState
+from stoker.protocol.connection import Connection
+from stoker.protocol.keys import Keys
+from stoker.protocol.streams import entries, mapping, pairs
+
+IDEMPOTENCY_S = 86_400
+_CANCEL_TRIES = 5
+"""A task can change its engine between the read and the script; each try meets it at its new one."""
+
+_encode = msgspec.json.Encoder().encode
+_request = msgspec.json.Decoder(TaskRequest)
+_owner = msgspec.json.Decoder(Owner)
+_lines = msgspec.json.Decoder(list[LogLine])
+_HISTORY = re.compile(r"(\d+),(\d+),(\d+);")
+
+
+class Tasks:
+    """The tasks of one pool."""
+
+    def __init__(self, connection: Connection, keys: Keys) -> None:
+        self._connection = connection
+        self._keys = keys
+
+    async def submit(
+        self,
+        request: TaskRequest,
+        spec: TaskSpec,
+        owner: Owner,
+        *,
+        retention_s: float = 0,
+        idempotency_key: str = "",
+    ) -> TaskId:
+        """Queue a task; once this returns it is not lost.
+
+        Args:
+            retention_s: how long the task is kept after its end; 0 = until it is deleted.
+            idempotency_key: a repeat with the same key and request gives the first task again.
+
+        Returns:
+            The id of the task, the first one's for a repeat.
+
+        Raises:
+            Conflict: the idempotency key came with another request before.
+            StoreUnavailable: no answer; safe to repeat with the same request.
+
+        Cost: one round trip, O(log n) of the queue. Script: lua/submit.lua.
+        """
+        keys = self._keys
+        fields = {
+            "priority": spec.priority,
+            "max_attempts": spec.max_attempts,
+            "retention_ms": retention_s * 1000,
+            "group": spec_group(spec),
+            "notify": request.webhook,
+            "idempotency_ms": IDEMPOTENCY_S * 1000,
+        }
+        body = _encode(msgspec.structs.replace(request, id=TaskId(""))) if idempotency_key else b""
+        try:
+            result = await self._connection.script(
+                "submit",
+                [
+                    keys.task(request.id),
+                    keys.task_events(request.id),
+                    keys.control(request.id),
+                    keys.pending,
+                    keys.wake,
+                    keys.owner_tasks(owner.user_id),
+                    keys.idempotency(owner.user_id, idempotency_key),
+                ],
+                [
+                    request.id,
+                    _encode(request),
+                    _encode(spec),
+                    _encode(owner),
+                    _encode(fields),
+                    hashlib.sha256(body).hexdigest() if body else "",
+                ],
+            )
+        except ProtocolRefusal as refusal:
+            raise Conflict(
+                f"Idempotency-Key {idempotency_key!r} was used with another request. Use a new key for a new request."
+            ) from refusal
+        return TaskId(result[0].decode())
+
+    async def read(self, task_id: TaskId, *, with_logs: bool = True) -> TaskView:
+        """One task.
+
+        Raises:
+            NotFound: no such task, or its retention is over.
+        """
+        view = (await self.read_many([task_id], with_logs=with_logs))[0]
+        if view is None:
+            raise NotFound("Task not found")
+        return view
+
+    async def read_many(self, task_ids: Sequence[TaskId], *, with_logs: bool = True) -> list[TaskView | None]:
+        """Tasks in the order asked, None for an unknown one. Cost: one batch, a second for those with logs."""
+        connection, keys = self._connection, self._keys
+        calls = [connection.start("HGETALL", keys.task(task_id)) for task_id in task_ids]
+        hashes = [mapping(await call) for call in calls]
+        views: list[TaskView | None] = []
+        for task_id, fields in zip(task_ids, hashes, strict=True):
+            if b"request" not in fields:
+                views.append(None)
+                continue
+            logs: Iterable[LogLine] = ()
+            if with_logs and b"log_last" in fields:
+                logs = await self._logs(task_id)
+            reason = ""
+            if fields[b"state"] == b"2":
+                raw = await connection.command("HGET", keys.reasons, fields[b"group"])
+                reason = raw.decode() if raw else "waiting for the scheduler to look at it"
+            views.append(_view(fields, tuple(logs), reason))
+        return views
+
+    async def owner(self, task_id: TaskId) -> Owner:
+        """Who asked for a task.
+
+        Raises:
+            NotFound: no such task.
+        """
+        raw = await self._connection.command("HGET", self._keys.control(task_id), "owner")
+        if raw is None:
+            raise NotFound("Task not found")
+        return _owner.decode(raw)
+
+    async def page(self, owner_id: str, cursor: str = "", limit: int = 20) -> tuple[list[TaskId], str]:
+        """Ids of an owner's tasks, newest first, and the cursor of the next page ('' at the end)."""
+        index = self._keys.owner_tasks(owner_id)
+        top = f"({cursor}" if cursor else "+inf"
+        raw = await self._connection.command(
+            "ZREVRANGEBYSCORE", index, top, "-inf", "WITHSCORES", "LIMIT", 0, limit + 1
+        )
+        found = pairs(raw)
+        ids = [TaskId(member.decode()) for member, _ in found[:limit]]
+        return ids, f"{found[limit - 1][1]:.0f}" if len(found) > limit else ""
+
+    async def count(self, owner_id: str) -> int:
+        """How many tasks an owner's index holds."""
+        return int(await self._connection.command("ZCARD", self._keys.owner_tasks(owner_id)))
+
+    async def cancel(self, task_id: TaskId, *, force: bool = False, grace_ms: int = 10_000) -> TaskState:
+        """End a queued task; ask the engine of a running one to end it. A task that has ended stays as it is.
+
+        Raises:
+            NotFound: no such task.
+        """
+        keys = self._keys
+        for _ in range(_CANCEL_TRIES):
+            engine = (await self._connection.command("HGET", keys.task(task_id), "engine") or b"").decode()
+            try:
+                result = await self._connection.script(
+                    "cancel",
+                    [
+                        keys.task(task_id),
+                        keys.task_events(task_id),
+                        keys.control(task_id),
+                        keys.pending,
+                        keys.wake,
+                        keys.outbox,
+                        keys.inbox(engine),
+                        keys.engine_tasks(engine),
+                    ],
+                    [task_id, engine, int(force), grace_ms],
+                )
+            except ProtocolRefusal as refusal:
+                if refusal.refusal == "TASK_UNKNOWN":
+                    raise NotFound("Task not found") from refusal
+                continue
+            return TaskState(int(result[0]))
+        raise Conflict("The task moves between workers just now. Cancel it again.")
+
+    async def delete(self, task_id: TaskId) -> None:
+        """Forget a task that has ended.
+
+        Raises:
+            NotFound: no such task.
+            Conflict: it has not ended.
+        """
+        owner = await self.owner(task_id)
+        keys = self._keys
+        try:
+            await self._connection.script(
+                "delete",
+                [
+                    keys.task(task_id),
+                    keys.task_events(task_id),
+                    keys.control(task_id),
+                    keys.owner_tasks(owner.user_id),
+                ],
+                [task_id],
+            )
+        except ProtocolRefusal as refusal:
+            if refusal.refusal == "NOT_ENDED":
+                raise Conflict("The task has not ended. Cancel it first.") from refusal
+            raise NotFound("Task not found") from refusal
+
+    async def check_token(self, task_id: TaskId, token: str) -> TaskView:
+        """The task, when `token` is the secret of its present attempt.
+
+        Raises:
+            NotFound: no such task.
+            Unauthorized: the token is another attempt's, or none.
+        """
+        have, view = (
+            await self._connection.command("HGET", self._keys.task(task_id), "token_hash"),
+            await self.read(task_id, with_logs=False),
+        )
+        digest = hashlib.sha1(token.encode(), usedforsecurity=False).hexdigest()
+        if not have or have.decode() != digest or view.state not in ON_ENGINE:
+            raise Unauthorized("This attempt does not own the task")
+        return view
+
+    async def sweep(self, owner_id: str, limit: int = 1000) -> int:
+        """Take up to `limit` expired tasks out of an owner's index, oldest first; how many were taken."""
+        index = self._keys.owner_tasks(owner_id)
+        ids = [i.decode() for i in await self._connection.command("ZRANGE", index, 0, limit - 1)]
+        calls = [self._connection.start("EXISTS", self._keys.task(TaskId(i))) for i in ids]
+        gone = [i for i, call in zip(ids, calls, strict=True) if not await call]
+        if gone:
+            await self._connection.command("ZREM", index, *gone)
+        return len(gone)
+
+    async def _logs(self, task_id: TaskId) -> list[LogLine]:
+        reply = await self._connection.command("XRANGE", self._keys.task_events(task_id), "-", "+")
+        lines: list[LogLine] = []
+        for _, fields in entries(reply):
+            if b"l" in fields:
+                lines.extend(_lines.decode(fields[b"l"]))
+        return lines
+
+
+def _view(fields: dict[bytes, bytes], logs: tuple[LogLine, ...], reason: str) -> TaskView:
+    state = TaskState(int(fields[b"state"]))
+    history = tuple(
+        (int(attempt), int(entered), int(at))
+        for attempt, entered, at in _HISTORY.findall(fields[b"history"].decode())
+    )
+    return TaskView(
+        request=_request.decode(fields[b"request"]),
+        state=state,
+        attempt=int(fields[b"attempt"]),
+        created_ms=int(fields[b"created"]),
+        updated_ms=int(fields[b"updated"]),
+        engine_id=fields.get(b"engine", b"").decode(),
+        worker_id=fields.get(b"worker", b"").decode(),
+        output=msgspec.Raw(fields.get(b"output", b"null")),
+        error=fields.get(b"error", b"").decode(),
+        error_code=fields.get(b"error_code", b"").decode(),
+        cancel_requested=state not in TERMINAL and bool(fields.get(b"cancel")),
+        queue_reason=reason,
+        log_dropped=int(fields.get(b"log_dropped", b"0")),
+        history=history,
+        logs=logs,
+        cursor=fields.get(b"cursor", b"0-0").decode(),
+    )
