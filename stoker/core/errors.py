@@ -10,7 +10,7 @@
       StoreUnavailable     Redis did not answer: try again
       Bug                  ours: report it
 
-Each class has a `code` (the last part of the problem type), an HTTP status and says whether a repeat can help.
+Each class has a `code` (the last part of the problem type), an HTTP status, and says whether a repeat helps.
 With no text given, the first line of the docstring is the message.
 """
 

@@ -28,6 +28,7 @@ def check_name(what: str, name: str) -> str:
     """
     if not _SAFE.match(name):
         raise InvalidRequest(
-            f"{what} {name!r} is not usable: it must be 1 to 63 of a-z, 0-9, '.', '_', '-' and start with one of a-z, 0-9"
+            f"{what} {name!r} is not usable: it must be 1 to 63 of a-z, 0-9, '.', '_', '-' "
+            "and start with one of a-z, 0-9"
         )
     return name

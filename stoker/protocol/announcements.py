@@ -35,7 +35,7 @@ class Announcements:
         await self._pubsub.aclose()
 
     async def next(self, timeout_s: float) -> list[tuple[TaskId, str]]:
-        """The task and event ids that were announced; waits up to `timeout_s` for the first, then takes what is there."""
+        """Task and event ids that were announced; waits up to `timeout_s` for the first, then takes all."""
         found: list[tuple[TaskId, str]] = []
         try:
             message = await self._pubsub.get_message(ignore_subscribe_messages=True, timeout=timeout_s)

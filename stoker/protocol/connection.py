@@ -58,11 +58,11 @@ def unavailable(error: BaseException) -> StoreUnavailable:
 class Connection:
     """Commands and scripts on one Redis.
 
-    Raises (every method): StoreUnavailable: no answer within `CALL_TIMEOUT_S`, or the server cannot write now.
-    Scripts are safe to repeat after it.
+    Every method raises StoreUnavailable when no answer comes within `CALL_TIMEOUT_S` or the server cannot
+    write now. Scripts are safe to repeat after it.
     """
 
-    def __init__(self, redis: "Redis[bytes]", blocking: "Redis[bytes]") -> None:
+    def __init__(self, redis: Redis, blocking: Redis) -> None:
         self.redis = redis
         self.blocking = blocking
         self._waiting: list[_Call] = []
@@ -166,7 +166,7 @@ class Connection:
                 return [error]
         pipeline = self.redis.pipeline(transaction=False)
         for parts in commands:
-            pipeline.execute_command(*parts)  # type: ignore[no-untyped-call]
+            pipeline.execute_command(*parts)
         return await pipeline.execute(raise_on_error=False)
 
 

@@ -197,7 +197,7 @@ class Engines:
             [order.attempt, order.token, int(state), entry],
         )
 
-    async def hand_back(self, order: Assignment, engine_id: EngineId, reason: str) -> None:
+    async def hand_back(self, order: Assignment, engine_id: EngineId, entry: str, reason: str) -> None:
         """Return a task that was not started: queued again, no attempt spent.
 
         Raises:
@@ -215,8 +215,9 @@ class Engines:
                 keys.wake,
                 keys.outbox,
                 keys.engine_tasks(engine_id),
+                keys.inbox(engine_id),
             ],
-            [task_id, order.attempt, order.token, reason],
+            [task_id, order.attempt, order.token, reason, entry],
         )
 
     async def transition(

@@ -27,7 +27,7 @@ class RateState(Struct, frozen=True, kw_only=True):
 
 
 class Limits:
-    """Counts requests a minute. One round trip a request: the end of a window is asked once and remembered."""
+    """Counts requests a minute. One round trip each: the end of a window is asked once and remembered."""
 
     def __init__(self, connection: Connection, keys: Keys, url: str) -> None:
         self._prefix = keys.rates
@@ -44,7 +44,10 @@ class Limits:
         """
         if self._storage is None:
             self._storage = RedisStorage(
-                self._url, implementation="redispy", key_prefix=self._prefix, connection_pool=self._pool
+                self._url,
+                implementation="redispy",
+                key_prefix=self._prefix,
+                connection_pool=self._pool,  # type: ignore[arg-type]  # the stub knows scalar options only
             )
         name = f"{key_id}:{kind}"
         try:

@@ -131,7 +131,7 @@ class Scheduling:
         return int(await self._connection.command("ZCARD", self._keys.pending))
 
     async def wake(self, last_id: str, block_ms: int, count: int = 1000) -> tuple[str, list[WakeEvent]]:
-        """What came after `last_id` ("0" = all that no leader has looked at); waits up to `block_ms` for it."""
+        """What came after `last_id` ("0" = all that no leader has seen); waits up to `block_ms` for it."""
         reply = await self._connection.block(
             "XREAD",
             "COUNT",
@@ -158,7 +158,7 @@ class Scheduling:
         keys = self._keys
         calls = []
         for order in orders:
-            arguments = [
+            arguments: list[str | bytes | int] = [
                 order.task_id,
                 epoch,
                 order.engine_id,
@@ -201,7 +201,7 @@ class Scheduling:
         return [EngineId(i.decode()) for i in raw]
 
     async def reap(self, epoch: int, engine_id: EngineId) -> bool:
-        """Declare an engine lost; its tasks follow as ORPHANED wake events. False when its lease is valid after all.
+        """Declare an engine lost; its tasks follow as ORPHANED wake events. False when its lease is valid.
 
         Raises:
             ProtocolRefusal: NOT_LEADER.

@@ -59,8 +59,8 @@ class Store:
     async def info(self) -> dict[str, str]:
         """What the server says of itself that durability hangs on: version, persistence, eviction policy."""
         text: bytes = await self._connection.command("INFO")
-        lines = (line.split(":", 1) for line in text.decode().splitlines() if ":" in line)
-        return {key: value for key, value in lines}
+        lines = (line.partition(":")[::2] for line in text.decode().splitlines() if ":" in line)
+        return dict(lines)
 
     async def config(self, name: str) -> str:
         """One configuration value, or '' when the server does not tell."""

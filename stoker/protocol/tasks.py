@@ -8,7 +8,7 @@ import msgspec
 
 from stoker.core.errors import Conflict, NotFound, ProtocolRefusal, Unauthorized
 from stoker.core.groups import spec_group
-from stoker.core.messages import LogLine, Owner, TaskId, TaskRequest, TaskSpec, TaskView
+from stoker.core.messages import EngineId, LogLine, Owner, TaskId, TaskRequest, TaskSpec, TaskView
 from stoker.core.states import ON_ENGINE, TERMINAL, TaskState
 from stoker.protocol.connection import Connection
 from stoker.protocol.keys import Keys
@@ -89,7 +89,8 @@ class Tasks:
             )
         except ProtocolRefusal as refusal:
             raise Conflict(
-                f"Idempotency-Key {idempotency_key!r} was used with another request. Use a new key for a new request."
+                f"Idempotency-Key {idempotency_key!r} was used with another request. "
+                "Use a new key for a new request."
             ) from refusal
         return TaskId(result[0].decode())
 
@@ -105,7 +106,7 @@ class Tasks:
         return view
 
     async def read_many(self, task_ids: Sequence[TaskId], *, with_logs: bool = True) -> list[TaskView | None]:
-        """Tasks in the order asked, None for an unknown one. Cost: one batch, a second for those with logs."""
+        """Tasks in the order asked, None for an unknown one. Cost: one batch, one more for logs."""
         connection, keys = self._connection, self._keys
         calls = [connection.start("HGETALL", keys.task(task_id)) for task_id in task_ids]
         hashes = [mapping(await call) for call in calls]
@@ -158,7 +159,8 @@ class Tasks:
         """
         keys = self._keys
         for _ in range(_CANCEL_TRIES):
-            engine = (await self._connection.command("HGET", keys.task(task_id), "engine") or b"").decode()
+            found: bytes | None = await self._connection.command("HGET", keys.task(task_id), "engine")
+            engine = EngineId((found or b"").decode())
             try:
                 result = await self._connection.script(
                     "cancel",

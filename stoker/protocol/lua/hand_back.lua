@@ -1,10 +1,11 @@
 -- hand_back: the engine returns a task that it has not started. No attempt is spent.
--- KEYS  1 task  2 task events  3 control  4 pending  5 wake  6 outbox  7 engine tasks
--- ARGV  1 task id  2 attempt  3 token  4 reason
+-- KEYS  1 task  2 task events  3 control  4 pending  5 wake  6 outbox  7 engine tasks  8 engine inbox
+-- ARGV  1 task id  2 attempt  3 token  4 reason  5 inbox entry
 -- OK    {"OK", state}        ERR  TASK_UNKNOWN  STALE_ATTEMPT  ILLEGAL_MOVE
 -- include common, attempt, ending, queueing
 local task_id, attempt, token, reason = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
+redis.call('XDEL', KEYS[8], ARGV[5])
 local _, problem = owned_state(KEYS[1], attempt, token)
 if problem then
   return {problem}

@@ -1,0 +1,332 @@
+"""The life of a task through the scripts, on a real server."""
+
+import msgspec
+import pytest
+
+from stoker.core.errors import Conflict, NotFound, ProtocolRefusal, StaleAttempt, Unauthorized
+from stoker.core.messages import (
+    Assignment,
+    CancelOrder,
+    EngineInfo,
+    EngineReport,
+    LogLine,
+    LogType,
+    Needs,
+    Outcome,
+    Owner,
+    TaskRequest,
+    TaskSpec,
+    Telemetry,
+    WorkerInfo,
+)
+from stoker.core.states import TaskState as S
+from stoker.protocol import AssignOrder, Store, WakeKind
+
+pytestmark = pytest.mark.protocol
+
+TELEMETRY = Telemetry(cpu_percent=1, ram_used_bytes=1, ram_total_bytes=2)
+OWNER = Owner(user_id="u1", key_id="k1")
+DONE = Outcome(state=S.COMPLETED, output=msgspec.Raw(b'{"ok":1}'), load_s=2.0, run_s=0.5)
+
+
+def request(task_id="t1", **changes):
+    base = {
+        "id": task_id, "app_id": "a", "app": "infsh/echo", "version_id": "v", "function": "run",
+        "input": {"message": "hé"}, "setup": {}, "setup_key": "s", "env_key": "e",
+    }  # fmt: skip
+    return TaskRequest(**(base | changes))
+
+
+def spec(task_id="t1", **changes):
+    base = {
+        "id": task_id,
+        "setup_key": "s",
+        "version_id": "v",
+        "env_key": "e",
+        "app": "infsh/echo",
+        "needs": Needs(),
+    }
+    return TaskSpec(**(base | changes))
+
+
+def info(engine="box"):
+    return EngineInfo(
+        id=engine,
+        name=engine,
+        version="0",
+        hostname="h",
+        workers=(WorkerInfo(id=f"{engine}-cpu-0", index=0),),
+    )
+
+
+class Scene:
+    """One engine, one leader, one queued task."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.session = ""
+        self.epoch = 0
+
+    async def set_up(self, lease_s=30.0):
+        self.session, _ = await self.store.engines.register(info(), EngineReport(), {}, lease_s)
+        self.epoch = await self.store.scheduling.lead("me", 30)
+        await self.submit()
+
+    async def submit(self, task_id="t1", **changes):
+        return await self.store.tasks.submit(request(task_id), spec(task_id, **changes), OWNER)
+
+    async def assign(self, task_id="t1"):
+        order = AssignOrder(task_id=task_id, engine_id="box", worker_id="box-cpu-0")
+        return (await self.store.scheduling.assign_many(self.epoch, [order]))[0]
+
+    async def take(self) -> tuple[str, Assignment]:
+        _, found = await self.store.engines.inbox("box", "0", 1)
+        return next((entry, m) for entry, m in found if isinstance(m, Assignment))
+
+    async def running(self) -> Assignment:
+        await self.assign()
+        entry, order = await self.take()
+        await self.store.engines.accept(order, "box", entry, S.RUNNING)
+        return order
+
+    async def wake(self):
+        return (await self.store.scheduling.wake("0", 1))[1]
+
+
+@pytest.fixture
+async def scene(store):
+    scene = Scene(store)
+    await scene.set_up()
+    return scene
+
+
+async def test_a_task_goes_from_queue_to_completed(scene):
+    order = await scene.running()
+    await scene.store.engines.finish(order, "box", DONE)
+    view = await scene.store.tasks.read("t1")
+    assert [state for _, state, _ in view.history] == [1, 2, 3, 7, 9]
+    assert (view.state, bytes(view.output), view.request.input) == (
+        S.COMPLETED,
+        b'{"ok":1}',
+        {"message": "hé"},
+    )
+    finished = [e for e in await scene.wake() if e.kind is WakeKind.FINISHED]
+    assert [(e.measures.worker, e.measures.load_s) for e in finished] == [("box-cpu-0", 2.0)]
+
+
+async def test_a_repeated_submit_makes_one_task(scene):
+    await scene.submit()
+    assert await scene.store.scheduling.pending_count() == 1
+
+
+async def test_an_idempotency_key_gives_the_first_task_and_refuses_another_body(scene):
+    tasks = scene.store.tasks
+    first = await tasks.submit(request("i1"), spec("i1"), OWNER, idempotency_key="x")
+    assert await tasks.submit(request("i2"), spec("i2"), OWNER, idempotency_key="x") == first
+    with pytest.raises(Conflict):
+        await tasks.submit(request("i3", input={"other": 1}), spec("i3"), OWNER, idempotency_key="x")
+
+
+async def test_only_the_leader_assigns(scene):
+    scene.epoch += 1
+    assert (await scene.assign()).refusal == "NOT_LEADER"
+    assert await scene.store.scheduling.lead("other", 30) is None
+
+
+async def test_a_task_is_assigned_once(scene):
+    assert (await scene.assign()).attempt == 1
+    assert (await scene.assign()).refusal == "NOT_QUEUED"
+
+
+async def test_an_engine_without_a_lease_gets_nothing(scene):
+    await scene.store.engines.deregister("box", scene.session)
+    assert (await scene.assign()).refusal == "ENGINE_GONE"
+
+
+async def test_accept_and_finish_may_be_repeated(scene):
+    await scene.assign()
+    entry, order = await scene.take()
+    for _ in range(2):
+        await scene.store.engines.accept(order, "box", entry, S.RUNNING)
+    for _ in range(2):
+        await scene.store.engines.finish(order, "box", DONE)
+    assert len([e for e in await scene.wake() if e.kind is WakeKind.FINISHED]) == 1
+
+
+async def test_a_stale_attempt_cannot_change_a_task(scene):
+    old = await scene.running()
+    await scene.store.scheduling.requeue(scene.epoch, "t1", "box", 1, "lost")
+    await scene.assign()
+    engines = scene.store.engines
+    for call in (
+        engines.transition("t1", old.attempt, old.token, S.UPLOADING),
+        engines.append("t1", old.attempt, old.token, partial=b"1"),
+        engines.finish(old, "box", DONE),
+        engines.hand_back(old, "box", "0-1", "late"),
+    ):
+        with pytest.raises(StaleAttempt):
+            await call
+    view = await scene.store.tasks.read("t1")
+    assert (view.state, view.attempt) == (S.SCHEDULED, 2)
+
+
+async def test_the_number_of_an_attempt_is_not_enough_without_its_token(scene):
+    order = await scene.running()
+    with pytest.raises(StaleAttempt):
+        await scene.store.engines.finish(msgspec.structs.replace(order, token="guess"), "box", DONE)
+
+
+async def test_an_ended_task_absorbs_what_comes_later(scene):
+    order = await scene.running()
+    await scene.store.engines.finish(order, "box", DONE)
+    with pytest.raises(StaleAttempt):
+        await scene.store.engines.append("t1", order.attempt, order.token, partial=b"2")
+    assert await scene.store.tasks.cancel("t1") is S.COMPLETED
+    assert (await scene.store.tasks.read("t1")).state is S.COMPLETED
+
+
+async def test_a_move_that_the_table_lacks_is_refused(scene):
+    order = await scene.running()
+    with pytest.raises(ProtocolRefusal, match="ILLEGAL_MOVE"):
+        await scene.store.engines.transition("t1", order.attempt, order.token, S.PREPARING)
+
+
+async def test_log_lines_arrive_once_and_in_order(scene):
+    order = await scene.running()
+    lines = [LogLine(number=n, at_ms=n, type=LogType.TASK, text=f"line {n}") for n in (1, 2)]
+    for _ in range(2):
+        await scene.store.engines.append("t1", order.attempt, order.token, lines=lines, dropped=3)
+    view = await scene.store.tasks.read("t1")
+    assert [line.text for line in view.logs] == ["line 1", "line 2"]
+    assert view.log_dropped == 3
+
+
+async def test_the_live_log_is_bounded(scene):
+    order = await scene.running()
+    for number in range(1, 80):
+        line = LogLine(number=number, at_ms=0, type=LogType.TASK, text="x" * 8000)
+        await scene.store.engines.append("t1", order.attempt, order.token, lines=[line])
+    view = await scene.store.tasks.read("t1")
+    assert view.logs[-1].number == 79
+    assert sum(len(line.text) for line in view.logs) <= 256 * 1024
+
+
+async def test_a_queued_task_is_cancelled_at_once(scene):
+    assert await scene.store.tasks.cancel("t1") is S.CANCELLED
+    assert await scene.store.scheduling.pending_count() == 0
+
+
+async def test_a_cancel_reaches_the_engine_by_inbox_and_by_renewal(scene):
+    order = await scene.running()
+    assert await scene.store.tasks.cancel("t1", grace_ms=500) is S.RUNNING
+    _, found = await scene.store.engines.inbox("box", "0", 1)
+    expected = CancelOrder(task_id="t1", attempt=1, grace_ms=500)
+    assert [m for _, m in found] == [expected]
+    renewal = await scene.store.engines.renew("box", scene.session, TELEMETRY, {"t1": order.attempt}, 30)
+    assert (renewal.cancelled, renewal.lost) == ((expected,), frozenset())
+
+
+async def test_a_task_that_was_to_be_cancelled_is_not_queued_again(scene):
+    await scene.running()
+    await scene.store.tasks.cancel("t1")
+    assert await scene.store.scheduling.requeue(scene.epoch, "t1", "box", 1, "lost") is S.CANCELLED
+
+
+async def test_the_third_loss_fails_the_task_with_its_reasons(scene):
+    states = []
+    for attempt in (1, 2, 3):
+        await scene.assign()
+        states.append(
+            await scene.store.scheduling.requeue(scene.epoch, "t1", "box", attempt, f"power cut {attempt}")
+        )
+    view = await scene.store.tasks.read("t1")
+    assert states == [S.QUEUED, S.QUEUED, S.FAILED]
+    assert view.error_code == "worker_lost"
+    assert all(f"power cut {n}" in view.error for n in (1, 2, 3))
+
+
+async def test_handing_back_spends_no_attempt(scene):
+    for _ in range(5):
+        await scene.assign()
+        entry, order = await scene.take()
+        await scene.store.engines.hand_back(order, "box", entry, "drains")
+    assert (await scene.store.tasks.read("t1")).state is S.QUEUED
+
+
+async def test_an_engine_that_restarts_gives_its_tasks_back(scene):
+    await scene.running()
+    await scene.store.engines.register(info(), EngineReport(), {}, 30)
+    orphaned = [e for e in await scene.wake() if e.kind is WakeKind.ORPHANED]
+    assert [(e.task_id, e.engine_id, e.attempt) for e in orphaned] == [("t1", "box", 1)]
+
+
+async def test_an_engine_that_returns_keeps_what_it_still_runs(scene):
+    await scene.running()
+    _, lost = await scene.store.engines.register(info(), EngineReport(), {"t1": 1, "other": 4}, 30)
+    assert lost == {"other"}
+    assert not [e for e in await scene.wake() if e.kind is WakeKind.ORPHANED]
+
+
+async def test_a_silent_engine_is_reaped_by_the_servers_clock(store):
+    scene = Scene(store)
+    await scene.set_up(lease_s=0.001)
+    assert await store.scheduling.expired() == ["box"]
+    assert await store.scheduling.reap(scene.epoch, "box")
+    with pytest.raises(ProtocolRefusal, match="ENGINE_UNKNOWN"):
+        await store.engines.renew("box", scene.session, TELEMETRY, {}, 30)
+    assert (await store.engines.get("box")).status == "lost"
+
+
+async def test_a_valid_lease_is_not_reaped(scene):
+    assert not await scene.store.scheduling.reap(scene.epoch, "box")
+
+
+async def test_renewal_names_the_tasks_to_stop(scene):
+    renewal = await scene.store.engines.renew("box", scene.session, TELEMETRY, {"ghost": 1}, 30)
+    assert renewal.lost == {"ghost"}
+
+
+async def test_a_task_is_deleted_after_its_end_only(scene):
+    with pytest.raises(Conflict):
+        await scene.store.tasks.delete("t1")
+    await scene.store.tasks.cancel("t1")
+    await scene.store.tasks.delete("t1")
+    with pytest.raises(NotFound):
+        await scene.store.tasks.read("t1")
+
+
+async def test_the_token_opens_the_task_of_its_attempt_alone(scene):
+    order = await scene.running()
+    assert (await scene.store.tasks.check_token("t1", order.token)).attempt == 1
+    with pytest.raises(Unauthorized):
+        await scene.store.tasks.check_token("t1", "guess")
+
+
+async def test_pages_go_from_new_to_old(scene):
+    for number in range(2, 6):
+        await scene.submit(f"t{number}")
+    first, cursor = await scene.store.tasks.page("u1", limit=3)
+    rest, end = await scene.store.tasks.page("u1", cursor, limit=3)
+    assert (len(first), end) == (3, "")
+    assert set(first) | set(rest) <= {f"t{n}" for n in range(1, 6)}
+
+
+async def test_priority_goes_before_age(scene):
+    await scene.submit("urgent", priority=5)
+    assert [s.id for s in await scene.store.scheduling.pending()] == ["urgent", "t1"]
+
+
+async def test_an_ending_is_announced_to_listeners(scene):
+    async with scene.store.announcements() as listener:
+        order = await scene.running()
+        await scene.store.engines.finish(order, "box", DONE)
+        heard = [task_id for task_id, _ in await listener.next(5)]
+    assert "t1" in heard
+
+
+async def test_the_limiter_counts_per_key_and_kind(store):
+    states = [await store.limits.hit("k", "run", 2) for _ in range(3)]
+    assert [s.allowed for s in states] == [True, True, False]
+    assert [s.remaining for s in states] == [1, 0, 0]
+    assert (await store.limits.hit("k", "get", 2)).allowed
+    assert (await store.limits.hit("k", "free", 0)).allowed
