@@ -20,7 +20,7 @@ def sha1hex(monkeypatch):
 
     def with_sha1hex(self, *args):
         runtime = original(self, *args)
-        runtime.globals().redis.sha1hex = lambda text: hashlib.sha1(text).hexdigest().encode()
+        runtime.globals().redis.sha1hex = lambda text: hashlib.sha1(text, usedforsecurity=False).hexdigest().encode()
         return runtime
 
     monkeypatch.setattr(ScriptingCommandsMixin, "_get_server_runtime", with_sha1hex)
