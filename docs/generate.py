@@ -68,7 +68,7 @@ def protocol_page() -> str:
         "",
     ]
     for script in scripts().values():
-        parts += [f"## {script.name}", "", script.purpose, ""]
+        parts += [f"## {script.name}", "", script.purpose[0].upper() + script.purpose[1:], ""]
         parts += [f"- keys: {', '.join(f'`{key}`' for key in script.keys)}"]
         parts += [f"- arguments: {', '.join(f'`{arg}`' for arg in script.args)}"]
         parts += [f"- answers: `{script.ok}`"]
