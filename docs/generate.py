@@ -3,8 +3,10 @@
 With `--check` nothing is written; the exit code says whether a page differs. A test does the same.
 """
 
+import ast
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,12 @@ NOTICE = "<!-- Made by docs/generate.py; change the code it names, then run `mak
 def states_page() -> str:
     """docs/states.md from `stoker/core/states.py`."""
     docs = _member_docs(Path(settings.__file__).parent / "core" / "states.py")
+    hidden = {TaskState.FAILED, TaskState.CANCELLED}
     arrows = [
         f"    {old.wire_name} --> {new.wire_name}"
         for old, to in ALLOWED.items()
         for new in sorted(to)
-        if new not in {TaskState.FAILED, TaskState.CANCELLED} and not (new is TaskState.QUEUED and old > TaskState.QUEUED)
+        if new not in hidden and not (new is TaskState.QUEUED and old > TaskState.QUEUED)
     ]
     rows = [
         f"| {int(s)} | `{s.wire_name}` | {docs[s.name]} | "
@@ -142,13 +145,15 @@ def _tree(cls: type[errors.StokerError]) -> Iterator[type[errors.StokerError]]:
 
 def _member_docs(path: Path) -> dict[str, str]:
     """The strings below the members of the enum in a module."""
-    import ast
-
     tree = ast.parse(path.read_text())
     body = next(node for node in tree.body if isinstance(node, ast.ClassDef)).body
     found: dict[str, str] = {}
-    for node, after in zip(body, body[1:], strict=False):
-        if isinstance(node, ast.Assign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+    for node, after in pairwise(body):
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(after, ast.Expr)
+            and isinstance(after.value, ast.Constant)
+        ):
             target = node.targets[0]
             assert isinstance(target, ast.Name)  # noqa: S101 - members are plain names
             found[target.id] = " ".join(str(after.value.value).split())

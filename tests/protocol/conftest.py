@@ -6,6 +6,7 @@ import itertools
 import fakeredis
 import pytest
 from fakeredis.commands_mixins.scripting_mixin import ScriptingCommandsMixin
+
 from stoker.embedded import EmbeddedServer
 from stoker.protocol import Store
 from stoker.protocol.connection import Connection
@@ -20,7 +21,9 @@ def sha1hex(monkeypatch):
 
     def with_sha1hex(self, *args):
         runtime = original(self, *args)
-        runtime.globals().redis.sha1hex = lambda text: hashlib.sha1(text, usedforsecurity=False).hexdigest().encode()
+        runtime.globals().redis.sha1hex = lambda text: (
+            hashlib.sha1(text, usedforsecurity=False).hexdigest().encode()
+        )
         return runtime
 
     monkeypatch.setattr(ScriptingCommandsMixin, "_get_server_runtime", with_sha1hex)

@@ -1,4 +1,5 @@
 import pytest
+
 from stoker.core import errors
 
 pytestmark = pytest.mark.unit

@@ -1,4 +1,5 @@
 import pytest
+
 from stoker.core.errors import InvalidRequest
 from stoker.core.ids import check_name, new_id, short_id
 

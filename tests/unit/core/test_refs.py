@@ -1,4 +1,5 @@
 import pytest
+
 from stoker.core.errors import InvalidRequest
 from stoker.core.refs import AppRef, parse_ref
 
@@ -21,7 +22,9 @@ def test_references_are_parsed(text, expected):
     assert parse_ref(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "/echo", "a/b/c", "echo@", "echo:", "echo:2x", "é", "a b", "infsh/echo@v 1", "../x"])
+@pytest.mark.parametrize(
+    "text", ["", "/echo", "a/b/c", "echo@", "echo:", "echo:2x", "é", "a b", "infsh/echo@v 1", "../x"]
+)
 def test_what_is_no_reference_is_refused_with_the_form(text):
     with pytest.raises(InvalidRequest, match="namespace/name@version"):
         parse_ref(text)

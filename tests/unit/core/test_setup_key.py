@@ -3,6 +3,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from stoker.core.errors import InvalidRequest
 from stoker.core.setup_key import fill_defaults, setup_key
 
@@ -20,11 +21,18 @@ SCHEMA = {
         "Options": {"properties": {"fast": {"type": "boolean", "default": True}}},
     },
 }
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53) + 1, 2**53 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text()
+)
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    scalars,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
-)  # fmt: skip
+)
 
 
 def test_no_setup_and_spelled_out_defaults_are_one_key():
@@ -44,12 +52,18 @@ def test_the_given_setup_is_not_changed():
 
 
 def test_another_value_version_or_secret_is_another_key():
-    keys = {setup_key("v", {"a": 1}), setup_key("v", {"a": 2}), setup_key("w", {"a": 1}), setup_key("v", {"a": 1}, "s")}
+    keys = {
+        setup_key("v", {"a": 1}),
+        setup_key("v", {"a": 2}),
+        setup_key("w", {"a": 1}),
+        setup_key("v", {"a": 1}, "s"),
+    }
     assert len(keys) == 4
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [({"a": 1}, {"a": 1.0}), ({"a": 1, "b": 2}, {"b": 2, "a": 1}), ({"a": 0.0}, {"a": -0.0})]
+    ("one", "other"),
+    [({"a": 1}, {"a": 1.0}), ({"a": 1, "b": 2}, {"b": 2, "a": 1}), ({"a": 0.0}, {"a": -0.0})],
 )
 def test_spellings_of_one_value_are_one_key(one, other):
     assert setup_key("v", one) == setup_key("v", other)

@@ -1,5 +1,7 @@
 import pytest
-from stoker.core.states import ALLOWED, ON_ENGINE, TERMINAL, TaskState as S, lua_table, may_move
+
+from stoker.core.states import ALLOWED, ON_ENGINE, TERMINAL, lua_table, may_move
+from stoker.core.states import TaskState as S
 
 pytestmark = pytest.mark.unit
 

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 import stoker.protocol
 from stoker.protocol.keys import Keys
 from stoker.protocol.scripts import scripts
