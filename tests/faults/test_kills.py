@@ -1,0 +1,133 @@
+"""What is killed, when, and what becomes of the task. The expected end is written here before the run.
+
+| killed with SIGKILL | while the task is | the task ends | and then |
+|---|---|---|---|
+| scheduler | running | completed, attempt 1 | a new task completes |
+| scheduler | queued | completed, attempt 1 | - |
+| worker daemon | running | completed, attempt 2 | no process of the old daemon is left |
+| app process | running | failed; the error names the signal | a new task completes on the worker |
+| gateway | running | completed, attempt 1 | the same address answers |
+| server | queued and running | completed | nothing accepted is lost |
+| `stoker up` | running | - | no process is left |
+"""
+
+import os
+import signal
+import tempfile
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from helpers import EXAMPLES, PATIENCE_S, family, start_system, wait_gone, wait_until
+
+COMPLETED, FAILED = 9, 10
+
+
+def submit(system, app, **given):
+    with system.client() as client:
+        body = {"app": app, "infra": "private", "input": given}
+        return client.post("/apps/run", json=body).raise_for_status().json()["data"]["id"]
+
+
+def read(system, task_id):
+    """The task, or None while the gateway or the store is away."""
+    try:
+        with system.client() as client:
+            answer = client.get(f"/tasks/{task_id}")
+    except httpx.TransportError:
+        return None
+    return answer.json()["data"] if answer.status_code == 200 else None
+
+
+def in_state(system, task_id, states):
+    return wait_until(
+        lambda: (found := read(system, task_id)) and found["status"] in states and found,
+        f"task {task_id} in {states}; it is {(read(system, task_id) or {}).get('status')}; {system.complaints()}",
+        PATIENCE_S * 2,
+    )
+
+
+def running(system, seconds=3):
+    task_id = submit(system, "examples/slow", seconds=seconds, lines=3)
+    in_state(system, task_id, {7})
+    return task_id
+
+
+def ended(system, task_id):
+    return in_state(system, task_id, {COMPLETED, FAILED, 11})
+
+
+def kill(system, part):
+    os.kill(system.pids[part], signal.SIGKILL)
+
+
+def app_processes(system):
+    """Processes below the daemon: the instances and what they started."""
+    return family(system.pids["worker"]) - {system.pids["worker"]}
+
+
+def test_a_running_task_outlives_the_scheduler(breakable):
+    task_id = running(breakable)
+    kill(breakable, "scheduler")
+    task = ended(breakable, task_id)
+    assert (task["status"], task["attempt"]) == (COMPLETED, 1)
+    assert ended(breakable, submit(breakable, "infsh/echo", message="after"))["status"] == COMPLETED
+
+
+def test_a_task_that_is_submitted_without_a_scheduler_waits_for_the_next(breakable):
+    kill(breakable, "scheduler")
+    task = ended(breakable, submit(breakable, "infsh/echo", message="waits"))
+    assert (task["status"], task["attempt"]) == (COMPLETED, 1)
+
+
+def test_a_task_of_a_killed_daemon_runs_again(breakable):
+    task_id = running(breakable)
+    old = app_processes(breakable)
+    kill(breakable, "worker")
+    task = ended(breakable, task_id)
+    assert (task["status"], task["attempt"]) == (COMPLETED, 2)
+    wait_gone(old)
+
+
+def test_a_killed_app_fails_its_task_with_the_signal_and_the_worker_goes_on(breakable):
+    task_id = running(breakable, seconds=30)
+    for pid in app_processes(breakable):
+        if psutil.pid_exists(pid):
+            os.kill(pid, signal.SIGKILL)
+    task = ended(breakable, task_id)
+    assert task["status"] == FAILED
+    assert "SIGKILL" in task["error"]
+    assert ended(breakable, submit(breakable, "examples/slow", seconds=0, lines=1))["status"] == COMPLETED
+
+
+def test_a_running_task_outlives_the_gateway(breakable):
+    task_id = running(breakable)
+    kill(breakable, "gateway")
+    task = ended(breakable, task_id)
+    assert (task["status"], task["attempt"]) == (COMPLETED, 1)
+
+
+def test_what_was_accepted_outlives_the_server(breakable):
+    tasks = [running(breakable), *(submit(breakable, "infsh/echo", message=str(n)) for n in range(20))]
+    kill(breakable, "server")
+    assert {ended(breakable, task_id)["status"] for task_id in tasks} == {COMPLETED}
+
+
+@pytest.fixture
+def doomed():
+    with tempfile.TemporaryDirectory(prefix="stoker-doomed-", ignore_cleanup_errors=True) as folder:
+        system = start_system(Path(folder) / "data", "--workers", "1")
+        system.deploy(EXAMPLES / "slow")
+        yield system
+        if system.process.poll() is None:
+            system.stop()
+
+
+def test_nothing_is_left_when_the_supervisor_is_killed(doomed):
+    running(doomed, seconds=30)
+    everything = family(doomed.process.pid) | set(doomed.pids.values())
+    assert len(everything) > 5
+    doomed.process.kill()
+    doomed.process.wait(PATIENCE_S)
+    wait_gone(everything)
