@@ -18,3 +18,5 @@ class Event(StrEnum):
     PART_STOPPED = "part.stopped"
     PART_DIED = "part.died"
     PART_FAILED = "part.failed"
+    JOBS_DELAYED = "jobs.delayed"
+    RETENTION_SWEPT = "retention.swept"

@@ -1,0 +1,285 @@
+"""The HTTP client of the command line. Speaks the public API only, under the newest dialect.
+
+Finds the gateway by STOKER_URL and STOKER_API_KEY, else by what `stoker up` left in the data directory.
+"""
+
+import asyncio
+import mimetypes
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import httpx
+import msgspec
+
+from stoker import __version__
+from stoker.settings import ClientSettings, load
+from stoker_cli.output import CommandFailed, ExitCode
+
+TIMEOUT_S: Final = 30.0
+STREAM_SILENCE_S: Final = 60.0
+"""The gateway sends something at least every 20 s; after this long the connection is dead."""
+RECONNECTS: Final = 5
+RECONNECT_DELAY_S: Final = 1.0
+STATES: Final = (
+    "unknown",
+    "received",
+    "queued",
+    "scheduled",
+    "preparing",
+    "serving",
+    "setting_up",
+    "running",
+    "cancelling",
+    "uploading",
+    "completed",
+    "failed",
+    "cancelled",
+)
+"""Names of the status numbers of X-API-Version 2."""
+ENDED: Final = frozenset({"completed", "failed", "cancelled"})
+Task = dict[str, Any]
+
+
+class ApiError(CommandFailed):
+    """The gateway refused a request."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message, _exit_code(status))
+        self.status = status
+        self.error_code = code
+
+
+class Api:
+    """An open connection to a gateway. Use it as an async context manager."""
+
+    def __init__(self, url: str, key: str) -> None:
+        self.url = url
+        self._http = httpx.AsyncClient(
+            base_url=url,
+            timeout=TIMEOUT_S,
+            headers={
+                "Authorization": f"Bearer {key}",
+                "X-API-Version": "2",
+                "User-Agent": f"stoker-cli/{__version__}",
+                "Accept": "application/json",
+            },
+            trust_env=False,  # the gateway is on this machine or named by its full address
+        )
+
+    @classmethod
+    def from_settings(cls, settings: ClientSettings | None = None) -> Self:
+        """The gateway and key of the environment, the settings file or the data directory.
+
+        Raises:
+            CommandFailed: nothing says where the gateway is, or there is no key.
+        """
+        settings = settings or load(ClientSettings)
+        return cls(find_url(settings), find_key(settings))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.aclose()
+
+    async def get(self, path: str, **params: Any) -> Any:
+        """GET; the decoded answer."""
+        return await self.call("GET", path, params=params)
+
+    async def post(self, path: str, body: object = None) -> Any:
+        """POST a JSON body; the decoded answer."""
+        return await self.call("POST", path, json=body)
+
+    async def delete(self, path: str) -> Any:
+        """DELETE; the decoded answer, None for an empty one."""
+        return await self.call("DELETE", path)
+
+    async def call(self, method: str, path: str, **options: Any) -> Any:
+        """One request.
+
+        Raises:
+            ApiError: the gateway refused it; carries the gateway's sentence.
+            CommandFailed: no gateway answers.
+        """
+        with self._explained():
+            answer = await self._http.request(method, path, **options)
+        _raise_for(answer)
+        return msgspec.json.decode(answer.content) if answer.content else None
+
+    async def upload(self, path: Path, *, category: str = "") -> dict[str, Any]:
+        """Store a local file; the gateway's record of it, with `id` and `uri`.
+
+        Raises:
+            CommandFailed: the file cannot be read.
+            ApiError: the gateway refused it.
+        """
+        try:
+            source = await asyncio.to_thread(path.open, "rb")
+            size = os.fstat(source.fileno()).st_size
+        except OSError as error:
+            raise CommandFailed(f"cannot read '{path}': {error.strerror}", ExitCode.USAGE) from error
+        with source:
+            content_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+            entry = {"filename": path.name, "content_type": content_type, "size": size, "uri": ""}
+            if category:
+                entry["category"] = category
+            [record] = await self.post("/files", {"files": [entry]})
+
+            async def chunks() -> AsyncIterator[bytes]:
+                while chunk := await asyncio.to_thread(source.read, 1 << 20):
+                    yield chunk
+
+            headers = {"Content-Type": content_type, "Content-Length": str(size)}
+            with self._explained():
+                answer = await self._http.put(
+                    record["upload_url"], content=chunks(), headers=headers, timeout=None
+                )
+            _raise_for(answer)
+        stored: dict[str, Any] = record
+        return stored
+
+    async def watch(self, task_id: str) -> AsyncIterator[Task]:
+        """The task each time it changes, from now to its end; a lost connection is taken up again.
+
+        Raises:
+            CommandFailed: the gateway went away for good.
+        """
+        for attempt in range(RECONNECTS + 1):
+            try:
+                async for task in self._stream(task_id):
+                    yield task
+                    if state_of(task) in ENDED:
+                        return
+            except httpx.TransportError:
+                if attempt == RECONNECTS:
+                    break
+            await asyncio.sleep(RECONNECT_DELAY_S)
+        task = await self.get(f"/tasks/{task_id}")
+        if state_of(task) not in ENDED:
+            raise CommandFailed(
+                f"the stream of task {task_id} broke off; the task goes on",
+                ExitCode.UNREACHABLE,
+                f"look at it with: stoker tasks get {task_id}",
+            )
+        yield task
+
+    async def _stream(self, task_id: str) -> AsyncIterator[Task]:
+        headers = {"Accept": "application/x-ndjson"}
+        timeout = httpx.Timeout(TIMEOUT_S, read=STREAM_SILENCE_S)
+        path = f"/tasks/{task_id}/stream"
+        async with self._http.stream("GET", path, headers=headers, timeout=timeout) as answer:
+            if answer.status_code >= 400:
+                await answer.aread()
+                _raise_for(answer)
+            async for line in answer.aiter_lines():
+                if line.strip():
+                    event = msgspec.json.decode(line)
+                    if isinstance(event, dict) and "id" in event and "status" in event:
+                        yield event
+
+    def _explained(self) -> "_Explained":
+        return _Explained(self.url)
+
+
+class _Explained:
+    """Turns transport errors into one sentence."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, httpx.TransportError):
+            raise CommandFailed(
+                f"no gateway answers at {self.url} ({type(error).__name__}: {error})",
+                ExitCode.UNREACHABLE,
+                "start one with `stoker up`, or set STOKER_URL to the one that runs",
+            ) from error
+
+
+@asynccontextmanager
+async def connected() -> AsyncIterator[Api]:
+    """The gateway that the settings name."""
+    async with Api.from_settings() as api:
+        yield api
+
+
+def find_url(settings: ClientSettings) -> str:
+    """The gateway's address: STOKER_URL, else the running one of the data directory.
+
+    Raises:
+        CommandFailed: neither is there.
+    """
+    if settings.url:
+        return settings.url.rstrip("/")
+    try:
+        return settings.url_file.read_text().strip().rstrip("/")
+    except OSError as error:
+        raise CommandFailed(
+            f"no gateway runs on the data directory '{settings.data_dir}'",
+            ExitCode.UNREACHABLE,
+            "start one with `stoker up`, or set STOKER_URL (and STOKER_API_KEY), or STOKER_DATA_DIR",
+        ) from error
+
+
+def find_key(settings: ClientSettings) -> str:
+    """The API key: STOKER_API_KEY, else the first key of the data directory.
+
+    Raises:
+        CommandFailed: neither is there.
+    """
+    if settings.api_key:
+        return settings.api_key
+    try:
+        return settings.key_file.read_text().strip()
+    except OSError as error:
+        raise CommandFailed(
+            f"no API key: '{settings.key_file}' cannot be read ({error.strerror})",
+            ExitCode.DENIED,
+            "set STOKER_API_KEY to a key of the gateway",
+        ) from error
+
+
+def state_of(task: Task) -> str:
+    """The name of the task's state."""
+    return state_name(task.get("status"))
+
+
+def state_name(status: object) -> str:
+    """The name of a status number, or of a name."""
+    if isinstance(status, int) and 0 <= status < len(STATES):
+        return STATES[status]
+    return str(status).lower()
+
+
+def _exit_code(status: int) -> ExitCode:
+    if status in {401, 403}:
+        return ExitCode.DENIED
+    return ExitCode.USAGE if status < 500 and status != 429 else ExitCode.FAILED
+
+
+def _raise_for(answer: httpx.Response) -> None:
+    """Raise the gateway's problem as an ApiError."""
+    if answer.status_code < 400:
+        return
+    code, message = "", ""
+    try:
+        body = msgspec.json.decode(answer.content)
+    except msgspec.DecodeError:
+        body = None
+    if isinstance(body, dict):
+        code = str(body.get("type", "")).rsplit("/", 1)[-1]
+        message = str(body.get("detail") or body.get("message") or "")
+    request = answer.request
+    message = message or f"{request.method} {request.url.path} was answered with {answer.status_code}"
+    raise ApiError(answer.status_code, code, message)

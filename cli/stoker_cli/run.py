@@ -1,0 +1,105 @@
+"""`stoker run`: submit a task, show its states and logs live, print its result."""
+
+import asyncio
+from typing import Annotated, Any
+
+import typer
+
+from stoker_cli.api import Api, Task, connected
+from stoker_cli.inputs import TypedInput, parse_input
+from stoker_cli.output import ExitCode, JsonFlag, err, out, print_json
+from stoker_cli.task_view import TaskView, exit_code
+
+
+def run(
+    ref: Annotated[
+        str, typer.Argument(help="The app: namespace/name, with @version and :function if wanted.")
+    ],
+    input_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            "-i",
+            help="JSON object, @file.json, - (standard input), name=value, name=@file (upload). Repeatable.",
+        ),
+    ] = None,
+    setup: Annotated[
+        list[str] | None, typer.Option("--setup", "-s", help="Setup parameters, in the forms of --input.")
+    ] = None,
+    function: Annotated[str, typer.Option(help="Function of the app; default: the app's own default.")] = "",
+    worker: Annotated[
+        list[str] | None, typer.Option(help="Run on this worker only (id or name). Repeatable.")
+    ] = None,
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="Print the task and do not wait for it.")
+    ] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Run an app and show its states and logs as they happen.
+
+    Ctrl-C cancels the task. Exit status: 0 completed, 1 failed, 2 wrong request, 3 no gateway, 4 wrong key,
+    5 cancelled.
+    """
+    typed, setup_typed = parse_input(input_ or []), parse_input(setup or [])
+    body: dict[str, Any] = {"app": ref, "infra": "private"}
+    if function:
+        body["function"] = function
+    if worker:
+        body["workers"] = worker
+    code = asyncio.run(_run(body, typed, setup_typed, wait=not no_wait, json=json))
+    raise typer.Exit(code)
+
+
+async def _run(
+    body: dict[str, Any], typed: TypedInput, setup: TypedInput, *, wait: bool, json: bool
+) -> ExitCode:
+    async with connected() as api:
+        view = None if json else TaskView(out)
+        task = await submit(api, body, typed, setup)
+        if not wait:
+            if json:
+                print_json(task)
+            else:
+                out.print(f"task {task['id']}\n[dim]follow it with: stoker tasks get {task['id']}[/]")
+            return ExitCode.OK
+        if view:
+            out.print(f"task {task['id']}")
+        task = await follow(api, str(task["id"]), view)
+        if json:
+            print_json(task)
+        return exit_code(task)
+
+
+async def submit(api: Api, body: dict[str, Any], typed: TypedInput, setup: TypedInput) -> Task:
+    """Upload the files of an input, then submit the task.
+
+    Raises:
+        ApiError: the gateway refused it; the text says what to change.
+    """
+    values = await _with_files(api, typed)
+    body = body | {"input": values}
+    if setup_values := await _with_files(api, setup):
+        body["setup"] = setup_values
+    task: Task = await api.post("/apps/run", body)
+    return task
+
+
+async def follow(api: Api, task_id: str, view: TaskView | None) -> Task:
+    """Wait for the end of a task and show it as it goes. When interrupted, cancel the task first."""
+    task: Task = {}
+    try:
+        async for task in api.watch(task_id):
+            if view:
+                view.update(task)
+    except asyncio.CancelledError:
+        err.print("[yellow]cancelling the task ...[/]")
+        await asyncio.shield(api.post(f"/tasks/{task_id}/cancel"))
+        raise
+    if view:
+        view.finish(task)
+    return task
+
+
+async def _with_files(api: Api, typed: TypedInput) -> dict[str, Any]:
+    records = [await api.upload(path) for path in typed.files.values()]
+    return typed.values | {name: record["uri"] for name, record in zip(typed.files, records, strict=True)}

@@ -1,0 +1,129 @@
+"""`stoker tasks`: list, look at, cancel and delete tasks."""
+
+import asyncio
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from stoker_cli.api import Task, connected, state_name, state_of
+from stoker_cli.output import JsonFlag, Markup, items_of, out, print_json, print_table
+from stoker_cli.run import follow
+from stoker_cli.task_view import COLOURS, LOG_TYPES, TaskView, exit_code
+
+app = typer.Typer(no_args_is_help=True, help="List, look at, cancel and delete tasks.")
+
+TaskIdArgument = Annotated[str, typer.Argument(help="Id of the task.")]
+
+
+@app.command("list")
+def list_(
+    limit: Annotated[int, typer.Option(min=1, max=100, help="How many, newest first.")] = 20,
+    cursor: Annotated[str, typer.Option(help="Go on after an earlier page (its next_cursor).")] = "",
+    json: JsonFlag = False,
+) -> None:
+    """The newest tasks of the key's owner."""
+    page = asyncio.run(_list(limit, cursor))
+    if json:
+        print_json(page)
+        return
+    tasks = items_of(page)
+    print_table(
+        "",
+        ("id", "app", "state", "created", "worker"),
+        [
+            (t["id"], _app_name(t), _coloured(state_of(t)), t.get("created_at"), t.get("worker_id"))
+            for t in tasks
+        ],
+        empty="no tasks yet; run one with: stoker run infsh/echo --input message=hi",
+    )
+    if isinstance(page, dict) and page.get("next_cursor"):
+        out.print(f"[dim]more: stoker tasks list --cursor {page['next_cursor']}[/]")
+
+
+@app.command()
+def get(
+    task_id: TaskIdArgument,
+    follow_: Annotated[
+        bool, typer.Option("--follow", "-f", help="Stay until it ends; Ctrl-C cancels it.")
+    ] = False,
+    json: JsonFlag = False,
+) -> None:
+    """One task: its states, its log and its result. With --follow the exit status is that of `stoker run`."""
+    task = asyncio.run(_get(task_id, TaskView(out) if follow_ and not json else None, wait=follow_))
+    if json:
+        print_json(task)
+    elif not follow_:
+        view = TaskView(out)
+        view.update(task)
+        view.finish(task)
+    if follow_:
+        raise typer.Exit(exit_code(task))
+
+
+@app.command()
+def logs(task_id: TaskIdArgument, json: JsonFlag = False) -> None:
+    """The log of a task."""
+    answer = asyncio.run(_call("GET", f"/tasks/{task_id}/logs"))
+    if json:
+        print_json(answer)
+        return
+    for line in answer.get("logs") or []:
+        kind = line.get("log_type")
+        name = LOG_TYPES[kind] if isinstance(kind, int) and kind < len(LOG_TYPES) else str(kind)
+        out.print(f"[dim]{name:>5} |[/] {escape(str(line.get('content', '')).rstrip())}")
+
+
+@app.command()
+def cancel(
+    task_id: TaskIdArgument,
+    force: Annotated[bool, typer.Option("--force", help="End it at once, without a grace period.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Ask a task to end. A task that has ended stays as it is."""
+    body = {"force": True} if force else None
+    answer = asyncio.run(_call("POST", f"/tasks/{task_id}/cancel", json=body))
+    if json:
+        print_json(answer)
+    else:
+        out.print(f"task {task_id}: cancel requested")
+
+
+@app.command()
+def delete(task_id: TaskIdArgument, json: JsonFlag = False) -> None:
+    """Forget a task that has ended, with its log and its result."""
+    asyncio.run(_call("DELETE", f"/tasks/{task_id}"))
+    if json:
+        print_json({"id": task_id, "deleted": True})
+    else:
+        out.print(f"task {task_id} deleted")
+
+
+async def _list(limit: int, cursor: str) -> Any:
+    async with connected() as api:
+        body = {"limit": limit} | ({"cursor": cursor} if cursor else {})
+        return await api.post("/tasks/list", body)
+
+
+async def _get(task_id: str, view: TaskView | None, *, wait: bool) -> Task:
+    async with connected() as api:
+        if wait:
+            return await follow(api, task_id, view)
+        task: Task = await api.get(f"/tasks/{task_id}")
+        return task
+
+
+async def _call(method: str, path: str, **options: Any) -> Any:
+    async with connected() as api:
+        return await api.call(method, path, **options)
+
+
+def _app_name(task: Task) -> str:
+    app_field = task.get("app")
+    if isinstance(app_field, dict):
+        return f"{app_field.get('namespace', '')}/{app_field.get('name', '')}"
+    return str(app_field or task.get("app_id") or "")
+
+
+def _coloured(state: str) -> Markup:
+    return Markup(f"[{COLOURS.get(state, 'cyan')}]{state_name(state)}[/]")

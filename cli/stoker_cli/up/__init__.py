@@ -1,0 +1,1 @@
+"""`stoker up`: the whole system on one machine, supervised."""

@@ -1,0 +1,81 @@
+"""What a part prints: all of it into a bounded file, its warnings to the terminal."""
+
+import asyncio
+import logging
+import logging.handlers
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+FILE_MAX_BYTES: Final = 8 * 1024 * 1024
+FILES_KEPT: Final = 2
+LINE_MAX_BYTES: Final = 64 * 1024
+"""A longer line is cut: the file is for people."""
+READ_BYTES: Final = 64 * 1024
+LOUD: Final = frozenset({"warning", "error", "critical"})
+WORDS_KEPT: Final = 5
+
+OnWarning = Callable[[str, Mapping[str, Any]], None]
+
+
+class PartLog:
+    """The output of one part, over all of its lives."""
+
+    def __init__(self, name: str, path: Path, on_warning: OnWarning) -> None:
+        self.name = name
+        self.path = path
+        self._on_warning = on_warning
+        self._plain: deque[str] = deque(maxlen=WORDS_KEPT)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._file = logging.handlers.RotatingFileHandler(
+            path, maxBytes=FILE_MAX_BYTES, backupCount=FILES_KEPT, encoding="utf-8", errors="replace"
+        )
+
+    async def pump(self, stream: asyncio.StreamReader) -> None:
+        """Take what comes until the stream ends. Lines may be of any length and hold any bytes."""
+        rest = b""
+        while chunk := await stream.read(READ_BYTES):
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                self.add(line)
+            if len(rest) > LINE_MAX_BYTES:
+                self.add(rest)
+                rest = b""
+        if rest:
+            self.add(rest)
+
+    def add(self, line: bytes) -> None:
+        """Take one line."""
+        text = line[:LINE_MAX_BYTES].decode(errors="replace").rstrip()
+        if not text:
+            return
+        self._file.emit(logging.makeLogRecord({"msg": text}))
+        fields = parse_event(line)
+        if fields is None:
+            self._plain.append(text)
+        elif fields.get("level") in LOUD:
+            self._on_warning(self.name, fields)
+
+    def last_words(self) -> str:
+        """The last lines that were no log events, a traceback's end as a rule; forgets them."""
+        words = " | ".join(self._plain)
+        self._plain.clear()
+        return words[-600:]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def parse_event(line: bytes) -> Mapping[str, Any] | None:
+    """A line as a log event, or None for any other text."""
+    if not line.startswith(b"{"):
+        return None
+    try:
+        fields = msgspec.json.decode(line)
+    except msgspec.DecodeError:
+        return None
+    return fields if isinstance(fields, dict) and "event" in fields else None

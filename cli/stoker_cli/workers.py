@@ -1,0 +1,94 @@
+"""`stoker workers`: what each worker is, does and holds."""
+
+import asyncio
+from typing import Annotated, Any
+
+import typer
+
+from stoker_cli.api import connected
+from stoker_cli.output import JsonFlag, Markup, bar, items_of, print_json, print_table
+
+app = typer.Typer(no_args_is_help=True, help="Workers and the machines that they live on.")
+
+
+@app.command("list")
+def list_(json: JsonFlag = False) -> None:
+    """All workers with their state, their memory and their warm apps."""
+    engines, workers = asyncio.run(fetch())
+    if json:
+        print_json(workers)
+        return
+    print_table(
+        "",
+        ("worker", "state", "device", "memory", "use", "warm apps"),
+        worker_rows(engines, workers),
+        empty="no worker has registered yet; start one with: stoker worker",
+    )
+
+
+@app.command()
+def get(
+    worker_id: Annotated[str, typer.Argument(help="Id of the worker, for instance gpubox-gpu-0.")],
+    json: JsonFlag = False,
+) -> None:
+    """One worker, in full."""
+    answer = asyncio.run(_get(worker_id))
+    if json:
+        print_json(answer)
+        return
+    rows = [(name, _short(value)) for name, value in answer.items() if value not in (None, "", [], {})]
+    print_table("", ("field", "value"), rows, empty="")
+
+
+async def fetch() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Engines and workers, as the gateway lists them."""
+    async with connected() as api:
+        engines, workers = await asyncio.gather(api.get("/engines"), api.get("/workers"))
+    return items_of(engines), items_of(workers)
+
+
+async def _get(worker_id: str) -> dict[str, Any]:
+    async with connected() as api:
+        answer: dict[str, Any] = await api.get(f"/workers/{worker_id}")
+        return answer
+
+
+def worker_rows(engines: list[dict[str, Any]], workers: list[dict[str, Any]]) -> list[tuple[object, ...]]:
+    """One table row a worker."""
+    by_id = {str(engine.get("id")): engine for engine in engines}
+    return [_row(worker, by_id.get(str(worker.get("engine_id")), {})) for worker in workers]
+
+
+def _row(worker: dict[str, Any], engine: dict[str, Any]) -> tuple[object, ...]:
+    info = worker.get("system_info") or engine.get("system_info") or {}
+    gpus = worker.get("gpus") or []
+    own = {str(gpu.get("gpu_id")) for gpu in gpus}
+    samples = [gpu for gpu in info.get("gpus") or [] if str(gpu.get("id")) in own]
+    if gpus:
+        device = ", ".join(str(gpu.get("name") or gpu.get("gpu_id")) for gpu in gpus)
+        memory = bar(
+            sum(float(s.get("memory_used") or 0) for s in samples),
+            sum(float(s.get("memory_total") or 0) for s in samples)
+            or sum(float(gpu.get("vram") or 0) for gpu in gpus),
+        )
+        use = ", ".join(f"{float(s.get('utilization') or 0):.0f} %" for s in samples)
+    else:
+        device = "CPU"
+        ram = info.get("ram") or {}
+        memory = bar(float(ram.get("used") or 0), float(ram.get("total") or 0))
+        cores = info.get("cpus") or [{}]
+        use = f"{float(cores[0].get('usage') or 0):.0f} %"
+    warm = ", ".join(_warm_name(entry) for entry in worker.get("warm_apps") or [])
+    status = worker.get("status")
+    return (worker.get("name") or worker.get("id"), status, device, Markup(memory), use, warm)
+
+
+def _warm_name(entry: object) -> str:
+    if isinstance(entry, dict):
+        return str(entry.get("app") or entry.get("name") or entry.get("app_id") or "")
+    return str(entry)
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 400 else text[:400] + " ..."

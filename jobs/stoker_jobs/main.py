@@ -1,0 +1,103 @@
+"""The jobs part: an RQ worker in a child process, and RQ's cron, which plans the regular jobs.
+
+RQ's own cron loop takes the process's signals and sleeps; here its scheduler object is asked by an asyncio
+loop instead, so that stopping is immediate.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Coroutine
+from typing import Any, Final
+
+from redis.exceptions import RedisError
+from rq.cron import CronScheduler
+
+from stoker.core.events import Event
+from stoker.log import Logger, get_logger
+from stoker.service import PARENT_VARIABLE
+from stoker.settings import PREFIX, JobsSettings
+from stoker_jobs.queue import QUEUE_NAME, connect
+from stoker_jobs.tasks import sweep_tasks
+
+TICK_S: Final = 1.0
+RESTART_DELAY_S: Final = 2.0
+STOP_TIMEOUT_S: Final = 8.0
+JOB_TIMEOUT_S: Final = 300
+
+
+async def serve(settings: JobsSettings, stop: asyncio.Event) -> None:
+    """Run the background work until `stop` is set; a job that runs then is finished first."""
+    log = get_logger("jobs")
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_cron_loop(settings, stop, log))
+        group.create_task(_worker_loop(settings, stop, log))
+
+
+async def _cron_loop(settings: JobsSettings, stop: asyncio.Event, log: Logger) -> None:
+    """Put due jobs into the queue. Redis being away is waited out."""
+    cron = CronScheduler(connect(settings.jobs_url), logging_level="WARNING")
+    cron.register(
+        sweep_tasks,
+        queue_name=QUEUE_NAME,
+        interval=max(1, round(settings.sweep_s)),
+        job_timeout=JOB_TIMEOUT_S,
+        result_ttl=round(settings.sweep_s),
+        name="retention",
+    )
+    while not stop.is_set():
+        try:
+            await asyncio.to_thread(cron.enqueue_jobs)
+        except (RedisError, OSError) as error:
+            log.warning(Event.JOBS_DELAYED, reason=str(error))
+        await _pause(stop, TICK_S)
+
+
+async def _worker_loop(settings: JobsSettings, stop: asyncio.Event, log: Logger) -> None:
+    """Keep one RQ worker alive."""
+    env = os.environ | {
+        PARENT_VARIABLE: str(os.getpid()),
+        f"{PREFIX}DATA_DIR": str(settings.data_dir),
+        f"{PREFIX}REDIS_URL": settings.store_url,
+        f"{PREFIX}JOBS_REDIS_URL": settings.jobs_url,
+        f"{PREFIX}POOL": settings.pool,
+    }
+    while not stop.is_set():
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "stoker_jobs.rq_worker", env=env, stdin=asyncio.subprocess.DEVNULL
+        )
+        try:
+            await _first(process.wait(), stop.wait())
+        finally:
+            await _end(process)
+        if not stop.is_set():
+            log.warning(Event.PART_DIED, name="rq-worker", status=process.returncode)
+            await _pause(stop, RESTART_DELAY_S)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Stop the worker: TERM lets its job finish, KILL does not."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(number)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
+
+
+async def _first(*waits: Coroutine[Any, Any, object]) -> None:
+    """Return when one of the waits is over; drop the others."""
+    tasks = [asyncio.create_task(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _pause(stop: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)

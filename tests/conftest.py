@@ -1,0 +1,66 @@
+"""Fixtures that tests of several folders share; each builds one thing and is named for it."""
+
+import asyncio
+import itertools
+import tempfile
+from pathlib import Path
+
+import fakeredis
+import pytest
+from helpers import start_system
+
+from stoker.embedded import EmbeddedServer
+from stoker.protocol import Store
+from stoker.protocol.connection import Connection
+
+_pools = itertools.count()
+MARKED_FOLDERS = ("unit", "protocol", "system", "clients", "faults")
+
+
+def pytest_collection_modifyitems(items):
+    """Mark each test with the name of its folder under tests/."""
+    root = Path(__file__).parent
+    for item in items:
+        folder = item.path.relative_to(root).parts[0] if item.path.is_relative_to(root) else ""
+        if folder in MARKED_FOLDERS:
+            item.add_marker(getattr(pytest.mark, folder))
+
+
+@pytest.fixture(scope="session")
+def redis_server():
+    """A real Valkey on a unix socket, for the whole session; `.url` is its address."""
+    with tempfile.TemporaryDirectory(prefix="stoker-test-") as folder:
+        server = EmbeddedServer(Path(folder))
+        asyncio.run(server.start())
+        yield server
+        asyncio.run(server.stop())
+
+
+@pytest.fixture
+async def store(redis_server):
+    """A store on a pool of its own, on the real server."""
+    opened = await Store.open(redis_server.url, f"test{next(_pools)}")
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def fake_store():
+    """A store on fakeredis: fast, without the limiter and without a server's timing."""
+    server = fakeredis.FakeServer()
+    clients = [fakeredis.FakeAsyncRedis(server=server) for _ in range(2)]
+    opened = Store(Connection(*clients), f"fake{next(_pools)}", "redis://fake")
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture(scope="session")
+def system():
+    """A whole running system, shared by the session: two CPU workers, default settings, port of its own.
+
+    Tests leave it running; one that kills parts starts its own with `helpers.start_system`.
+    """
+    with tempfile.TemporaryDirectory(prefix="stoker system ", ignore_cleanup_errors=True) as folder:
+        running = start_system(Path(folder) / "data", "--workers", "2")
+        yield running
+        running.stop()
