@@ -7,6 +7,7 @@ in; it turns what is wrong into one error that names the setting, what was found
 
 import hashlib
 import os
+import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ CONFIG_PLACES: Final = ("stoker.yml", "~/.config/stoker/stoker.yml", "/etc/stoke
 """Where the settings file is looked for, unless STOKER_CONFIG names it; the first that exists counts."""
 SOCKET_PATH_MAX: Final = 100
 """Linux takes 108 bytes of socket path (unix(7), sun_path); the rest is room for a temporary suffix."""
+PLAIN_PATH: Final = re.compile(r"[A-Za-z0-9._/+-]+")
 
 MIB: Final = 1024 * 1024
 DAY_S: Final = 86_400
@@ -423,9 +425,12 @@ def unknown_variables() -> list[str]:
 
 
 def redis_socket(data_dir: Path) -> Path:
-    """The embedded server's socket: in the data directory, or in a short one of the user if too long."""
+    """The embedded server's socket: in the data directory, or in a plain one of the user.
+
+    A path may be too long for a socket, or hold what tools that read CLIENT INFO cannot take (a space, `=`).
+    """
     path = data_dir / "redis.sock"
-    if len(os.fsencode(path)) <= SOCKET_PATH_MAX:
+    if len(os.fsencode(path)) <= SOCKET_PATH_MAX and PLAIN_PATH.fullmatch(str(path)):
         return path
     digest = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
     return Path(f"/tmp/stoker-{os.getuid()}/{digest}.sock")  # noqa: S108 - its owner and mode are checked before use
