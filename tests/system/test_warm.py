@@ -1,0 +1,116 @@
+"""The rule that the system exists for: a task runs where its model is loaded, and nothing is loaded twice."""
+
+import re
+
+import pytest
+from clients import raw
+from clients.plans import OCR, SLOW, task
+from helpers import EXAMPLES, start_system
+
+pytestmark = pytest.mark.timeout(240)  # the first one builds the environment of the OCR app
+
+LOADING = {4, 5, 6}  # preparing, serving, setting_up
+DEFAULTS = {
+    "min_confidence": 0.5,
+    "box_threshold": 0.5,
+    "unclip_ratio": 1.6,
+    "max_side": 960,
+    "detect": True,
+    "orientation": True,
+}
+
+
+class Seen:
+    """One task as its stream told it: the states entered and their times, by the server's clock."""
+
+    def __init__(self, http, params):
+        made = raw.run(http, params)
+        _, events = raw.stream(http, made["id"], **raw.NDJSON)
+        self.task = events[-1]
+        assert self.task["status"] == 10, self.task
+        timings = raw.data_of(http.get(f"/tasks/{made['id']}/timings"))
+        self.states = {event["status"] for event in timings["events"]}
+        self.total_ms = timings["total_duration_ms"]
+
+    @property
+    def loaded(self):
+        return bool(self.states & LOADING)
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    """A system of its own with two workers, so that what is warm there is known."""
+    running = start_system(tmp_path_factory.mktemp("warm") / "data", "--workers", "2")
+    running.deploy(EXAMPLES / "ocr")
+    running.deploy(EXAMPLES / "slow")
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def http(fresh):
+    with raw.client(fresh, raw.SDK_NAMED) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def picture(http):
+    """The address of the sample picture, uploaded."""
+    data = (EXAMPLES / "ocr" / "sample.png").read_bytes()
+    body = {"files": [{"filename": "sample.png", "content_type": "image/png", "size": len(data)}]}
+    record = raw.data_of(http.post("/files", json=body))[0]
+    assert http.put(record["upload_url"], content=data, headers={"Content-Type": "image/png"}).is_success
+    return record["uri"]
+
+
+def ocr(picture, **setup):
+    return {**task(OCR, image=picture), "setup": setup} if setup else task(OCR, image=picture)
+
+
+def test_equal_setups_share_an_instance_and_others_load_their_own(http, picture):
+    cold = Seen(http, ocr(picture))
+    assert cold.states >= LOADING
+    warm = Seen(http, ocr(picture))
+    spelled_out = Seen(http, ocr(picture, **DEFAULTS))
+    in_other_order = Seen(http, ocr(picture, detect=True, min_confidence=0.5))
+    for again in (warm, spelled_out, in_other_order):
+        assert not again.loaded
+        assert again.task["worker_id"] == cold.task["worker_id"]
+        assert again.task["output"]["text"] == cold.task["output"]["text"]
+        # A ratio of two times of one run on one machine, of which one includes loading the other lacks.
+        assert again.total_ms < cold.total_ms / 10
+    assert Seen(http, ocr(picture, min_confidence=0.99)).loaded
+
+
+def test_fifty_alternating_tasks_keep_two_setups_on_a_worker_each_with_two_loads(http, picture):
+    seen = [Seen(http, ocr(picture, unclip_ratio=(1.7, 1.9)[number % 2])) for number in range(50)]
+    assert sum(one.loaded for one in seen) <= 2
+    for which in (0, 1):
+        assert len({one.task["worker_id"] for one in seen[which::2]}) == 1
+
+
+def test_fifty_alternating_tasks_in_flight_at_once_load_at_most_twice(http, picture):
+    made = [raw.run(http, ocr(picture, unclip_ratio=(2.1, 2.3)[number % 2]))["id"] for number in range(50)]
+    loads = 0
+    for task_id in made:
+        _, events = raw.stream(http, task_id, **raw.NDJSON)
+        assert events[-1]["status"] == 10
+        timings = raw.data_of(http.get(f"/tasks/{task_id}/timings"))
+        loads += bool({event["status"] for event in timings["events"]} & LOADING)
+    assert loads <= 2
+
+
+def test_a_task_that_waits_for_a_warm_worker_says_so(http, fresh):
+    """Two long tasks fill both workers; the third one's reason names what it waits for."""
+    running = [raw.run(http, task(SLOW, seconds=30, lines=0))["id"] for _ in range(2)]
+    for task_id in running:
+        with http.stream("GET", f"/tasks/{task_id}/stream", headers=raw.NDJSON) as answer:
+            next(event for event in raw.decoded(answer) if event.get("status") == 7)
+    waiting = raw.run(http, task(SLOW, seconds=0, lines=0))["id"]
+    with http.stream("GET", f"/tasks/{waiting}/stream", headers=raw.NDJSON) as answer:
+        event = next(event for event in raw.decoded(answer) if event.get("queue_reason"))
+    assert event["status"] == 2
+    assert re.search(r"busy|wait", event["queue_reason"])
+    for task_id in (*running, waiting):
+        assert http.post(f"/tasks/{task_id}/cancel").is_success
+        assert raw.wait_end(fresh, task_id)["status"] in {10, 12}
