@@ -41,11 +41,11 @@ def read(system, task_id):
 
 
 def in_state(system, task_id, states):
-    return wait_until(
-        lambda: (found := read(system, task_id)) and found["status"] in states and found,
-        f"task {task_id} in {states}; it is {(read(system, task_id) or {}).get('status')}; {system.complaints()}",
-        PATIENCE_S * 2,
-    )
+    def reached():
+        found = read(system, task_id)
+        return found if found and found["status"] in states else None
+
+    return wait_until(reached, f"task {task_id} in states {states}", PATIENCE_S * 2)
 
 
 def running(system, seconds=3):
