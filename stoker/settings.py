@@ -228,6 +228,18 @@ class SchedulerSettings(CommonSettings):
     age_cap_s: float = Field(
         default=30, ge=0, description="Seconds that a task may be passed by tasks whose model is warm."
     )
+    look_ahead: int = Field(
+        default=1,
+        ge=0,
+        le=16,
+        description="Short tasks that a worker may hold beside the one it runs, of the same setup.",
+    )
+    short_task_s: float = Field(
+        default=0.05, ge=0, le=10, description="Seconds below which a learned run time counts as short."
+    )
+    idle_unload_s: float = Field(
+        default=0, ge=0, description="Seconds after which an unused instance is unloaded; 0 = never."
+    )
 
     @model_validator(mode="after")
     def _order(self) -> Self:

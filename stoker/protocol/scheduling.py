@@ -27,6 +27,8 @@ from stoker.protocol.streams import stream
 _CLIENT_MARGIN_S = 3.0
 """How much longer than the server's own bound this side waits for a blocking read."""
 _TOKEN_BYTES = 24
+_PENDING_PART = 5_000
+"""Specs asked for at a time: a long queue must not fill the connection's own."""
 
 _encode = msgspec.json.Encoder().encode
 _spec = msgspec.json.Decoder(TaskSpec)
@@ -122,9 +124,15 @@ class Scheduling:
     async def pending(self) -> list[TaskSpec]:
         """All queued tasks, in order. Cost: O(n); for the start of a leadership alone."""
         ids = await self._connection.command("ZRANGE", self._keys.pending, 0, -1)
-        calls = [self._connection.start("HGET", self._keys.control(TaskId(i.decode())), "spec") for i in ids]
-        raw = [await call for call in calls]
-        return [_spec.decode(value) for value in raw if value is not None]
+        specs: list[TaskSpec] = []
+        for start in range(0, len(ids), _PENDING_PART):
+            part = (TaskId(i.decode()) for i in ids[start : start + _PENDING_PART])
+            calls = [self._connection.start("HMGET", self._keys.control(i), "spec", "created") for i in part]
+            for call in calls:
+                spec, created = await call
+                if spec is not None:
+                    specs.append(_created_at(_spec.decode(spec), created or b"0"))
+        return specs
 
     async def pending_count(self) -> int:
         """How many tasks wait."""
@@ -308,6 +316,11 @@ class Scheduling:
             await self._connection.command("HDEL", self._keys.reasons, *gone)
 
 
+def _created_at(spec: TaskSpec, created: bytes) -> TaskSpec:
+    """The server's time of submission counts, not the caller's."""
+    return msgspec.structs.replace(spec, created_ms=int(created))
+
+
 def _wake_event(fields: dict[bytes, bytes]) -> WakeEvent:
     def text(name: bytes) -> str:
         return fields.get(name, b"").decode()
@@ -316,7 +329,7 @@ def _wake_event(fields: dict[bytes, bytes]) -> WakeEvent:
     measures = fields.get(b"o")
     decoded = _spec.decode(spec) if spec else None
     if decoded is not None and b"at" in fields:
-        decoded = msgspec.structs.replace(decoded, created_ms=int(fields[b"at"]))
+        decoded = _created_at(decoded, fields[b"at"])
     return WakeEvent(
         kind=WakeKind(text(b"k")),
         task_id=TaskId(text(b"task")),

@@ -1,0 +1,113 @@
+"""Making room on an idle worker: which residents go, by GreedyDual-Size-Frequency, and what that costs."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from stoker.core.messages import SetupKey
+from stoker_scheduler.actions import Evict, Rules, Why
+from stoker_scheduler.fleet import Fleet, Phase, Residence, Worker
+from stoker_scheduler.knowledge import Knowledge
+from stoker_scheduler.queues import Group, Queues
+
+WANTED_HALF_S: Final = 60.0
+"""A model that was idle for this long is half as likely to be wanted before it would be evicted anyway."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What must go, and the seconds of loading that this is expected to cost later."""
+
+    evict: tuple[SetupKey, ...] = ()
+    regret_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What eviction looks at."""
+
+    now_ms: int
+    queues: Queues
+    fleet: Fleet
+    knowledge: Knowledge
+    rules: Rules
+
+
+def make_room(worker: Worker, group: Group, facts: Facts) -> Room | Why:
+    """The cheapest way to make room for a group's instance on an idle worker, or why there is none now.
+
+    Memory that is being unloaded counts as used, but never causes further evictions.
+    """
+    needs = group.shape.needs
+    staying = [r for r in worker.residents.values() if r.phase is not Phase.STOPPING]
+    capacity, wanted, free = 0, 0, 0
+    if needs.gpu_count:
+        knowledge = facts.knowledge
+        capacity = worker.kind.capacity_bytes(needs)
+        wanted = min(knowledge.vram_bytes(group.setup_key, needs.vram_bytes), capacity)
+        free = capacity - sum(vram_bytes(resident, knowledge) for resident in staying)
+    slots = worker.max_residents - len(staying)
+    if slots >= 1 and free >= wanted:
+        return Room() if _memory_is_back(worker, free, wanted, facts) else Why.FREEING
+    evict: list[SetupKey] = []
+    regret_s = 0.0
+    for resident in sorted(staying, key=lambda r: (r.credit, r.used_ms, r.setup_key)):
+        if _may_go(resident, facts):
+            evict.append(resident.setup_key)
+            regret_s += _regret_s(resident, facts)
+            slots += 1
+            free += vram_bytes(resident, facts.knowledge)
+            if slots >= 1 and free >= wanted:
+                return Room(tuple(evict), regret_s)
+    return Why.KEPT
+
+
+def decide_unload(now_ms: int, queues: Queues, fleet: Fleet, rules: Rules) -> tuple[Evict, ...]:
+    """Instances that nobody has used for `idle_unload_s`, so that the memory serves something else."""
+    if not rules.idle_unload_s:
+        return ()
+    return tuple(
+        Evict(
+            engine_id=worker.engine.id,
+            worker_id=worker.id,
+            setup_key=resident.setup_key,
+            reason=f"not used for {rules.idle_unload_s:.0f} s",
+        )
+        for worker in fleet.workers.values()
+        if not worker.held and worker.engine.available
+        for resident in worker.residents.values()
+        if resident.phase is Phase.READY
+        and now_ms - resident.used_ms > rules.idle_unload_s * 1000
+        and not queues.backlog(resident.setup_key)
+    )
+
+
+def vram_bytes(resident: Residence, knowledge: Knowledge) -> int:
+    """GPU memory that a resident takes: reported, else learned."""
+    return resident.vram_bytes or knowledge.vram_bytes(resident.setup_key, 0)
+
+
+def _memory_is_back(worker: Worker, free: int, wanted: int, facts: Facts) -> bool:
+    if not wanted:
+        return True
+    stopping = (r for r in worker.residents.values() if r.phase is Phase.STOPPING)
+    return free - sum(vram_bytes(resident, facts.knowledge) for resident in stopping) >= wanted
+
+
+def _may_go(resident: Residence, facts: Facts) -> bool:
+    """Idle, and not so young that it has hardly paid for its load while tasks still wait for it."""
+    if resident.phase is not Phase.READY:
+        return False
+    if not facts.queues.backlog(resident.setup_key):
+        return True
+    age_s = (facts.now_ms - resident.loaded_ms) / 1000
+    load_s = facts.knowledge.load_s(resident.setup_key, resident.app)
+    return age_s >= facts.rules.churn_factor * load_s
+
+
+def _regret_s(resident: Residence, facts: Facts) -> float:
+    load_s = facts.knowledge.load_s(resident.setup_key, resident.app)
+    copies = max(1, len(facts.fleet.holders.at(resident.setup_key)))
+    if facts.queues.backlog(resident.setup_key):
+        return load_s / copies
+    idle_s = max(0.0, (facts.now_ms - resident.used_ms) / 1000)
+    return load_s * WANTED_HALF_S / (WANTED_HALF_S + idle_s) / copies

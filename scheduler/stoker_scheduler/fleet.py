@@ -1,0 +1,433 @@
+"""Engines, their workers, what lives on them and what each is doing: a mirror with indexes. No I/O, no clock.
+
+The scheduler's own assignments say who is busy; an engine's report says what is resident. Between the two,
+a load that was ordered and is not reported yet counts as resident, and an eviction that was ordered counts as
+stopping memory until a report says that it is gone.
+"""
+
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import islice
+from typing import Any, Final, Generic, NamedTuple, TypeVar
+
+from stoker.core.messages import (
+    EngineId,
+    EngineView,
+    GpuType,
+    Needs,
+    Resident,
+    ResidentState,
+    SetupKey,
+    TaskId,
+    WorkerId,
+    WorkerInfo,
+)
+
+ORDER_TRUST_MS: Final = 60_000
+"""How long an ordered eviction that a report denies is still believed; then the report is right."""
+
+
+class Phase(StrEnum):
+    """Where an instance is."""
+
+    LOADING = "loading"
+    READY = "ready"
+    STOPPING = "stopping"
+
+
+_PHASES: Final = {
+    ResidentState.LOADING: Phase.LOADING,
+    ResidentState.IDLE: Phase.READY,
+    ResidentState.BUSY: Phase.READY,
+    ResidentState.STOPPING: Phase.STOPPING,
+}
+
+
+class Kind(NamedTuple):
+    """What a worker offers; workers of one kind are alike to every app."""
+
+    gpus: tuple[tuple[GpuType, int], ...]  # (type, bytes), largest first
+    ram_bytes: int
+
+    @classmethod
+    def of(cls, info: WorkerInfo, engine_ram_bytes: int) -> "Kind":
+        gpus = sorted(((gpu.type, gpu.vram_bytes) for gpu in info.gpus), key=lambda gpu: -gpu[1])
+        return cls(tuple(gpus), info.ram_bytes or engine_ram_bytes)
+
+    def capacity_bytes(self, needs: Needs) -> int:
+        """GPU memory that an app with these needs may use here: that of its largest fitting GPUs."""
+        sizes = [size for kind, size in self.gpus if needs.gpu_type in (GpuType.ANY, GpuType.NONE, kind)]
+        return sum(sizes[: max(needs.gpu_count, 1)])
+
+
+@dataclass(slots=True, eq=False)
+class Residence:
+    """An instance on a worker. `credit` is its GreedyDual-Size-Frequency value: the least goes first."""
+
+    setup_key: SetupKey
+    app: str
+    phase: Phase
+    vram_bytes: int = 0
+    loaded_ms: int = 0
+    used_ms: int = 0
+    uses: int = 0
+    credit: float = 0.0
+    stop_ordered_ms: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """A task that an engine has. Estimates are those of the moment it was assigned."""
+
+    task_id: TaskId
+    setup_key: SetupKey
+    key_id: str
+    env_key: str
+    app: str
+    attempt: int
+    assigned_ms: int
+    load_s: float  # expected until it runs; 0 = warm
+    run_s: float
+    needs_env: bool = False
+    prepare_s: float = 0.0  # measured: how long the environment took
+    running_ms: int = 0
+
+    def remaining_s(self, now_ms: int) -> float:
+        """Expected seconds to its end. What has overrun is expected to take half as long again."""
+        if self.running_ms or not self.load_s:
+            elapsed = (now_ms - (self.running_ms or self.assigned_ms)) / 1000
+            return max(self.run_s - elapsed, elapsed / 2)
+        return self.load_left_s(now_ms) + self.run_s
+
+    def load_left_s(self, now_ms: int) -> float:
+        """Expected seconds until it runs."""
+        if self.running_ms:
+            return 0.0
+        elapsed = (now_ms - self.assigned_ms) / 1000
+        return max(self.load_s - elapsed, elapsed / 2 if self.load_s else 0.0)
+
+
+@dataclass(slots=True, eq=False)
+class Engine:
+    """A worker daemon."""
+
+    id: EngineId
+    name: str
+    running: bool = True
+    draining: bool = False
+    suspect: bool = False  # it refused an assignment; nothing is sent until it was read again
+    environments: frozenset[str] = frozenset()
+    workers: dict[WorkerId, "Worker"] = field(default_factory=dict)
+
+    @property
+    def available(self) -> bool:
+        return self.running and not self.draining and not self.suspect
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """A slot of an engine: runs one task at a time, keeps several instances."""
+
+    id: WorkerId
+    index: int
+    engine: Engine
+    kind: Kind
+    max_residents: int
+    names: frozenset[str]
+    residents: dict[SetupKey, Residence] = field(default_factory=dict)
+    held: list[Held] = field(default_factory=list)
+    inflation: float = 0.0  # GreedyDual's clock: the credit of the last that was evicted
+    refused: dict[SetupKey, int] = field(default_factory=dict)  # setup -> until when it is not tried again
+    places: list[tuple["Places[Any]", Any]] = field(default_factory=list)
+
+    def remaining_s(self, now_ms: int) -> float:
+        """Expected seconds until it is idle."""
+        return sum(held.remaining_s(now_ms) for held in self.held)
+
+    def refuses(self, key: SetupKey, now_ms: int) -> bool:
+        return bool(self.refused) and self.refused.get(key, 0) > now_ms
+
+    def preparing(self, env_key: str) -> bool:
+        """Whether a task on this worker's machine is building this environment now."""
+        return any(
+            held.needs_env and held.env_key == env_key and not held.running_ms
+            for worker in self.engine.workers.values()
+            for held in worker.held
+        )
+
+
+K = TypeVar("K", bound=Hashable)
+
+
+class Places(Generic[K]):
+    """Workers filed under a key, in the order in which they came there."""
+
+    def __init__(self) -> None:
+        self._filed: dict[K, dict[WorkerId, Worker]] = {}
+
+    def at(self, key: K) -> dict[WorkerId, Worker]:
+        return self._filed.get(key, {})
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(self._filed)
+
+    def file(self, key: K, worker: Worker) -> None:
+        self._filed.setdefault(key, {})[worker.id] = worker
+        worker.places.append((self, key))
+
+    def unfile(self, key: K, worker: Worker) -> None:
+        filed = self._filed[key]
+        del filed[worker.id]
+        if not filed:
+            del self._filed[key]
+
+
+class Fleet:
+    """All engines and workers, found by what a decision asks for. Only available workers are indexed."""
+
+    def __init__(self) -> None:
+        self.engines: dict[EngineId, Engine] = {}
+        self.workers: dict[WorkerId, Worker] = {}
+        self.idle: Places[tuple[Kind, int]] = Places()  # (kind, residents)
+        self.busy: Places[Kind] = Places()
+        self.of_kind: Places[Kind] = Places()
+        self.idle_with: Places[SetupKey] = Places()  # idle, instance ready
+        self.one_key: Places[SetupKey] = Places()  # busy with this setup alone, instance ready
+        self.holders: Places[SetupKey] = Places()  # instance ready or loading
+        self.named: Places[str] = Places()
+        self._of_task: dict[TaskId, Worker] = {}
+        self._with_environment: dict[str, dict[EngineId, Engine]] = {}
+
+    def worker_of(self, task_id: TaskId) -> Worker | None:
+        """Who has a task, as far as is known."""
+        return self._of_task.get(task_id)
+
+    def idle_of_kind(self, kind: Kind) -> Iterator[Worker]:
+        """Idle workers of a kind, those with the fewest residents first."""
+        counts = sorted(count for of, count in self.idle if of == kind)
+        return (worker for count in counts for worker in self.idle.at((kind, count)).values())
+
+    def with_environment(self, env_key: str, limit: int) -> list[Worker]:
+        """Workers of machines that have an environment on disk, a bounded number of machines."""
+        engines = islice(self._with_environment.get(env_key, {}).values(), limit)
+        return [worker for engine in engines if engine.available for worker in engine.workers.values()]
+
+    # What events and actions change.
+
+    def update(self, view: EngineView, now_ms: int) -> list[WorkerId]:
+        """Take over what an engine says of itself; the workers that it touches."""
+        info, report = view.info, view.report
+        engine = self.engines.get(info.id)
+        if engine is None:
+            engine = self.engines[info.id] = Engine(id=info.id, name=info.name)
+        engine.name = info.name
+        engine.running = view.status in ("running", "draining")
+        engine.draining = report.draining or view.status == "draining"
+        engine.suspect = False
+        self._set_environments(engine, frozenset(report.environments))
+        touched = list(engine.workers)
+        for worker_id in set(engine.workers) - {slot.id for slot in info.workers}:
+            self._forget(engine.workers.pop(worker_id))
+        by_worker: dict[WorkerId, list[Resident]] = {}
+        for resident in report.residents:
+            by_worker.setdefault(resident.worker_id, []).append(resident)
+        for slot in info.workers:
+            worker = engine.workers.get(slot.id) or self._new_worker(engine, slot)
+            worker.kind = Kind.of(slot, info.ram_bytes)
+            worker.max_residents = max(1, slot.max_residents)
+            worker.names = frozenset((slot.id, engine.id, engine.name))
+            _merge(worker, by_worker.get(slot.id, []), now_ms)
+            self._refile(worker)
+        return touched + [slot.id for slot in info.workers if slot.id not in touched]
+
+    def lose(self, engine_id: EngineId) -> list[WorkerId]:
+        """An engine is gone with all that lived there; its tasks come back as events of their own."""
+        engine = self.engines.get(engine_id)
+        if engine is None:
+            return []
+        engine.running = False
+        for worker in engine.workers.values():
+            for held in worker.held:
+                self._of_task.pop(held.task_id, None)
+            worker.held.clear()
+            worker.residents.clear()
+            self._refile(worker)
+        return list(engine.workers)
+
+    def drop(self, engine_id: EngineId) -> None:
+        """An engine was removed for good: its workers' names are unknown from now on."""
+        engine = self.engines.pop(engine_id, None)
+        if engine is not None:
+            self._set_environments(engine, frozenset())
+            for worker in engine.workers.values():
+                self._forget(worker)
+
+    def suspect(self, engine_id: EngineId) -> None:
+        """An engine refused an assignment: send nothing until it was read again."""
+        engine = self.engines.get(engine_id)
+        if engine is not None:
+            engine.suspect = True
+            for worker in engine.workers.values():
+                self._refile(worker)
+
+    def suspects(self) -> list[EngineId]:
+        return [engine.id for engine in self.engines.values() if engine.suspect]
+
+    def start(
+        self, worker: Worker, held: Held, evict: Iterable[SetupKey] = (), *, worth: float = 0.0
+    ) -> None:
+        """A task was assigned: it holds the slot, its instance counts as resident, the evicted as stopping.
+
+        Args:
+            worth: seconds of loading that a GiB of the instance saves at each use.
+        """
+        for key in evict:
+            resident = worker.residents.get(key)
+            if resident is not None:
+                resident.phase = Phase.STOPPING
+                resident.stop_ordered_ms = held.assigned_ms
+                worker.inflation = max(worker.inflation, resident.credit)
+        worker.held.append(held)
+        resident = worker.residents.get(held.setup_key)
+        if resident is None or resident.phase is Phase.STOPPING:
+            resident = Residence(held.setup_key, held.app, Phase.LOADING, loaded_ms=held.assigned_ms)
+            worker.residents[held.setup_key] = resident
+        resident.used_ms = held.assigned_ms
+        resident.uses += 1
+        resident.credit = worker.inflation + resident.uses * worth
+        self._of_task[held.task_id] = worker
+        self._refile(worker)
+
+    def stopping(self, worker: Worker, key: SetupKey, now_ms: int) -> None:
+        """An idle instance was told to go."""
+        resident = worker.residents.get(key)
+        if resident is not None:
+            resident.phase = Phase.STOPPING
+            resident.stop_ordered_ms = now_ms
+            self._refile(worker)
+
+    def runs(self, task_id: TaskId, now_ms: int) -> Held | None:
+        """A task has reached its function: its instance is ready."""
+        worker = self._of_task.get(task_id)
+        if worker is None:
+            return None
+        held = next(held for held in worker.held if held.task_id == task_id)
+        held.running_ms = now_ms
+        self._ready(worker, held.setup_key, now_ms)
+        self._refile(worker)
+        return held
+
+    def held(self, task_id: TaskId) -> Held | None:
+        """The assignment of a task."""
+        worker = self._of_task.get(task_id)
+        return None if worker is None else next(h for h in worker.held if h.task_id == task_id)
+
+    def end(self, task_id: TaskId, now_ms: int, *, warm: bool) -> tuple[Worker, Held] | None:
+        """A task has left its worker. `warm`: its instance is known to have been ready."""
+        worker = self._of_task.pop(task_id, None)
+        if worker is None:
+            return None
+        held = next(held for held in worker.held if held.task_id == task_id)
+        worker.held.remove(held)
+        resident = worker.residents.get(held.setup_key)
+        if warm:
+            self._ready(worker, held.setup_key, now_ms)
+        elif resident is not None and resident.phase is Phase.LOADING:
+            del worker.residents[held.setup_key]
+        for after in worker.held[:1]:  # it was queued behind, and starts now
+            after.assigned_ms = now_ms
+        self._refile(worker)
+        return worker, held
+
+    def refuse(self, worker: Worker, key: SetupKey, until_ms: int) -> None:
+        """Do not try a setup on a worker for a while."""
+        worker.refused[key] = until_ms
+
+    def _ready(self, worker: Worker, key: SetupKey, now_ms: int) -> None:
+        resident = worker.residents.get(key)
+        if resident is not None and resident.phase is Phase.LOADING:
+            resident.phase = Phase.READY
+            resident.loaded_ms = now_ms
+
+    def _set_environments(self, engine: Engine, environments: frozenset[str]) -> None:
+        for gone in engine.environments - environments:
+            self._with_environment[gone].pop(engine.id, None)
+        for env_key in environments - engine.environments:
+            self._with_environment.setdefault(env_key, {})[engine.id] = engine
+        engine.environments = environments
+
+    def _new_worker(self, engine: Engine, slot: WorkerInfo) -> Worker:
+        stale = self.workers.get(slot.id)
+        if stale is not None:
+            stale.engine.workers.pop(slot.id, None)
+            self._forget(stale)
+        worker = Worker(slot.id, slot.index, engine, Kind((), 0), slot.max_residents, frozenset())
+        engine.workers[slot.id] = self.workers[slot.id] = worker
+        return worker
+
+    def _forget(self, worker: Worker) -> None:
+        self._unfile(worker)
+        for held in worker.held:
+            self._of_task.pop(held.task_id, None)
+        self.workers.pop(worker.id, None)
+
+    def _unfile(self, worker: Worker) -> None:
+        for places, key in worker.places:
+            places.unfile(key, worker)
+        worker.places.clear()
+
+    def _refile(self, worker: Worker) -> None:
+        self._unfile(worker)
+        if not worker.engine.available:
+            return
+        self.of_kind.file(worker.kind, worker)
+        for name in worker.names:
+            self.named.file(name, worker)
+        if worker.held:
+            self.busy.file(worker.kind, worker)
+            self._file_one_key(worker)
+        else:
+            self.idle.file((worker.kind, len(worker.residents)), worker)
+        for key, resident in worker.residents.items():
+            if resident.phase is not Phase.STOPPING:
+                self.holders.file(key, worker)
+                if not worker.held and resident.phase is Phase.READY:
+                    self.idle_with.file(key, worker)
+
+    def _file_one_key(self, worker: Worker) -> None:
+        key = worker.held[0].setup_key
+        resident = worker.residents.get(key)
+        alike = len(worker.held) == 1 or all(held.setup_key == key for held in worker.held)
+        if alike and resident is not None and resident.phase is Phase.READY:
+            self.one_key.file(key, worker)
+
+
+def _merge(worker: Worker, reported: Iterable[Resident], now_ms: int) -> None:
+    """Residents as reported, corrected by what was ordered and cannot be reported yet."""
+    old = worker.residents
+    merged: dict[SetupKey, Residence] = {}
+    held_keys = {held.setup_key for held in worker.held}
+    for report in reported:
+        known = old.get(report.setup_key)
+        resident = known or Residence(report.setup_key, report.app, Phase.READY, loaded_ms=now_ms)
+        ordered = resident.stop_ordered_ms
+        phase = _PHASES[report.state]
+        # A load that no task waits for is over: the report is older than the end of that task.
+        settled = phase is Phase.LOADING and report.setup_key not in held_keys
+        resident.phase = Phase.READY if settled else phase
+        if ordered and now_ms - ordered < ORDER_TRUST_MS:
+            resident.phase = Phase.STOPPING
+        elif resident.phase is not Phase.STOPPING:
+            resident.stop_ordered_ms = 0
+        resident.vram_bytes = report.vram_bytes or resident.vram_bytes
+        resident.used_ms = resident.used_ms or now_ms
+        merged[report.setup_key] = resident
+    for held in worker.held:
+        known = merged.get(held.setup_key) or old.get(held.setup_key)
+        if known is None:
+            known = Residence(held.setup_key, held.app, Phase.LOADING, loaded_ms=now_ms)
+        elif held.setup_key not in merged and not held.running_ms:
+            known.phase = Phase.LOADING
+        merged[held.setup_key] = known
+    worker.residents = merged

@@ -1,0 +1,336 @@
+"""The scheduler's loop: take all that waits on `wake`, apply it, decide once, commit in one batch.
+
+It owns the mirror; nothing else changes it. What Redis refuses is put right in the mirror; when Redis does
+not answer, the mirror is thrown away and read anew, because nobody knows then what has arrived.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from stoker.core.errors import NotFound, ProtocolRefusal, StoreUnavailable
+from stoker.core.events import Event
+from stoker.core.messages import EngineId, TaskId
+from stoker.core.states import ON_ENGINE, TaskState
+from stoker.log import Logger
+from stoker.protocol import Store
+from stoker.protocol.scheduling import AssignOrder, AssignResult, WakeEvent, WakeKind
+from stoker_scheduler import reasons
+from stoker_scheduler.actions import Assign, GroupId, Rules, Start, Wait
+from stoker_scheduler.chores import Chores
+from stoker_scheduler.leader import LeadershipLost
+from stoker_scheduler.measures import Measured
+from stoker_scheduler.mirror import Mirror
+from stoker_scheduler.policy import decide
+
+BLOCK_MS: Final = 1000
+"""Longest wait for an event: also how often the clock's work is done in a quiet system."""
+TICK_MS: Final = 1000
+RETRY_S: Final = 0.5
+DRAIN_BLOCK_MS: Final = 1
+READ_AT_ONCE: Final = 1000
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the loop has done since its start."""
+
+    rounds: int = 0
+    events: int = 0
+    assigned_warm: int = 0
+    assigned_ahead: int = 0
+    assigned_cold: int = 0
+    refused: int = 0
+    evicted: int = 0
+    taken_back: int = 0
+    failed: int = 0
+    rebuilt: int = 0
+    decide_s: float = 0.0
+
+
+@dataclass(slots=True)
+class _Errands:
+    """What events ask for that needs Redis."""
+
+    orphans: list[WakeEvent] = field(default_factory=list)
+    engines: dict[EngineId, None] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.orphans or self.engines)
+
+
+def wall_ms() -> int:
+    """The wall clock in milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+class Loop:
+    """One leadership after the other of this process.
+
+    A round: 1. read `wake`  2. apply the events  3. decide and commit  4. take orphans back, read changed
+    engines, and decide about those  5. once a second, the clock's chores.
+    """
+
+    def __init__(self, store: Store, rules: Rules, log: Logger, clock: Callable[[], int] = wall_ms) -> None:
+        self.mirror = Mirror(rules)
+        self.counters = Counters()
+        self._store = store
+        self._rules = rules
+        self._log = log
+        self._clock = clock
+        self._epoch = 0
+        self._cursor = "0"
+        self._next_tick_ms = 0
+        self._written: dict[GroupId, str] = {}
+        self._mono_read = time.monotonic()
+
+    def deaf_s(self) -> float:
+        """Seconds since Redis last answered a read of `wake`."""
+        return time.monotonic() - self._mono_read
+
+    async def run(self, epoch: int) -> None:
+        """Decide until cancelled.
+
+        Raises:
+            LeadershipLost: a write was refused because another scheduler leads.
+        """
+        self._epoch = epoch
+        while True:
+            try:
+                await self._rebuild()
+                while True:
+                    await self._round()
+            except StoreUnavailable as error:
+                self._log.warning(Event.STORE_UNAVAILABLE, reason=error.message)
+            except ProtocolRefusal as refusal:
+                if refusal.refusal == "NOT_LEADER":
+                    raise LeadershipLost from refusal
+                raise
+            await asyncio.sleep(RETRY_S)
+
+    async def _round(self) -> None:
+        events = await self._read(BLOCK_MS)
+        self.counters.rounds += 1
+        errands = self.on_wake(events)
+        await self._commit()
+        if errands:
+            await self._run_errands(errands)
+            await self._commit()
+        if self._clock() >= self._next_tick_ms:
+            await self._tick()
+
+    async def _read(self, block_ms: int) -> list[WakeEvent]:
+        self._cursor, events = await self._store.scheduling.wake(self._cursor, block_ms, READ_AT_ONCE)
+        self._mono_read = time.monotonic()
+        self.counters.events += len(events)
+        return events
+
+    def on_wake(self, events: Iterable[WakeEvent]) -> _Errands:
+        """Apply events to the mirror; what is left needs Redis."""
+        now_ms = self._clock()
+        errands = _Errands()
+        for event in events:
+            match event.kind:
+                case WakeKind.ENGINE:
+                    errands.engines[event.engine_id] = None
+                case WakeKind.LOST:
+                    errands.engines.pop(event.engine_id, None)
+                    self.mirror.on_lost(event.engine_id)
+                case WakeKind.ORPHANED:
+                    errands.orphans.append(event)
+                case _:
+                    self._on_task(event, now_ms)
+        return errands
+
+    def _on_task(self, event: WakeEvent, now_ms: int) -> None:
+        mirror, spec = self.mirror, event.spec
+        if event.kind is WakeKind.FINISHED:
+            self._on_finished(event, now_ms)
+        elif event.kind is WakeKind.CANCELLED:
+            mirror.on_cancelled(event.task_id)
+        elif event.kind is WakeKind.MOVED and event.state is not None:
+            mirror.on_moved(event.task_id, event.state, now_ms)
+        elif event.kind is WakeKind.SUBMITTED and spec is not None:
+            mirror.on_submitted(spec)
+        elif event.kind is WakeKind.REQUEUED and spec is not None:
+            mirror.on_requeued(spec, now_ms)
+
+    def _on_finished(self, event: WakeEvent, now_ms: int) -> None:
+        found = event.measures
+        measured = (
+            Measured(load_s=found.load_s, run_s=found.run_s, vram_bytes=found.vram_bytes)
+            if found is not None
+            else Measured()
+        )
+        self.mirror.on_finished(event.task_id, event.state or TaskState.FAILED, measured, now_ms)
+
+    async def _commit(self) -> None:
+        """Decide about what has changed and carry it out, in one batch."""
+        changed = self.mirror.take_changed()
+        if not changed:
+            return
+        now_ms = self._clock()
+        mono = time.perf_counter()
+        mirror = self.mirror
+        actions = decide(now_ms, mirror.queues, mirror.fleet, mirror.knowledge, changed, self._rules)
+        self.counters.decide_s += time.perf_counter() - mono
+        assigns = [action for action in actions if isinstance(action, Assign)]
+        if assigns:
+            self._apply_assigns(assigns, await self._assign(assigns), now_ms)
+        for action in actions:
+            if isinstance(action, Wait):
+                mirror.apply_wait(action, now_ms)
+        await self._write_reasons(
+            [action.group_id for action in actions if isinstance(action, Wait)], only_new=True
+        )
+
+    async def _assign(self, assigns: list[Assign]) -> list[AssignResult]:
+        orders = [
+            AssignOrder(task_id=a.task_id, engine_id=a.engine_id, worker_id=a.worker_id, evict=a.evict)
+            for a in assigns
+        ]
+        return await self._store.scheduling.assign_many(self._epoch, orders)
+
+    def _apply_assigns(self, assigns: list[Assign], results: list[AssignResult], now_ms: int) -> None:
+        for assign, result in zip(assigns, results, strict=True):
+            if result.refusal == "NOT_LEADER":
+                raise LeadershipLost
+            if result.refusal:
+                self.counters.refused += 1
+                self._log.info(Event.TASK_REFUSED, task_id=assign.task_id, reason=result.refusal)
+                self.mirror.apply_refused(assign, engine_gone=result.refusal == "ENGINE_GONE")
+                continue
+            self.mirror.apply_assign(assign, result.attempt, now_ms)
+            self._count(assign)
+            self._log.info(
+                Event.TASK_ASSIGNED,
+                task_id=assign.task_id,
+                attempt=result.attempt,
+                worker=assign.worker_id,
+                reason=reasons.assigned(assign),
+            )
+
+    def _count(self, assign: Assign) -> None:
+        counters = self.counters
+        match assign.start:
+            case Start.WARM:
+                counters.assigned_warm += 1
+            case Start.AHEAD:
+                counters.assigned_ahead += 1
+            case Start.COLD:
+                counters.assigned_cold += 1
+        counters.evicted += len(assign.evict)
+
+    async def _run_errands(self, errands: _Errands) -> None:
+        await self._take_back(errands.orphans)
+        await self._read_engines(errands.engines)
+
+    async def _take_back(self, orphans: list[WakeEvent]) -> None:
+        """Queue again, or end, what an engine no longer runs. Repeatable: the attempt is the fence."""
+        scheduling = self._store.scheduling
+        states = await asyncio.gather(
+            *(scheduling.requeue(self._epoch, o.task_id, o.engine_id, o.attempt, o.reason) for o in orphans)
+        )
+        for orphan, state in zip(orphans, states, strict=True):
+            held = self.mirror.fleet.held(orphan.task_id)
+            if held is not None and held.attempt <= orphan.attempt:
+                self.mirror.on_taken_back(orphan.task_id, self._clock())
+            if state is not None:
+                self.counters.taken_back += 1
+                self._log.warning(
+                    Event.TASK_REQUEUED,
+                    task_id=orphan.task_id,
+                    attempt=orphan.attempt,
+                    engine=orphan.engine_id,
+                    state=state.wire_name,
+                    reason=orphan.reason,
+                )
+
+    async def _read_engines(self, engine_ids: Iterable[EngineId]) -> None:
+        for engine_id in engine_ids:
+            try:
+                view = await self._store.engines.get(engine_id)
+            except NotFound:
+                self.mirror.on_lost(engine_id)
+                self.mirror.fleet.drop(engine_id)
+                continue
+            self.mirror.on_engine(view, self._clock())
+
+    async def _tick(self) -> None:
+        """The clock's work: leases, deadlines, second looks, reasons; and forget the events acted upon."""
+        now_ms = self._clock()
+        self._next_tick_ms = now_ms + TICK_MS
+        chores = Chores(self._store, self.mirror, self._epoch, self._log)
+        await chores.reap()
+        self.counters.failed += await chores.fail_late(now_ms)
+        await self._read_engines(self.mirror.fleet.suspects())
+        self.counters.evicted += await chores.unload(now_ms)
+        chores.look_again()
+        await self._commit()
+        await self._write_reasons([group.id for group in self.mirror.queues.groups()], only_new=False)
+        await self._forget_reasons()
+        if self._cursor != "0":
+            await self._store.scheduling.forget_wake(self._cursor)
+        self.mirror.deadlines.compact(self.mirror.queues)
+
+    async def _write_reasons(self, group_ids: Iterable[GroupId], *, only_new: bool) -> None:
+        """Store why groups wait: new ones at once, changed ones with the next tick."""
+        texts: dict[str, str] = {}
+        for group_id in group_ids:
+            group = self.mirror.queues.group(group_id)
+            if group is None or group.reason is None or (only_new and group_id in self._written):
+                continue
+            text = reasons.sentence(group.reason)
+            if self._written.get(group_id) != text:
+                texts[group_id] = self._written[group_id] = text
+        if texts:
+            await self._store.scheduling.set_reasons(texts)
+
+    async def _forget_reasons(self) -> None:
+        gone = [group_id for group_id in self._written if self.mirror.queues.group(group_id) is None]
+        if gone:
+            await self._store.scheduling.set_reasons({}, gone)
+            for group_id in gone:
+                del self._written[group_id]
+
+    async def _rebuild(self) -> None:
+        """Read everything anew: what was not forgotten on `wake`, the queue, the engines, what they run."""
+        self.counters.rebuilt += 1
+        mono = time.monotonic()
+        knowledge = self.mirror.knowledge
+        self.mirror = Mirror(self._rules)
+        self.mirror.knowledge = knowledge
+        self._written.clear()
+        orphans = await self._drain()
+        for spec in await self._store.scheduling.pending():
+            self.mirror.on_submitted(spec)
+        views = await self._store.scheduling.engines()
+        now_ms = self._clock()
+        for view in views:
+            self.mirror.on_engine(view, now_ms)
+        await self._restore([TaskId(task_id) for view in views for task_id in view.tasks])
+        await self._take_back(orphans)
+        await self._commit()
+        self._log.info(
+            Event.SCHEDULER_REBUILT,
+            waiting=len(self.mirror.queues),
+            engines=len(views),
+            duration_s=round(time.monotonic() - mono, 3),
+        )
+
+    async def _drain(self) -> list[WakeEvent]:
+        """Skip what the snapshot that follows will show; lost tasks are in no snapshot, so keep those."""
+        self._cursor = "0"
+        orphans: list[WakeEvent] = []
+        while events := await self._read(DRAIN_BLOCK_MS):
+            orphans += [event for event in events if event.kind is WakeKind.ORPHANED]
+        return orphans
+
+    async def _restore(self, task_ids: list[TaskId]) -> None:
+        for start in range(0, len(task_ids), READ_AT_ONCE):
+            part = task_ids[start : start + READ_AT_ONCE]
+            for task in await self._store.tasks.read_many(part, with_logs=False):
+                if task is not None and task.state in ON_ENGINE:
+                    self.mirror.restore(task, task.request.app, self._clock())

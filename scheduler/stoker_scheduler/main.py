@@ -1,0 +1,52 @@
+"""The scheduler as a process: connect, stand by, lead."""
+
+import asyncio
+import os
+import socket
+from typing import Final
+
+from stoker.core.errors import StoreUnavailable
+from stoker.core.events import Event
+from stoker.core.ids import new_id
+from stoker.log import Logger, get_logger
+from stoker.protocol import Store
+from stoker.settings import SchedulerSettings
+from stoker_scheduler.actions import Rules
+from stoker_scheduler.leader import Leader, pause
+from stoker_scheduler.loop import Loop
+
+CONNECT_RETRY_S: Final = 0.5
+
+
+def rules_of(settings: SchedulerSettings) -> Rules:
+    """The settings that decisions look at."""
+    return Rules(
+        look_ahead=settings.look_ahead,
+        short_s=settings.short_task_s,
+        age_cap_s=settings.age_cap_s,
+        idle_unload_s=settings.idle_unload_s,
+    )
+
+
+async def serve(settings: SchedulerSettings, stop: asyncio.Event) -> None:
+    """Lead or stand by until `stop` is set. Redis being away is waited out."""
+    log = get_logger("scheduler")
+    store = await _connect(settings, stop, log)
+    if store is None:
+        return
+    holder = f"{socket.gethostname()}-{os.getpid()}-{new_id()[:6]}"
+    try:
+        leader = Leader(store.scheduling, holder, settings.leader_ttl_s, log)
+        await leader.run(Loop(store, rules_of(settings), log), stop)
+    finally:
+        await store.close()
+
+
+async def _connect(settings: SchedulerSettings, stop: asyncio.Event, log: Logger) -> Store | None:
+    while not stop.is_set():
+        try:
+            return await Store.open(settings.store_url, settings.pool)
+        except StoreUnavailable as error:
+            log.warning(Event.STORE_UNAVAILABLE, reason=error.message)
+        await pause(stop, CONNECT_RETRY_S)
+    return None

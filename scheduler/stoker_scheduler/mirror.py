@@ -1,0 +1,195 @@
+"""The scheduler's copy of what Redis knows: one `on_<event>` a kind of wake event, one `apply_<action>`.
+
+Owned by the loop alone. Everything here is repeatable: an event that was seen before changes nothing.
+"""
+
+from typing import Final
+
+from stoker.core.messages import EngineId, EngineView, SetupKey, TaskId, TaskSpec, TaskView, WorkerId
+from stoker.core.states import TaskState
+from stoker_scheduler.actions import Assign, Changed, Evict, Rules, Start, Wait
+from stoker_scheduler.deadlines import Deadlines
+from stoker_scheduler.fleet import Fleet, Held, Phase, Worker
+from stoker_scheduler.knowledge import Knowledge
+from stoker_scheduler.measures import Measured, learn_end, learn_move
+from stoker_scheduler.queues import Group, Queues
+
+HANDED_BACK_MS: Final = 5_000
+"""How long a worker that handed a task back is not tried again with that setup."""
+GIB: Final = 1024**3
+_LOADING: Final = frozenset({TaskState.PREPARING, TaskState.SERVING, TaskState.SETTING_UP})
+_RUNS: Final = frozenset({TaskState.RUNNING, TaskState.UPLOADING})
+
+
+class Mirror:
+    """Queue, fleet, knowledge and deadlines, and what has changed since the last decision."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self.queues = Queues()
+        self.fleet = Fleet()
+        self.knowledge = Knowledge()
+        self.deadlines = Deadlines()
+        self.changed = Changed()
+
+    def take_changed(self) -> Changed:
+        """What to decide about now."""
+        changed, self.changed = self.changed, Changed()
+        return changed
+
+    def on_submitted(self, spec: TaskSpec) -> None:
+        if spec.id not in self.queues:
+            self.deadlines.add(spec)
+            self.changed.groups[self.queues.add(spec)] = None
+
+    def on_requeued(self, spec: TaskSpec, now_ms: int) -> None:
+        """A task is queued again; when nobody took it from its worker, the worker itself handed it back."""
+        ended = self.fleet.end(spec.id, now_ms, warm=False)
+        if ended is not None:
+            worker, held = ended
+            self.fleet.refuse(worker, held.setup_key, now_ms + HANDED_BACK_MS)
+            self.changed.workers[worker.id] = None
+        if spec.id not in self.queues:
+            self.deadlines.add(spec)
+            self.changed.groups[self.queues.add(spec, front=True)] = None
+
+    def on_taken_back(self, task_id: TaskId, now_ms: int) -> None:
+        """The scheduler itself took a task from an engine that lost it."""
+        ended = self.fleet.end(task_id, now_ms, warm=False)
+        if ended is not None:
+            self.changed.workers[ended[0].id] = None
+
+    def on_cancelled(self, task_id: TaskId) -> None:
+        """A task that waited has ended."""
+        self.queues.remove(task_id)
+
+    def on_moved(self, task_id: TaskId, state: TaskState, now_ms: int) -> None:
+        """A task has entered a state on its worker."""
+        held = self.fleet.held(task_id)
+        if held is None:
+            return
+        learn_move(self.knowledge, held, state, now_ms)
+        if state in _RUNS and not held.running_ms:
+            self.fleet.runs(task_id, now_ms)
+            worker = self.fleet.worker_of(task_id)
+            if worker is not None:
+                self.changed.workers[worker.id] = None
+
+    def on_finished(self, task_id: TaskId, state: TaskState, measured: Measured, now_ms: int) -> None:
+        """A task has ended on its worker."""
+        self.queues.remove(task_id)
+        warm = state is TaskState.COMPLETED or measured.run_s > 0
+        ended = self.fleet.end(task_id, now_ms, warm=warm)
+        if ended is None:
+            return
+        worker, held = ended
+        learn_end(self.knowledge, held, state, measured)
+        spent_s = (now_ms - held.assigned_ms) / 1000
+        self.queues.shares.correct(held.key_id, spent_s - held.load_s - held.run_s)
+        self.changed.workers[worker.id] = None
+
+    def on_lost(self, engine_id: EngineId) -> None:
+        """An engine fell silent; groups that counted on it must look again."""
+        for worker_id in self.fleet.lose(engine_id):
+            self.changed.workers[worker_id] = None
+            self._recall(worker_id)
+
+    def on_engine(self, view: EngineView, now_ms: int) -> None:
+        """An engine joined, changed or leaves."""
+        for worker_id in self.fleet.update(view, now_ms):
+            self.changed.workers[worker_id] = None
+            worker = self.fleet.workers.get(worker_id)
+            if worker is None or not worker.engine.available:
+                self._recall(worker_id)
+
+    def restore(self, task: TaskView, app: str, now_ms: int) -> None:
+        """At the start of a leadership: a task that an engine has."""
+        worker = self.fleet.workers.get(WorkerId(task.worker_id))
+        if worker is None or self.fleet.worker_of(task.request.id) is not None:
+            return
+        request = task.request
+        loading = task.state in _LOADING
+        resident = worker.residents.get(request.setup_key)
+        held = self._held(request.id, request.setup_key, "", request.env_key, app, now_ms)
+        held.attempt = task.attempt
+        if loading or resident is None:
+            held.load_s = self.knowledge.load_s(request.setup_key, app)
+            if resident is not None and loading:
+                resident.phase = Phase.LOADING
+        self.fleet.start(worker, held)
+        if task.state in _RUNS:
+            self.fleet.runs(request.id, now_ms)
+
+    def apply_assign(self, assign: Assign, attempt: int, now_ms: int) -> None:
+        """Redis accepted an assignment."""
+        worker = self.fleet.workers.get(assign.worker_id)
+        group = self.queues.group_of(assign.task_id)
+        if worker is None or group is None:
+            return
+        self.queues.shares.charge(group.key_id, assign.estimate_s)
+        held = self._held(
+            assign.task_id, group.setup_key, group.key_id, group.env_key, group.app, now_ms, attempt
+        )
+        if assign.start is Start.COLD:
+            held.load_s = max(0.001, assign.estimate_s - held.run_s)
+            held.needs_env = group.env_key not in worker.engine.environments
+        self.fleet.start(worker, held, assign.evict, worth=self._worth(group))
+        self._expect_memory(worker, group)
+        self.queues.remove(assign.task_id)
+
+    def apply_refused(self, assign: Assign, *, engine_gone: bool) -> None:
+        """Redis refused an assignment: the task stays queued when only the engine was wrong."""
+        if engine_gone:
+            self.fleet.suspect(assign.engine_id)
+            self.changed.groups[assign.group_id] = None
+        else:
+            self.queues.remove(assign.task_id)
+            self.changed.workers[assign.worker_id] = None
+
+    def apply_wait(self, wait: Wait, now_ms: int) -> None:
+        self.queues.waits(wait.group_id, wait.reason, now_ms)
+
+    def apply_evict(self, evict: Evict, now_ms: int) -> None:
+        worker = self.fleet.workers.get(evict.worker_id)
+        if worker is not None:
+            self.fleet.stopping(worker, evict.setup_key, now_ms)
+
+    def _held(
+        self,
+        task_id: TaskId,
+        key: SetupKey,
+        key_id: str,
+        env_key: str,
+        app: str,
+        now_ms: int,
+        attempt: int = 0,
+    ) -> Held:
+        return Held(
+            task_id=task_id,
+            setup_key=key,
+            key_id=key_id,
+            env_key=env_key,
+            app=app,
+            attempt=attempt,
+            assigned_ms=now_ms,
+            load_s=0.0,
+            run_s=self.knowledge.run_s(key, app),
+        )
+
+    def _worth(self, group: Group) -> float:
+        """Seconds of loading that a GiB of the instance saves; one that takes no memory counts as a GiB."""
+        vram = self.knowledge.vram_bytes(group.setup_key, group.shape.needs.vram_bytes)
+        return self.knowledge.load_s(group.setup_key, group.app) * GIB / (vram or GIB)
+
+    def _expect_memory(self, worker: Worker, group: Group) -> None:
+        """A load in flight takes what it declares, until it is measured."""
+        resident = worker.residents[group.setup_key]
+        if not resident.vram_bytes and group.shape.needs.gpu_count:
+            declared = group.shape.needs.vram_bytes
+            resident.vram_bytes = self.knowledge.vram_bytes(group.setup_key, declared)
+
+    def _recall(self, worker_id: WorkerId) -> None:
+        """The group that waits for a worker must look again, and with it those of its setup."""
+        group = self.queues.claimant(worker_id)
+        if group is not None:
+            self.changed.groups[group.id] = None

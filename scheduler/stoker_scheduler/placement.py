@@ -1,0 +1,250 @@
+"""Where the next task of a group could start, and what it would wait for otherwise. Pure."""
+
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
+
+from stoker.core.messages import SetupKey, WorkerId
+from stoker_scheduler.actions import GPU_SPARE_S, Assign, Reason, Start, Wait, Why
+from stoker_scheduler.draft import Draft
+from stoker_scheduler.eviction import make_room
+from stoker_scheduler.fleet import Fleet, Phase, Worker
+from stoker_scheduler.matching import admits, candidates, fits, kinds
+from stoker_scheduler.queues import Group
+
+LOOK: Final = 64
+"""Workers that one choice compares, at most: 1,000 would cost milliseconds and gain nothing."""
+LOOK_BUSY: Final = 32
+LATER_MAX: Final = 256
+"""How deep a cold start may reach into its group for the task that would wait longest."""
+FIRST_LOAD_PATIENCE: Final = 2.0
+"""No second load of a model starts before one was measured, or took this many times its estimate."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Warmth:
+    """The soonest warm start: how long the head would wait, how long the last one in line."""
+
+    worker_id: WorkerId
+    head_s: float
+    tail_s: float
+    copies: int
+    loading: bool
+    unmeasured: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Cold:
+    """The cheapest cold start."""
+
+    worker: Worker
+    start_s: float
+    cost_s: float
+    evict: tuple[SetupKey, ...]
+    order: tuple[float, int, int, str, int]
+
+
+def is_startable(group: Group, fleet: Fleet) -> bool:
+    """Whether an instance of the group's setup is idle somewhere, or busy with that setup alone."""
+    key = group.setup_key
+    return bool(fleet.idle_with.at(key) or fleet.one_key.at(key))
+
+
+def place(group: Group, draft: Draft) -> tuple[Assign, Worker] | Wait:
+    """What to do with the next task of a group.
+
+    1. an idle warm worker  2. a place behind a short task of the same setup  3. wait for a warm worker, if
+    that is sooner than loading  4. the cheapest cold start  5. wait, and say for what.
+    """
+    worker = _idle_warm(group, draft)
+    if worker is not None:
+        return _assign(group, draft, worker, Start.WARM)
+    worker = _ahead(group, draft)
+    if worker is not None:
+        return _assign(group, draft, worker, Start.AHEAD)
+    warmth = _soonest_warm(group, draft)
+    cold, hindrance = _cheapest_cold(group, draft)
+    if warmth is not None and (cold is None or warmth.unmeasured or warmth.tail_s <= cold.cost_s):
+        why = Why.LOADING if warmth.loading else Why.WARM_BUSY
+        load_s = cold.start_s if cold is not None else 0.0
+        reason = Reason(why=why, worker_id=warmth.worker_id, wait_s=warmth.head_s, load_s=load_s)
+        return Wait(group_id=group.id, reason=reason)
+    if cold is not None:
+        return _assign_cold(group, draft, cold, warmth)
+    return Wait(group_id=group.id, reason=hindrance or _nowhere(group, draft))
+
+
+def _assign(group: Group, draft: Draft, worker: Worker, start: Start) -> tuple[Assign, Worker]:
+    run_s = draft.facts.knowledge.run_s(group.setup_key, group.app)
+    assign = Assign(
+        task_id=draft.task(group),
+        group_id=group.id,
+        engine_id=worker.engine.id,
+        worker_id=worker.id,
+        start=start,
+        estimate_s=run_s,
+    )
+    return assign, worker
+
+
+def _assign_cold(group: Group, draft: Draft, cold: _Cold, warmth: _Warmth | None) -> tuple[Assign, Worker]:
+    """Load for the task that the loaded copies would reach about when the new one is ready."""
+    run_s = draft.facts.knowledge.run_s(group.setup_key, group.app)
+    position = 0
+    if warmth is not None and warmth.head_s < cold.start_s:
+        served = (cold.start_s - warmth.head_s) / max(run_s, 0.001) * warmth.copies
+        position = min(int(served) + 1, draft.left(group) - 1, LATER_MAX)
+    assign = Assign(
+        task_id=draft.task(group, position),
+        group_id=group.id,
+        engine_id=cold.worker.engine.id,
+        worker_id=cold.worker.id,
+        start=Start.COLD,
+        estimate_s=cold.start_s + run_s,
+        evict=cold.evict,
+    )
+    return assign, cold.worker
+
+
+def _idle_warm(group: Group, draft: Draft) -> Worker | None:
+    """The most lately used of the idle workers with the instance: the others may cool and be reused."""
+    filed = draft.facts.fleet.idle_with.at(group.setup_key)
+    if not filed:
+        return None
+    now_ms = draft.facts.now_ms
+
+    def fit(worker: Worker) -> bool:
+        return admits(group.shape, worker) and not worker.refuses(group.setup_key, now_ms)
+
+    return draft.scan("idle", group, lambda: reversed(filed.values()), fit)
+
+
+def _ahead(group: Group, draft: Draft) -> Worker | None:
+    """The look-ahead rule: behind a short task of the same setup, unless one who goes first waits there."""
+    facts, key = draft.facts, group.setup_key
+    rules, knowledge = facts.rules, facts.knowledge
+    if not rules.look_ahead or not knowledge.knows_run(key) or knowledge.run_s(key) >= rules.short_s:
+        return None
+
+    def fit(worker: Worker) -> bool:
+        room = len(worker.held) + draft.given.get(worker.id, 0) <= rules.look_ahead
+        return room and admits(group.shape, worker) and not _outranked(group, worker, draft)
+
+    given = draft.warm_given.get(key, [])
+    for worker in given:
+        if fit(worker):
+            given.remove(worker)
+            return worker
+    filed = facts.fleet.one_key.at(key)
+    return draft.scan("ahead", group, lambda: iter(filed.values()), fit) if filed else None
+
+
+def _outranked(group: Group, worker: Worker, draft: Draft) -> bool:
+    """Whether a group of another setup, of higher priority or past its age cap, waits for this worker."""
+    rival = draft.claims.get(worker.id) or draft.facts.queues.claimant(worker.id)
+    if rival is None or rival.setup_key == group.setup_key or not draft.left(rival):
+        return False
+    waited_s = (draft.facts.now_ms - draft.head_ms(rival)) / 1000
+    return rival.priority > group.priority or waited_s > draft.facts.rules.age_cap_s
+
+
+def _soonest_warm(group: Group, draft: Draft) -> _Warmth | None:
+    """The worker with the instance, ready or loading, that is free first."""
+    facts, key = draft.facts, group.setup_key
+    run_s = facts.knowledge.run_s(key, group.app)
+    holders = facts.fleet.holders.at(key)
+    best: tuple[float, WorkerId, bool, bool] | None = None
+    for worker in islice(holders.values(), LOOK_BUSY):
+        if not admits(group.shape, worker) or worker.refuses(key, facts.now_ms):
+            continue
+        seconds = worker.remaining_s(facts.now_ms) + run_s * draft.given.get(worker.id, 0)
+        loading = worker.residents[key].phase is Phase.LOADING
+        unmeasured = loading and not facts.knowledge.knows_load(key) and _patient(worker, facts.now_ms)
+        if best is None or seconds < best[0]:
+            best = (seconds, worker.id, loading, unmeasured)
+    begun = draft.begun.get(key, [])
+    for load in begun:
+        if admits(group.shape, load.worker) and (best is None or load.seconds < best[0]):
+            best = (load.seconds, load.worker.id, True, not facts.knowledge.knows_load(key))
+    if best is None:
+        return None
+    copies = len(holders) + len(begun)
+    tail_s = best[0] + (draft.backlog(key) - 1) * run_s / copies
+    return _Warmth(best[1], best[0], tail_s, copies, best[2], best[3])
+
+
+def _patient(worker: Worker, now_ms: int) -> bool:
+    return any(
+        held.load_s
+        and not held.running_ms
+        and now_ms - held.assigned_ms < FIRST_LOAD_PATIENCE * held.load_s * 1000
+        for held in worker.held
+    )
+
+
+def _cheapest_cold(group: Group, draft: Draft) -> tuple[_Cold | None, Reason | None]:
+    """The best idle worker to load on; else, if idle workers exist that may not be used, why."""
+    best: _Cold | None = None
+    hindrance: Reason | None = None
+    for worker in _idle_candidates(group, draft):
+        found = _cold_on(worker, group, draft)
+        if isinstance(found, Reason):
+            hindrance = hindrance or found
+        elif best is None or found.order < best.order:
+            best = found
+    return best, hindrance
+
+
+def _cold_on(worker: Worker, group: Group, draft: Draft) -> _Cold | Reason:
+    facts, key = draft.facts, group.setup_key
+    if worker.refuses(key, facts.now_ms):
+        wait_s = (worker.refused[key] - facts.now_ms) / 1000
+        return Reason(why=Why.REFUSED, worker_id=worker.id, wait_s=wait_s)
+    room = make_room(worker, group, facts)
+    if isinstance(room, Why):
+        return Reason(why=room, worker_id=worker.id)
+    start_s = facts.knowledge.load_s(key, group.app)
+    if group.env_key not in worker.engine.environments and not worker.preparing(group.env_key):
+        start_s += facts.knowledge.prepare_s(group.env_key)
+    spare = GPU_SPARE_S if worker.kind.gpus and not group.shape.needs.gpu_count else 0.0
+    cost_s = start_s + spare + room.regret_s
+    used = sum(resident.vram_bytes for resident in worker.residents.values())
+    order = (cost_s, len(worker.residents), used, worker.engine.id, worker.index)
+    return _Cold(worker, start_s, cost_s, room.evict, order)
+
+
+def _idle_candidates(group: Group, draft: Draft) -> list[Worker]:
+    """Idle workers worth comparing: those of machines that have the environment, then the emptiest."""
+    fleet, shape, given = draft.facts.fleet, group.shape, draft.given
+    if shape.workers:
+        named = (worker for name in shape.workers for worker in fleet.named.at(name).values())
+        idle = (w for w in named if not w.held and w.id not in given and fits(shape.needs, w.kind))
+        return list({worker.id: worker for worker in islice(idle, LOOK)}.values())
+    found: dict[WorkerId, Worker] = {}
+    for worker in fleet.with_environment(group.env_key, LOOK // 4):
+        if not worker.held and worker.id not in given and fits(shape.needs, worker.kind):
+            found[worker.id] = worker
+    for kind in kinds(shape, fleet):
+        fresh = (w for w in fleet.idle_of_kind(kind) if w.id not in given)
+        found.update((worker.id, worker) for worker in islice(fresh, LOOK))
+        if len(found) >= 2 * LOOK:
+            break
+    return list(found.values())
+
+
+def _nowhere(group: Group, draft: Draft) -> Reason:
+    """The reason of a group that has no instance anywhere and no idle worker."""
+    now_ms, given = draft.facts.now_ms, draft.given
+    run_s = draft.facts.knowledge.run_s(group.setup_key, group.app)
+    able = list(candidates(group.shape, draft.facts.fleet, LOOK))
+    if not able:
+        return draft.explain(group.shape)
+
+    def free_s(worker: Worker) -> float:
+        return worker.remaining_s(now_ms) + run_s * given.get(worker.id, 0)
+
+    soonest = min(able, key=lambda worker: (free_s(worker), worker.id))
+    count = len({worker.id for worker in able})
+    if not group.shape.workers:
+        count = sum(len(draft.facts.fleet.of_kind.at(kind)) for kind in kinds(group.shape, draft.facts.fleet))
+    return Reason(why=Why.ALL_BUSY, worker_id=soonest.id, wait_s=free_s(soonest), workers=count)

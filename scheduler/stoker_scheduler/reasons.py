@@ -1,0 +1,56 @@
+"""Sentences for people: why a task waits, why a task was given to a worker, why an instance went."""
+
+from typing import Final
+
+from stoker_scheduler.actions import Assign, Reason, Start, Why
+
+MINUTE_S = 60
+HOUR_S = 3600
+
+
+_TEXTS: Final = {
+    Why.WARM_BUSY: "waiting ~{wait} for {worker}, which has this model loaded{elsewhere}",
+    Why.LOADING: "waiting ~{wait} for {worker}, which is loading this model{elsewhere}",
+    Why.ALL_BUSY: "all {count} workers that can run this are busy; {worker} should be free in ~{wait}",
+    Why.FREEING: "waiting for {worker}, which is freeing GPU memory",
+    Why.KEPT: "{worker} is full and keeps models that were loaded just now and have tasks waiting",
+    Why.REFUSED: "{worker} handed it back; it is tried there again in ~{wait}",
+    Why.NO_MATCH: "{text}",
+    Why.UNAVAILABLE: "{text}",
+}
+_ONLY_BUSY: Final = "{worker}, the only worker that can run this, is busy for ~{wait}"
+
+
+def sentence(reason: Reason) -> str:
+    """Why a group of tasks waits."""
+    only = reason.why is Why.ALL_BUSY and reason.workers == 1
+    return (_ONLY_BUSY if only else _TEXTS[reason.why]).format(
+        worker=reason.worker_id,
+        wait=span(reason.wait_s),
+        count=reason.workers,
+        text=reason.text,
+        elsewhere=f"; loading elsewhere would take ~{span(reason.load_s)}" if reason.load_s else "",
+    )
+
+
+def assigned(assign: Assign) -> str:
+    """Why a task was given to its worker; goes into the log."""
+    match assign.start:
+        case Start.WARM:
+            return "warm: the worker is idle and has the instance"
+        case Start.AHEAD:
+            return "warm: queued behind a short task of the same setup"
+        case Start.COLD:
+            gone = f"; evicts {len(assign.evict)}" if assign.evict else ""
+            return f"cold: ready in ~{span(assign.estimate_s)} at the least cost{gone}"
+
+
+def span(seconds: float) -> str:
+    """A duration, rounded to what matters."""
+    if seconds < 1:
+        return "1 s"
+    if seconds < 2 * MINUTE_S:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * HOUR_S:
+        return f"{seconds / MINUTE_S:.0f} min"
+    return f"{seconds / HOUR_S:.1f} h"
