@@ -1,0 +1,61 @@
+"""What `stoker up` decides before it starts anything."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from stoker.settings import InvalidSettings, UpSettings, load
+from stoker_cli.up.command import check_listen
+from stoker_cli.up.supervisor import part_specs
+
+
+def settings(**flags):
+    return load(UpSettings, {"data_dir": "/srv/a b"} | flags)
+
+
+def test_every_part_gets_the_same_database_directory_and_parent():
+    specs = part_specs(settings(), "unix:///x", 1234, 9)
+    assert [spec.name for spec in specs] == ["gateway", "scheduler", "worker", "jobs"]
+    for spec in specs:
+        assert spec.env["STOKER_REDIS_URL"] == "unix:///x"
+        assert spec.env["STOKER_DATA_DIR"] == "/srv/a b"
+        assert spec.env["STOKER_INTERNAL_URL"] == "http://127.0.0.1:1234"
+        assert int(spec.env["STOKER_PARENT_PID"]) > 0
+
+
+def test_only_the_gateway_inherits_the_listening_socket():
+    specs = {spec.name: spec for spec in part_specs(settings(), "unix:///x", 1234, 9)}
+    assert specs["gateway"].pass_fds == (9,)
+    assert specs["gateway"].env["STOKER_LISTEN_FD"] == "9"
+    assert "STOKER_LISTEN_FD" not in specs["worker"].env
+    assert specs["worker"].pass_fds == ()
+
+
+def test_the_worker_has_longer_than_its_drain_to_stop():
+    specs = {spec.name: spec for spec in part_specs(settings(drain_grace_s=60), "unix:///x", 1, 9)}
+    assert specs["worker"].stop_grace_s > 60
+
+
+def test_the_number_of_cpu_workers_reaches_the_worker_alone():
+    specs = {spec.name: spec for spec in part_specs(settings(cpu_workers=3), "unix:///x", 1, 9)}
+    assert json.loads(specs["worker"].env["STOKER_WORKERS"]) == {"cpu": {"count": 3}}
+    assert "STOKER_WORKERS" not in specs["gateway"].env
+
+
+def test_a_gateway_on_every_address_is_reached_through_loopback():
+    [spec, *_] = part_specs(settings(host="::"), "unix:///x", 80, 9)
+    assert spec.env["STOKER_INTERNAL_URL"] == "http://127.0.0.1:80"
+
+
+@pytest.mark.parametrize(
+    "address", ["0.0.0.0:6379", "10.0.0.1:6379", "[::]:6379", "gpubox:6379", "127.0.0.1:6379"]
+)
+def test_listening_without_tls_is_refused_with_the_way_out(address):
+    with pytest.raises(InvalidSettings, match="STOKER_REDIS_URL=rediss://"):
+        check_listen(settings(listen=address))
+
+
+def test_not_listening_is_fine():
+    check_listen(settings())
+    assert Path("/srv/a b") == settings().data_dir

@@ -1,0 +1,152 @@
+"""Where a value comes from, and what is said of a wrong one."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from stoker import settings
+from stoker.settings import (
+    ALL_SETTINGS,
+    GatewaySettings,
+    InvalidSettings,
+    SchedulerSettings,
+    UpSettings,
+    WorkerSettings,
+    load,
+    origins,
+)
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch, tmp_path):
+    """No setting from outside, and an empty working directory."""
+    for name in list(settings.os.environ):
+        if name.startswith("STOKER_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_flag_beats_the_environment_which_beats_the_file_which_beats_the_default(monkeypatch, tmp_path):
+    assert load(GatewaySettings).port == 8787
+    (tmp_path / "stoker.yml").write_text("port: 1001\n")
+    assert load(GatewaySettings).port == 1001
+    monkeypatch.setenv("STOKER_PORT", "1002")
+    assert load(GatewaySettings).port == 1002
+    assert load(GatewaySettings, {"port": 1003, "host": None}).port == 1003
+
+
+def test_origins_name_the_source_of_each_value(monkeypatch, tmp_path):
+    (tmp_path / "stoker.yml").write_text("pool: gpus\nport: 1\n")
+    monkeypatch.setenv("STOKER_PORT", "2")
+    found = origins(GatewaySettings, {"host": "::1"})
+    assert found["host"] == "flag"
+    assert found["port"] == "environment STOKER_PORT"
+    assert found["pool"] == "file stoker.yml"
+    assert found["rate_run"] == "default"
+
+
+def test_the_workers_part_has_the_shape_of_engine_yml(tmp_path):
+    (tmp_path / "stoker.yml").write_text(
+        "workers:\n  gpu:\n    - gpus: [0]\n    - gpus: [1, 2]\n  cpu:\n    count: 3\n"
+    )
+    slots = load(WorkerSettings).workers
+    assert [slot.gpus for slot in slots.gpu] == [(0,), (1, 2)]
+    assert slots.cpu.count == 3
+
+
+def test_the_environment_adds_to_the_workers_of_the_file(monkeypatch, tmp_path):
+    (tmp_path / "stoker.yml").write_text("workers: {gpu: [{gpus: [0]}]}\n")
+    monkeypatch.setenv("STOKER_WORKERS", '{"cpu": {"count": 1}}')
+    slots = load(WorkerSettings).workers
+    assert slots.gpu[0].gpus == (0,)
+    assert slots.cpu.count == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "environment", "said"),
+    [
+        (GatewaySettings, {"STOKER_PORT": "abc"}, ["port", "'abc'", "environment STOKER_PORT"]),
+        (GatewaySettings, {"STOKER_PORT": "70000"}, ["port", "65535", "'70000'"]),
+        (GatewaySettings, {"STOKER_PUBLIC_URL": "ftp://x"}, ["public_url", "http://"]),
+        (GatewaySettings, {"STOKER_POOL": "a:b"}, ["pool", "'a:b'"]),
+        (WorkerSettings, {"STOKER_WORKERS": "{"}, ["environment", "workers"]),
+        (WorkerSettings, {"STOKER_LEASE_S": "5"}, ["telemetry_s (5)", "lease_s (5)"]),
+        (
+            SchedulerSettings,
+            {"STOKER_QUEUE_TIMEOUT_S": "60"},
+            ["no_match_timeout_s (600)", "queue_timeout_s (60)"],
+        ),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_was_found(monkeypatch, kind, environment, said):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InvalidSettings) as caught:
+        load(kind)
+    for words in said:
+        assert words in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("prot: 1", "unknown names: prot"),
+        ("- 1", "must be a mapping"),
+        ("a: [", "cannot read the settings file"),
+    ],
+)
+def test_a_wrong_file_is_named(tmp_path, text, said):
+    (tmp_path / "stoker.yml").write_text(text)
+    with pytest.raises(InvalidSettings, match=said):
+        load(GatewaySettings)
+
+
+def test_a_named_file_that_is_not_there_is_an_error(monkeypatch):
+    monkeypatch.setenv("STOKER_CONFIG", "/nowhere/stoker.yml")
+    with pytest.raises(InvalidSettings, match="/nowhere/stoker"):
+        load(GatewaySettings)
+
+
+def test_every_field_has_a_default_and_one_sentence():
+    for kind in ALL_SETTINGS:
+        for name, field in kind.model_fields.items():
+            assert not field.is_required(), name
+            assert (field.description or "").endswith("."), f"{kind.__name__}.{name}"
+
+
+def test_typing_errors_in_the_environment_are_found(monkeypatch):
+    monkeypatch.setenv("STOKER_PROT", "1")
+    monkeypatch.setenv("STOKER_PORT", "1")
+    assert settings.unknown_variables() == ["STOKER_PROT"]
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"), [("data", True), ("a b", False), ("a=b", False), ("x" * 120, False), ("ü", False)]
+)
+def test_the_socket_has_a_path_that_every_tool_can_read(name, plain):
+    path = settings.redis_socket(Path("/srv") / name)
+    assert (path.parent.name == name) is plain
+    assert len(str(path)) <= settings.SOCKET_PATH_MAX
+    assert settings.PLAIN_PATH.fullmatch(str(path))
+
+
+def test_two_data_directories_have_two_sockets():
+    assert settings.redis_socket(Path("/srv/a b")) != settings.redis_socket(Path("/srv/a c"))
+
+
+def test_the_store_is_the_named_one_else_the_embedded_one(tmp_path):
+    assert load(UpSettings, {"redis_url": "redis://db:1"}).store_url == "redis://db:1"
+    assert load(UpSettings, {"data_dir": "/srv/data"}).store_url == "unix:///srv/data/redis.sock"
+
+
+def test_the_data_directory_is_absolute(tmp_path):
+    assert load(UpSettings, {"data_dir": "here"}).data_dir == tmp_path / "here"
+    assert load(UpSettings, {"data_dir": "~/x"}).data_dir == tmp_path / "x"
+
+
+def test_an_engine_is_named_for_its_host_and_safely(monkeypatch):
+    monkeypatch.setattr(socket, "gethostname", lambda: "GPU Box:1.example.org")
+    assert load(WorkerSettings).engine_name == "gpu-box-1"
+    assert load(WorkerSettings, {"name": "Über:all"}).engine_name == "ber-all"
