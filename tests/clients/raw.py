@@ -61,6 +61,17 @@ def wait_end(system: Any, task_id: str) -> dict[str, Any]:
         return wait_until(ended, f"the end of task {task_id}")
 
 
+def upload(http: httpx.Client, filename: str, content_type: str, data: bytes) -> dict[str, Any]:
+    """Upload a file in the two steps of the API; its record, of which `uri` goes into inputs."""
+    wanted = {"filename": filename, "content_type": content_type, "size": len(data)}
+    record: dict[str, Any] = data_of(http.post("/files", json={"files": [wanted]}))[0]
+    answer = httpx.put(
+        record["upload_url"], content=data, headers={"Content-Type": content_type}, trust_env=False
+    )
+    assert answer.is_success, answer.text
+    return record
+
+
 def stream(http: httpx.Client, task_id: str, **headers: str) -> tuple[httpx.Response, list[Any]]:
     """All that a stream brings until the server ends it: its answer, and each line or event decoded."""
     with http.stream("GET", f"/tasks/{task_id}/stream", headers=headers) as answer:

@@ -1,7 +1,9 @@
 """Files in and out through the real clients: the SDK uploads, the app reads, the client downloads."""
 
+import httpx
 import pytest
-from clients.plans import OCR
+from clients import raw
+from clients.plans import OCR, task
 from clients.sdks import OLD_NUMBERS, Sdk
 from helpers import EXAMPLES
 
@@ -39,3 +41,46 @@ def test_a_picture_goes_in_and_text_and_a_picture_come_out(sdk, from_path, syste
     assert "3 sacks of anthracite" in output["text"]
     assert all(0 < line["confidence"] <= 1 and len(line["box"]) == 4 for line in output["lines"])
     assert facts["head"] == PNG
+
+
+@pytest.fixture(scope="module")
+def http(system_with_ocr):
+    with raw.client(system_with_ocr, raw.SDK_NAMED) as made:
+        yield made
+
+
+def test_an_uploaded_file_is_read_without_a_key_and_only_under_its_own_address(http, system_with_ocr):
+    record = raw.upload(http, "a note.txt", "text/plain", b"coal")
+    answer = httpx.get(record["uri"], trust_env=False)
+    assert answer.content == b"coal"
+    assert answer.headers["content-type"].startswith("text/plain")
+    guessed = httpx.get(f"{system_with_ocr.base_url}/files/{record['id']}", trust_env=False)
+    assert guessed.status_code in {401, 404}
+
+
+def test_a_file_that_is_no_picture_fails_with_the_words_of_the_app(http, system_with_ocr):
+    record = raw.upload(http, "note.txt", "text/plain", b"not a picture")
+    made = raw.run(http, task(OCR, image=record["uri"]))
+    ended = raw.wait_end(system_with_ocr, made["id"])
+    assert ended["status"] == 11
+    assert "'note.txt' is not a picture that can be read" in ended["error"]
+
+
+def test_a_file_that_was_never_uploaded_fails_with_its_address(http, system_with_ocr):
+    missing = f"{system_with_ocr.base_url}/files/none/none/none.png"
+    made = raw.run(http, task(OCR, image=missing))
+    ended = raw.wait_end(system_with_ocr, made["id"])
+    assert ended["status"] == 11
+    assert "404" in ended["error"]
+
+
+def test_an_output_file_has_its_name_type_and_size(http, system_with_ocr):
+    data = (EXAMPLES / "ocr" / "sample.png").read_bytes()
+    record = raw.upload(http, "my receipt.png", "image/png", data)
+    made = raw.run(http, task(OCR, image=record["uri"]))
+    ended = raw.wait_end(system_with_ocr, made["id"])
+    annotated = ended["output"]["annotated"]
+    assert annotated["filename"] == "my receipt-annotated.png"
+    assert annotated["content_type"] == "image/png"
+    assert len(httpx.get(annotated["uri"], trust_env=False).content) == annotated["size"]
+    assert "my%20receipt-annotated.png" in annotated["uri"]

@@ -57,10 +57,7 @@ def http(fresh):
 def picture(http):
     """The address of the sample picture, uploaded."""
     data = (EXAMPLES / "ocr" / "sample.png").read_bytes()
-    body = {"files": [{"filename": "sample.png", "content_type": "image/png", "size": len(data)}]}
-    record = raw.data_of(http.post("/files", json=body))[0]
-    assert http.put(record["upload_url"], content=data, headers={"Content-Type": "image/png"}).is_success
-    return record["uri"]
+    return raw.upload(http, "sample.png", "image/png", data)["uri"]
 
 
 def ocr(picture, **setup):
