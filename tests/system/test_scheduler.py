@@ -1,0 +1,235 @@
+"""The scheduler's loop on a real server, with engines that speak the real protocol."""
+
+import asyncio
+
+from helpers import eventually
+from scheduling import FakeEngine, engine_info, gpu_needs, scheduling, spec, submit
+
+from stoker.core.messages import EngineId
+from stoker.core.states import TaskState
+from stoker_scheduler.actions import Rules
+
+
+async def done(store, task_id):
+    async def check():
+        view = await store.tasks.read(task_id)
+        return view if view.state is TaskState.COMPLETED else None
+
+    return await eventually(check, f"the end of {task_id}")
+
+
+async def reason_of(store, task_id, part):
+    async def check():
+        view = await store.tasks.read(task_id)
+        return view.queue_reason if part in view.queue_reason else None
+
+    return await eventually(check, f"a reason with {part!r}")
+
+
+async def test_a_task_reaches_a_worker_and_its_end(store):
+    async with FakeEngine(store, engine_info()) as engine, scheduling(store):
+        task_id = await submit(store, spec("a"))
+        view = await done(store, task_id)
+        assert view.worker_id == "box-cpu-0"
+        assert engine.loads == [("box-cpu-0", "a")]
+
+
+async def test_two_alternating_setups_stay_on_their_own_workers(store):
+    async with FakeEngine(store, engine_info(workers=2)) as engine, scheduling(store):
+        placed = {}
+        for number in range(50):
+            key = "ab"[number % 2]
+            view = await done(store, await submit(store, spec(key)))
+            placed.setdefault(key, set()).add(view.worker_id)
+        assert len(engine.loads) == 2
+        assert all(len(workers) == 1 for workers in placed.values())
+        assert placed["a"] != placed["b"]
+
+
+async def test_many_short_tasks_run_in_order_on_one_warm_worker(store):
+    async with FakeEngine(store, engine_info()) as engine, scheduling(store) as loop:
+        await done(store, await submit(store, spec("a")))
+        ids = [await submit(store, spec("a")) for _ in range(200)]
+        await done(store, ids[-1])
+        assert [task for _, task in engine.ran][1:] == ids
+        assert engine.loads == [("box-cpu-0", "a")]
+        assert loop.counters.assigned_ahead > 0
+
+
+async def test_a_task_without_workers_says_so_and_runs_when_one_joins(store):
+    async with scheduling(store):
+        task_id = await submit(store, spec("a"))
+        assert await reason_of(store, task_id, "no worker is registered")
+        async with FakeEngine(store, engine_info()):
+            await done(store, task_id)
+
+
+async def test_a_waiting_task_names_the_worker_it_waits_for(store):
+    async with FakeEngine(store, engine_info(), hold=True) as engine, scheduling(store):
+        first = await submit(store, spec("a"))
+        second = await submit(store, spec("a"))
+        assert "box-cpu-0" in await reason_of(store, second, "waiting ~")
+        other = await submit(store, spec("b"))
+        assert "is busy" in await reason_of(store, other, "the only worker that can run this")
+        engine.release.set()
+        for task_id in (first, second, other):
+            await done(store, task_id)
+
+
+async def test_a_task_that_needs_more_memory_than_any_gpu_has_says_which_is_the_largest(store):
+    async with FakeEngine(store, engine_info(gpus=(16,))), scheduling(store):
+        task_id = await submit(store, spec("a", needs=gpu_needs(24)))
+        reason = await reason_of(store, task_id, "24.0 GB")
+        assert reason == "no worker has 24.0 GB of GPU memory; the largest is box-gpu-0 with 16.0 GB"
+
+
+async def test_a_task_that_nothing_can_run_fails_after_its_no_match_timeout(store):
+    async with FakeEngine(store, engine_info()), scheduling(store):
+        task_id = await submit(store, spec("a", needs=gpu_needs(8), no_match_timeout_s=0.01))
+
+        async def failed():
+            view = await store.tasks.read(task_id)
+            return view if view.state is TaskState.FAILED else None
+
+        view = await eventually(failed, "the failure")
+        assert "no worker has a GPU" in view.error
+        assert view.error_code == "no_capacity"
+
+
+async def test_a_task_that_waits_too_long_fails_with_its_last_reason(store):
+    async with FakeEngine(store, engine_info(), hold=True) as engine, scheduling(store):
+        first = await submit(store, spec("a"))
+        second = await submit(store, spec("b", queue_timeout_s=0.01))
+
+        async def failed():
+            view = await store.tasks.read(second)
+            return view if view.state is TaskState.FAILED else None
+
+        view = await eventually(failed, "the failure")
+        assert "in the queue and was not started" in view.error
+        assert "box-cpu-0" in view.error
+        engine.release.set()
+        await done(store, first)
+
+
+async def test_a_cancelled_task_leaves_the_queue(store):
+    async with scheduling(store) as loop:
+        task_id = await submit(store, spec("a"))
+        await eventually(lambda: task_id in loop.mirror.queues, "the task in the queue")
+        await store.tasks.cancel(task_id)
+        await eventually(lambda: task_id not in loop.mirror.queues, "an empty queue")
+
+
+async def test_tasks_of_a_silent_engine_are_given_to_another(store):
+    async with scheduling(store) as loop:
+        dead = FakeEngine(store, engine_info("dead"), hold=True)
+        async with dead:
+            task_id = await submit(store, spec("a"))
+            await eventually(lambda: dead.loads, "the load")
+            await dead.renew(lease_s=0.001)
+        async with FakeEngine(store, engine_info("alive")):
+            view = await done(store, task_id)
+        assert (view.attempt, view.worker_id) == (2, "alive-cpu-0")
+        assert loop.counters.taken_back == 1
+        assert loop.mirror.fleet.worker_of(task_id) is None
+
+
+async def test_a_draining_engine_gets_nothing_new(store):
+    async with FakeEngine(store, engine_info()) as engine, scheduling(store):
+        await done(store, await submit(store, spec("a")))
+        await engine.report(draining=True)
+        task_id = await submit(store, spec("a"))
+        assert "shutting down" in await reason_of(store, task_id, "box-cpu-0")
+        await engine.report()
+        await done(store, task_id)
+
+
+async def test_a_task_handed_back_goes_to_another_worker(store):
+    async with (
+        FakeEngine(store, engine_info("bad"), hand_back=True),
+        FakeEngine(store, engine_info("good")),
+        scheduling(store),
+    ):
+        ids = [await submit(store, spec("a")) for _ in range(3)]
+        for task_id in ids:
+            assert (await done(store, task_id)).worker_id == "good-cpu-0"
+
+
+async def test_a_task_bound_to_an_unknown_worker_names_the_known_ones(store):
+    async with FakeEngine(store, engine_info()), scheduling(store):
+        task_id = await submit(store, spec("a", workers=("x",)))
+        reason = await reason_of(store, task_id, "unknown")
+        assert reason == "workers: ['x'] is unknown; known: box-cpu-0"
+
+
+async def test_a_new_leader_finds_the_queue_and_what_runs(store):
+    async with FakeEngine(store, engine_info(), hold=True) as engine:
+        async with scheduling(store):
+            first = await submit(store, spec("a"))
+            await eventually(lambda: engine.loads, "the load")
+            second = await submit(store, spec("a"))
+        async with scheduling(store) as loop:
+            await eventually(lambda: loop.mirror.fleet.worker_of(first), "the running task")
+            await eventually(lambda: second in loop.mirror.queues, "the waiting task")
+            engine.release.set()
+            await done(store, first)
+            await done(store, second)
+        assert len(engine.loads) == 1
+
+
+async def test_tasks_orphaned_while_nobody_led_are_taken_back(store):
+    async with FakeEngine(store, engine_info(), hold=True) as engine, scheduling(store):
+        task_id = await submit(store, spec("a"))
+        await eventually(lambda: engine.loads, "the load")
+    async with FakeEngine(store, engine_info()), scheduling(store):  # registers anew, holding nothing
+        view = await done(store, task_id)
+        assert view.attempt == 2
+
+
+async def test_an_unused_instance_is_unloaded(store):
+    rules = Rules(idle_unload_s=0.01)
+    async with FakeEngine(store, engine_info()) as engine, scheduling(store, rules):
+        await done(store, await submit(store, spec("a")))
+        await eventually(lambda: engine.evicted == ["a"], "the eviction")
+
+
+async def test_a_full_worker_evicts_the_instance_that_nobody_wants(store):
+    async with FakeEngine(store, engine_info(residents=1)) as engine, scheduling(store):
+        await done(store, await submit(store, spec("a")))
+        await done(store, await submit(store, spec("b")))
+        assert engine.evicted == ["a"]
+
+
+async def test_an_engine_that_refuses_is_read_again(store):
+    async with FakeEngine(store, engine_info()) as engine, scheduling(store) as loop:
+        await done(store, await submit(store, spec("a")))
+        await engine.renew(lease_s=0.001)  # assign refuses it, until it is renewed or reaped
+        task_id = await submit(store, spec("a"))
+        await eventually(
+            lambda: loop.counters.refused or not loop.mirror.fleet.engines[EngineId("box")].running,
+            "a refusal",
+        )
+        async with FakeEngine(store, engine_info("other")):
+            await done(store, task_id)
+
+
+async def test_a_second_scheduler_stands_by_and_takes_over(store):
+    from stoker.log import get_logger
+    from stoker_scheduler.leader import Leader
+    from stoker_scheduler.loop import Loop
+
+    log = get_logger("test")
+    stops = [asyncio.Event(), asyncio.Event()]
+    leaders = [Leader(store.scheduling, f"s{i}", 1.0, log) for i in range(2)]
+    tasks = [
+        asyncio.create_task(leader.run(Loop(store, Rules(), log), stop))
+        for leader, stop in zip(leaders, stops, strict=True)
+    ]
+    await eventually(lambda: sum(leader.epoch is not None for leader in leaders) == 1, "one leader")
+    first = next(i for i, leader in enumerate(leaders) if leader.epoch is not None)
+    stops[first].set()
+    await eventually(lambda: leaders[1 - first].epoch is not None, "the other one to lead")
+    async with FakeEngine(store, engine_info()):
+        await done(store, await submit(store, spec("a")))
+    stops[1 - first].set()
+    await asyncio.gather(*tasks)
