@@ -9,17 +9,19 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from redis.exceptions import RedisError
 from rq.cron import CronScheduler
+from rq.scheduler import RQScheduler
 
 from stoker.core.events import Event
 from stoker.log import Logger, get_logger
 from stoker.service import PARENT_VARIABLE
 from stoker.settings import PREFIX, JobsSettings
 from stoker_jobs.queue import QUEUE_NAME, connect
+from stoker_jobs.relay import pause, relay_loop
 from stoker_jobs.tasks import sweep_tasks
 
 TICK_S: Final = 1.0
@@ -32,12 +34,13 @@ async def serve(settings: JobsSettings, stop: asyncio.Event) -> None:
     """Run the background work until `stop` is set; a job that runs then is finished first."""
     log = get_logger("jobs")
     async with asyncio.TaskGroup() as group:
+        group.create_task(relay_loop(settings, stop, log))
         group.create_task(_cron_loop(settings, stop, log))
         group.create_task(_worker_loop(settings, stop, log))
 
 
 async def _cron_loop(settings: JobsSettings, stop: asyncio.Event, log: Logger) -> None:
-    """Put due jobs into the queue. Redis being away is waited out."""
+    """Put due jobs into the queue: the regular ones and the retries. Redis being away is waited out."""
     cron = CronScheduler(connect(settings.jobs_url), logging_level="WARNING")
     cron.register(
         sweep_tasks,
@@ -47,12 +50,25 @@ async def _cron_loop(settings: JobsSettings, stop: asyncio.Event, log: Logger) -
         result_ttl=round(settings.sweep_s),
         name="retention",
     )
+    later = RQScheduler([QUEUE_NAME], cron.connection, logging_level="WARNING")
+    steps: tuple[Callable[[], object], ...] = (
+        cron.enqueue_jobs,
+        later.acquire_locks,
+        later.enqueue_scheduled_jobs,
+    )
+
+    def tick() -> None:
+        for step in steps:
+            step()
+
     while not stop.is_set():
         try:
-            await asyncio.to_thread(cron.enqueue_jobs)
+            await asyncio.to_thread(tick)
         except (RedisError, OSError) as error:
             log.warning(Event.JOBS_DELAYED, reason=str(error))
-        await _pause(stop, TICK_S)
+        await pause(stop, TICK_S)
+    with contextlib.suppress(RedisError, OSError):
+        await asyncio.to_thread(later.release_locks)
 
 
 async def _worker_loop(settings: JobsSettings, stop: asyncio.Event, log: Logger) -> None:
@@ -74,7 +90,7 @@ async def _worker_loop(settings: JobsSettings, stop: asyncio.Event, log: Logger)
             await _end(process)
         if not stop.is_set():
             log.warning(Event.PART_DIED, name="rq-worker", status=process.returncode)
-            await _pause(stop, RESTART_DELAY_S)
+            await pause(stop, RESTART_DELAY_S)
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
@@ -96,8 +112,3 @@ async def _first(*waits: Coroutine[Any, Any, object]) -> None:
     finally:
         for task in tasks:
             task.cancel()
-
-
-async def _pause(stop: asyncio.Event, seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), seconds)

@@ -4,14 +4,24 @@ A job may run twice (a worker died after its effect and before its acknowledgeme
 """
 
 import asyncio
-from typing import Final
+from datetime import UTC, datetime
+from typing import Any, Final
 
+import httpx
+import msgspec
+
+from stoker import __version__
+from stoker.core.errors import NotFound
 from stoker.core.events import Event
+from stoker.core.messages import TaskId, TaskView
 from stoker.log import get_logger
 from stoker.protocol import Store
 from stoker.settings import JobsSettings, load
 
 SWEEP_BATCH: Final = 1000
+WEBHOOK_TIMEOUT_S: Final = 15.0
+PLATFORM_NUMBERS: Final = {"completed": 10, "failed": 11, "cancelled": 12}
+"""Status numbers of ended tasks as the platform's present clients count them."""
 
 
 def sweep_tasks() -> int:
@@ -22,6 +32,59 @@ def sweep_tasks() -> int:
     """
     settings = load(JobsSettings)
     return asyncio.run(_sweep(settings))
+
+
+def deliver_webhook(url: str, task_id: str, delivery: str) -> int:
+    """Tell the caller's address that its task ended; the HTTP status of the answer.
+
+    Args:
+        url: what the request named as `webhook`.
+        task_id: the task.
+        delivery: stable over repeats, so that a receiver can tell one.
+
+    Raises:
+        httpx.HTTPError: no 2xx answer; RQ tries again later, with growing pauses.
+    """
+    settings = load(JobsSettings)
+    body = asyncio.run(_webhook_body(settings, TaskId(task_id)))
+    headers = {"User-Agent": f"stoker/{__version__}", "X-Delivery-Id": delivery}
+    answer = httpx.post(url, json=body, headers=headers, timeout=WEBHOOK_TIMEOUT_S)
+    answer.raise_for_status()
+    get_logger("jobs").info(Event.WEBHOOK_DELIVERED, task_id=task_id, status=answer.status_code)
+    return answer.status_code
+
+
+async def _webhook_body(settings: JobsSettings, task_id: TaskId) -> dict[str, Any]:
+    """The event; a task that is forgotten already is told by its id alone."""
+    store = await Store.open(settings.store_url, settings.pool)
+    try:
+        view = await store.tasks.read(task_id, with_logs=False)
+    except NotFound:
+        return {"event": "task.gone", "task": {"id": task_id}}
+    finally:
+        await store.close()
+    return webhook_event(view)
+
+
+def webhook_event(view: TaskView) -> dict[str, Any]:
+    """What a webhook carries: the task's ending, in the platform's names and numbers."""
+    name = view.state.wire_name
+    task = {
+        "id": view.request.id,
+        "app": view.request.app,
+        "function": view.request.function,
+        "status": PLATFORM_NUMBERS.get(name, int(view.state)),
+        "status_text": name,
+        "output": msgspec.json.decode(view.output),
+        "error": view.error,
+        "created_at": _time(view.created_ms),
+        "updated_at": _time(view.updated_ms),
+    }
+    return {"event": f"task.{name}", "task": task}
+
+
+def _time(wall_ms: int) -> str:
+    return datetime.fromtimestamp(wall_ms / 1000, UTC).isoformat(timespec="milliseconds")
 
 
 async def _sweep(settings: JobsSettings) -> int:

@@ -40,6 +40,7 @@ class Event(StrEnum):
     PART_FAILED = "part.failed"
     JOBS_DELAYED = "jobs.delayed"
     RETENTION_SWEPT = "retention.swept"
+    WEBHOOK_DELIVERED = "webhook.delivered"
     LEADER_TAKEN = "leader.taken"
     LEADER_LOST = "leader.lost"
     SCHEDULER_REBUILT = "scheduler.rebuilt"

@@ -9,6 +9,7 @@ from stoker.protocol.connection import Connection
 from stoker.protocol.engines import Engines
 from stoker.protocol.keys import Keys
 from stoker.protocol.limits import Limits
+from stoker.protocol.outbox import Outbox
 from stoker.protocol.scheduling import Scheduling
 from stoker.protocol.tasks import Tasks
 
@@ -28,6 +29,7 @@ class Store:
         self.keys = ApiKeys(connection, keys)
         self.files = Files(connection, keys)
         self.limits = Limits(connection, keys, url)
+        self.outbox = Outbox(connection, keys)
         self._keys = keys
 
     @classmethod

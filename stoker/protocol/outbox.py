@@ -1,0 +1,84 @@
+"""The endings that something else waits for: read by one consumer group, acknowledged once handed on.
+
+The scripts that end a task write them (`lua/lib/ending.lua`). An entry that a dead reader took is given to
+the next one after `CLAIM_AFTER_MS`.
+"""
+
+from typing import Final
+
+from msgspec import Struct
+from redis.exceptions import ResponseError
+
+from stoker.core.messages import TaskId
+from stoker.core.states import TaskState
+from stoker.protocol.connection import Connection
+from stoker.protocol.keys import Keys
+from stoker.protocol.streams import Entry, entries, stream
+
+GROUP: Final = "relay"
+CLAIM_AFTER_MS: Final = 60_000
+BATCH: Final = 100
+
+
+class Ending(Struct, frozen=True, kw_only=True):
+    """A task that ended, for those who asked to be told."""
+
+    entry_id: str
+    task_id: TaskId
+    attempt: int
+    state: TaskState
+    notify: str  # the address that the caller named
+
+
+class Outbox:
+    """The outbox of one pool."""
+
+    def __init__(self, connection: Connection, keys: Keys) -> None:
+        self._connection = connection
+        self._keys = keys
+
+    async def open(self) -> None:
+        """Make the consumer group; harmless when it is there.
+
+        Raises:
+            StoreUnavailable: no answer.
+        """
+        try:
+            await self._connection.command("XGROUP", "CREATE", self._keys.outbox, GROUP, "0", "MKSTREAM")
+        except ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):
+                raise
+
+    async def read(self, consumer: str, block_ms: int) -> list[Ending]:
+        """Endings for this consumer: first what a dead one left, else new ones, waited for up to `block_ms`.
+
+        Raises:
+            StoreUnavailable: no answer.
+        """
+        claimed = await self._connection.command(
+            "XAUTOCLAIM", self._keys.outbox, GROUP, consumer, CLAIM_AFTER_MS, "0-0", "COUNT", BATCH
+        )
+        if found := entries(claimed[1]):
+            return [_ending(entry) for entry in found]
+        reply = await self._connection.block(
+            *("XREADGROUP", "GROUP", GROUP, consumer, "COUNT", BATCH, "BLOCK", block_ms),
+            *("STREAMS", self._keys.outbox, ">"),
+            timeout_s=block_ms / 1000 + 2,
+        )
+        return [_ending(entry) for entry in stream(reply)]
+
+    async def done(self, ending: Ending) -> None:
+        """Acknowledge: the ending was handed on and need not be kept."""
+        await self._connection.command("XACK", self._keys.outbox, GROUP, ending.entry_id)
+        await self._connection.command("XDEL", self._keys.outbox, ending.entry_id)
+
+
+def _ending(entry: Entry) -> Ending:
+    entry_id, fields = entry
+    return Ending(
+        entry_id=entry_id.decode(),
+        task_id=TaskId(fields[b"task"].decode()),
+        attempt=int(fields[b"attempt"]),
+        state=TaskState(int(fields[b"state"])),
+        notify=fields[b"notify"].decode(),
+    )

@@ -1,0 +1,104 @@
+"""The jobs part as a process: endings reach webhooks, expired tasks leave the index."""
+
+import asyncio
+import http.server
+import json
+import queue
+import subprocess
+import sys
+import threading
+
+import pytest
+from helpers import environment, eventually, wait_gone
+from rq import Queue
+
+from stoker.core.messages import ApiKey, Needs, Owner, TaskId, TaskRequest, TaskSpec
+from stoker.core.states import TaskState
+from stoker.protocol.outbox import Ending
+from stoker_jobs.queue import connect, job_id
+from stoker_jobs.relay import hand_on
+
+OWNER = Owner(user_id="u1", key_id="k1")
+
+
+@pytest.fixture
+def receiver():
+    """An HTTP server; `answers` are the statuses that it gives, `calls` what it got."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            calls.put((self.headers["X-Delivery-Id"], json.loads(body)))
+            self.send_response(answers.get_nowait() if not answers.empty() else 200)
+            self.end_headers()
+
+        def log_message(self, *args):
+            pass
+
+    calls, answers = queue.Queue(), queue.Queue()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.calls, server.answers = calls, answers
+    server.url = f"http://127.0.0.1:{server.server_port}/hook"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def jobs(store, redis_server, tmp_path):
+    """A running `stoker jobs` on the pool of `store`."""
+    env = environment(
+        STOKER_DATA_DIR=str(tmp_path),
+        STOKER_REDIS_URL=redis_server.url,
+        STOKER_POOL=store.pool,
+        STOKER_SWEEP_S="1",
+    )
+    process = subprocess.Popen([sys.executable, "-m", "stoker_cli", "jobs"], env=env)
+    yield process
+    process.terminate()
+    process.wait(30)
+    wait_gone({process.pid})
+
+
+async def submit(store, task_id, *, webhook="", retention_s=0.0):
+    base = {"id": TaskId(task_id), "version_id": "v", "env_key": "e", "setup_key": "s", "app": "infsh/echo"}
+    request = TaskRequest(**base, app_id="a", function="run", input={}, setup={}, webhook=webhook)
+    await store.tasks.submit(request, TaskSpec(**base, needs=Needs()), OWNER, retention_s=retention_s)
+
+
+async def test_an_ending_is_told_to_the_webhook_once_more_after_a_failure(store, receiver, jobs):
+    receiver.answers.put(500)
+    await submit(store, "t1", webhook=receiver.url)
+    assert await store.tasks.cancel(TaskId("t1")) is TaskState.CANCELLED
+    first = await asyncio.to_thread(receiver.calls.get, timeout=60)
+    second = await asyncio.to_thread(receiver.calls.get, timeout=60)
+    assert first == second
+    delivery, event = first
+    assert event["event"] == "task.cancelled"
+    assert (event["task"]["id"], event["task"]["status"]) == ("t1", 12)
+    assert delivery == job_id("t1", 0, "webhook")
+
+
+async def test_an_expired_task_leaves_the_index(store, jobs):
+    await store.keys.put(ApiKey(id="k1", name="n", user_id="u1", sha256="0", prefix="inf_"))
+    await submit(store, "gone", retention_s=0.05)
+    await submit(store, "kept")
+    await store.tasks.cancel(TaskId("gone"))
+
+    async def swept():
+        return (await store.tasks.page("u1"))[0] == ["kept"]
+
+    await eventually(swept, "the sweep")
+
+
+def test_a_repeated_ending_makes_no_second_job(redis_server):
+    ending = Ending(
+        entry_id="1-0", task_id=TaskId("repeat"), attempt=1, state=TaskState.COMPLETED, notify="http://x/"
+    )
+    jobs_queue = Queue("repeat-test", connection=connect(redis_server.url))
+    try:
+        assert hand_on(jobs_queue, ending) == hand_on(jobs_queue, ending)
+        assert jobs_queue.count == 1
+    finally:
+        jobs_queue.delete(delete_jobs=True)
