@@ -1,0 +1,124 @@
+"""`stoker up`: starts everything, starts dead parts again, and leaves nothing behind."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import httpx
+import pytest
+from helpers import EXAMPLES, alive, environment, family, start_system, wait_gone, wait_until
+
+PARTS = {"up", "server", "gateway", "scheduler", "worker", "jobs"}
+
+
+@pytest.fixture
+def own_system(tmp_path):
+    """A system that the test may break."""
+    system = start_system(tmp_path / "data dir", "--workers", "1")
+    yield system
+    if system.process.poll() is None:
+        everyone = family(system.process.pid)
+        system.stop()
+        wait_gone(everyone)
+
+
+def test_all_parts_run_and_a_task_can(own_system):
+    assert set(own_system.pids) == PARTS
+    assert all(alive(pid) for pid in own_system.pids.values())
+    own_system.deploy(EXAMPLES / "echo")
+    done = own_system.cli("run", "infsh/echo", "--input", '{"message": "hi"}')
+    for words in ("queued", "running", "completed", "hi"):
+        assert words in done.stdout
+
+
+def test_ctrl_c_ends_every_process(own_system):
+    everyone = family(own_system.process.pid)
+    assert own_system.stop() == 0
+    wait_gone(everyone)
+    assert not (own_system.data_dir / "gateway.url").exists()
+
+
+def test_kill_9_of_up_leaves_no_process(own_system):
+    everyone = family(own_system.process.pid)
+    own_system.process.kill()
+    wait_gone(everyone)
+
+
+@pytest.mark.parametrize("part", ["server", "gateway", "scheduler", "worker", "jobs"])
+def test_a_dead_part_is_started_again_and_tasks_go_on(own_system, part):
+    own_system.deploy(EXAMPLES / "echo")
+    old = own_system.pids[part]
+    os.kill(old, signal.SIGKILL)
+    wait_until(lambda: own_system.pids[part] != old, f"a new {part}")
+    with own_system.client() as client:
+        wait_until(lambda: ready(client), "readiness")
+    done = own_system.cli("run", "infsh/echo", "--input", "message=again")
+    assert "again" in done.stdout
+
+
+def ready(client):
+    try:
+        return client.get("/ready").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_a_second_copy_on_the_same_directory_is_refused(own_system):
+    arguments = ["up", "--json", "--port", "0", "--data-dir", str(own_system.data_dir)]
+    done = subprocess.run(
+        [sys.executable, "-m", "stoker_cli", *arguments],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "in use by another running copy" in done.stderr
+    assert "--data-dir" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert alive(own_system.process.pid)
+
+
+def test_two_systems_run_beside_each_other(own_system, tmp_path):
+    other = start_system(tmp_path / "other", "--workers", "1")
+    try:
+        assert other.base_url != own_system.base_url
+        assert own_system.cli_json("apps", "list") is not None
+    finally:
+        everyone = family(other.process.pid)
+        other.stop()
+        wait_gone(everyone)
+    assert all(alive(pid) for pid in own_system.pids.values())
+
+
+def test_what_was_accepted_is_there_after_a_restart(tmp_path):
+    first = start_system(tmp_path / "data", "--workers", "1")
+    first.deploy(EXAMPLES / "echo")
+    task = first.cli_json("run", "infsh/echo", "--input", "message=kept")
+    everyone = family(first.process.pid)
+    first.stop()
+    wait_gone(everyone)
+    second = start_system(tmp_path / "data", "--workers", "1")
+    try:
+        assert second.api_key == first.api_key
+        again = second.cli_json("tasks", "get", task["id"])
+        assert again["output"] == task["output"]
+    finally:
+        second.stop()
+
+
+def test_a_taken_port_is_said_in_one_sentence(own_system, tmp_path):
+    port = own_system.base_url.rsplit(":", 1)[1]
+    done = subprocess.run(
+        [sys.executable, "-m", "stoker_cli", "up", "--port", port, "--data-dir", str(tmp_path / "other")],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert f"127.0.0.1:{port}" in done.stderr
+    assert "Traceback" not in done.stderr
