@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from types import FrameType
 from typing import Final
 
 from stoker.core.events import Event
@@ -85,10 +86,11 @@ async def _supervised(main: ServiceMain, parent: int) -> None:
     task = asyncio.ensure_future(main(stop))
     log = get_logger("service")
 
+    def is_orphan() -> bool:
+        return bool(parent) and os.getppid() != parent
+
     def on_signal(number: int) -> None:
-        orphan = bool(parent) and os.getppid() != parent
-        if orphan:
-            signal.alarm(ORPHAN_GRACE_S)
+        orphan = is_orphan()
         now = orphan or stop.is_set()
         log.info(Event.PART_STOPPING, signal=signal.Signals(number).name, now=now, orphan=orphan)
         stop.set()
@@ -96,14 +98,19 @@ async def _supervised(main: ServiceMain, parent: int) -> None:
             task.cancel()
 
     loop = asyncio.get_running_loop()
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    for number in numbers:
-        loop.add_signal_handler(number, on_signal, number)
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        # Runs even while the event loop is blocked, unlike a handler of the loop: an orphan always ends.
+        if is_orphan():
+            signal.alarm(ORPHAN_GRACE_S)
+        loop.call_soon_threadsafe(on_signal, number)
+
+    old = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         await task
     finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
+        for number, handler in old.items():
+            signal.signal(number, handler)
 
 
 def _run_loop(main: Awaitable[None]) -> None:

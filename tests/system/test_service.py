@@ -14,6 +14,7 @@ from stoker import log, service
 log.configure("test")
 async def main(stop):
     print("up", flush=True)
+    {first}
     await stop.wait()
     print("stopping", flush=True)
     {then}
@@ -42,7 +43,7 @@ def start(code, **env):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_first_signal_asks_the_part_to_stop(number):
-    part = start(PART.format(then="pass"))
+    part = start(PART.format(first="", then="pass"))
     assert part.stdout.readline() == "up\n"
     part.send_signal(number)
     assert part.communicate(timeout=30)[0].split() == ["stopping", "done", "ended"]
@@ -50,7 +51,7 @@ def test_a_first_signal_asks_the_part_to_stop(number):
 
 
 def test_a_second_signal_ends_it_now():
-    part = start(PART.format(then="await asyncio.Event().wait()"))
+    part = start(PART.format(first="", then="await asyncio.Event().wait()"))
     assert part.stdout.readline() == "up\n"
     part.send_signal(signal.SIGTERM)
     assert part.stdout.readline() == "stopping\n"
@@ -59,24 +60,24 @@ def test_a_second_signal_ends_it_now():
 
 
 def test_an_error_of_the_part_is_not_hidden():
-    part = start(
-        "from stoker import service\nasync def main(stop): raise ValueError('no such thing')\nservice.run(main)"
-    )
+    part = start(PART.format(first="", then="raise ValueError('no such thing')"))
+    assert part.stdout.readline() == "up\n"
+    part.send_signal(signal.SIGTERM)
     assert "no such thing" in part.communicate(timeout=30)[1]
     assert part.returncode == 1
 
 
 def test_a_part_whose_parent_is_gone_already_does_not_start():
-    part = start(PART.format(then="pass"), STOKER_PARENT_PID="1999999")
+    part = start(PART.format(first="", then="pass"), STOKER_PARENT_PID="1999999")
     out, err = part.communicate(timeout=30)
     assert out == ""
     assert "ParentGone" in err
 
 
-@pytest.mark.parametrize("then", ["await asyncio.Event().wait()", "import time; time.sleep(600)"])
-def test_a_part_ends_when_its_parent_is_killed_even_when_it_hangs(then):
+@pytest.mark.parametrize("first", ["", "import time; time.sleep(600)"])
+def test_a_part_ends_when_its_parent_is_killed_even_when_its_loop_hangs(first):
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, PART.format(then=then)],
+        [sys.executable, "-c", PARENT, PART.format(first=first, then="")],
         env=environment(),
         stdout=subprocess.PIPE,
         text=True,
