@@ -49,9 +49,11 @@ _Call = tuple[tuple[Any, ...], asyncio.Future[Any]]
 
 
 def unavailable(error: BaseException) -> StoreUnavailable:
-    """What to raise for a failure of Redis."""
+    """What to raise for a failure of Redis; `nobody_listens`: no server is at its address at all."""
+    cause = error.__cause__ or error.__context__
     return StoreUnavailable(
-        f"Redis does not answer ({type(error).__name__}: {error}). Try again in a moment."
+        f"Redis does not answer ({type(error).__name__}: {error}). Try again in a moment.",
+        nobody_listens=isinstance(cause, (ConnectionRefusedError, FileNotFoundError)),
     )
 
 
