@@ -1,0 +1,88 @@
+"""Which instances must go so that another one can live on a worker. Pure: facts in, a decision out.
+
+The value of an instance is GreedyDual-Size-Frequency's: uses x load seconds per GiB, on top of the value of
+the last one that was evicted, so that what was valuable long ago ages (Cherkasova 1998; FaasCache, ASPLOS'21).
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from stoker.core.messages import SetupKey
+
+GIB: Final = 1024**3
+SMALLEST_GIB: Final = 1.0
+"""An instance without GPU memory still takes a process and RAM; it counts as this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """An instance as admission sees it. `fixed`: busy, loading or pinned, so it stays."""
+
+    setup_key: SetupKey
+    value: float
+    vram_bytes: int = 0
+    fixed: bool = False
+    used_mono: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admit:
+    """Evict these, in this order, each with its reason; then there is room."""
+
+    evict: tuple[tuple[SetupKey, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refuse:
+    """There is no room, whatever may go."""
+
+    reason: str
+
+
+def decide_admit(
+    residents: Sequence[Standing],
+    *,
+    need_bytes: int,
+    vram_bytes: int,
+    max_residents: int,
+    ordered: Collection[SetupKey] = (),
+) -> Admit | Refuse:
+    """Make room for one more instance.
+
+    Args:
+        need_bytes: GPU memory that the newcomer is known to need; 0 = unknown, then only the count limits.
+        vram_bytes: GPU memory of the worker; 0 = it has none.
+        ordered: instances that the scheduler counted as gone; they go first, needed or not.
+    """
+    movable = sorted((r for r in residents if not r.fixed), key=lambda r: (r.value, r.used_mono))
+    evict = [
+        (r.setup_key, "the scheduler makes room for another app") for r in movable if r.setup_key in ordered
+    ]
+    movable = [r for r in movable if r.setup_key not in ordered]
+    gone = {key for key, _ in evict}
+    left = [r for r in residents if r.setup_key not in gone]
+    count, used = len(left), sum(r.vram_bytes for r in left)
+    while movable and (reason := _lack(count, used, need_bytes, vram_bytes, max_residents)):
+        least = movable.pop(0)
+        evict.append((least.setup_key, f"least valuable instance when {reason}"))
+        count, used = count - 1, used - least.vram_bytes
+    reason = _lack(count, used, need_bytes, vram_bytes, max_residents)
+    if reason and count:  # on an empty worker the app itself finds out whether it fits
+        return Refuse(reason=f"{reason}, and what is loaded is busy or pinned")
+    return Admit(evict=tuple(evict))
+
+
+def value_of(clock: float, uses: int, load_s: float, vram_bytes: int) -> float:
+    """What an instance is worth keeping; `clock` is the value of the last evicted one."""
+    return clock + uses * load_s / max(vram_bytes / GIB, SMALLEST_GIB)
+
+
+def _lack(count: int, used: int, need_bytes: int, vram_bytes: int, max_residents: int) -> str:
+    """What is missing for one more, as a half sentence; '' when nothing is."""
+    if count + 1 > max_residents:
+        return f"the worker holds {count} of at most {max_residents} instances"
+    if vram_bytes and need_bytes and used + need_bytes > vram_bytes:
+        free = (vram_bytes - used) / GIB
+        return f"{need_bytes / GIB:.1f} GiB of GPU memory are needed and {max(free, 0):.1f} GiB are free"
+    return ""

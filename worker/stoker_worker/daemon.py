@@ -1,0 +1,226 @@
+"""The worker daemon: what it is made of, how it starts, drains and ends.
+
+    start: sensors > identity > spool > register      (returns when the engine is in the pool)
+    serve: inbox, lease, reports, sensors and slots, each its own task, until drained
+    drain: refuse > hand back what has not started > finish what runs > unload > deregister
+
+The lease is renewed until the end of the drain. Cancelling `serve` (a second signal) ends it at once: every
+process it started ends with it.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine, Iterable
+from typing import Final, Protocol
+
+from stoker.core.errors import ProtocolRefusal, StoreUnavailable
+from stoker.core.events import Event
+from stoker.core.messages import (
+    Assignment,
+    CancelOrder,
+    DrainOrder,
+    EngineId,
+    EngineInfo,
+    EngineReport,
+    EvictOrder,
+    TaskId,
+    Telemetry,
+)
+from stoker.log import get_logger
+from stoker_worker.backoff import Backoff
+from stoker_worker.execution import Tools
+from stoker_worker.inbox import Inbox, InboxStore
+from stoker_worker.lease import Lease, LeaseStore
+from stoker_worker.telemetry import Sensors
+from stoker_worker.workload import Workload
+from stoker_worker.writes import AttemptStore
+
+INBOX_BLOCK_SHARE: Final = 1 / 3
+"""Share of the lease that one read may block: a dead connection is noticed before the lease is over."""
+KILL_WAIT_S: Final = 5.0
+"""After the grace: killing a process group and handing its task back takes a fraction of this."""
+LEAVE_WAIT_S: Final = 5.0
+"""What the goodbye to the store may take; if it fails the lease ends by itself."""
+
+_log = get_logger("daemon")
+
+
+class EngineStore(AttemptStore, InboxStore, LeaseStore, Protocol):
+    """`stoker.protocol.engines.Engines`, as far as the daemon uses it."""
+
+    async def report(self, engine_id: EngineId, session: str, report: EngineReport) -> None: ...
+
+    async def deregister(self, engine_id: EngineId, session: str) -> None: ...
+
+
+class EnvironmentShelf(Protocol):
+    """Who knows which environments are on disk."""
+
+    def environment_keys(self) -> tuple[str, ...]: ...
+
+
+class Daemon:
+    """One engine. `run` is the whole life after start."""
+
+    def __init__(
+        self,
+        info: EngineInfo,
+        store: EngineStore,
+        tools: Tools,
+        sensors: Sensors,
+        environments: EnvironmentShelf,
+        *,
+        lease_s: float,
+        drain_grace_s: float,
+    ) -> None:
+        self.workload = Workload(info.workers, tools, sensors, self._changed)
+        self.inbox = Inbox(store, info.id, self, lease_s * INBOX_BLOCK_SHARE)
+        self.lease = Lease(store, self, lease_s)
+        self._info = info
+        self._store = store
+        self._spool = tools.spool
+        self._sensors = sensors
+        self._environments = environments
+        self._drain_grace_s = drain_grace_s
+        self._draining = False
+        self._report_due = asyncio.Event()
+        self._drain_wanted = asyncio.Event()
+        sensors.on_sample(self._on_sample)
+
+    # What the lease, the inbox and the sensors call.
+
+    def info(self) -> EngineInfo:
+        return self._info
+
+    def report(self) -> EngineReport:
+        return EngineReport(
+            residents=self.workload.snapshot(),
+            environments=self._environments.environment_keys(),
+            draining=self._draining,
+        )
+
+    def telemetry(self) -> Telemetry:
+        return self._sensors.latest
+
+    def held(self) -> dict[TaskId, int]:
+        return self.workload.held()
+
+    def on_registered(self, session: str) -> None:  # noqa: ARG002 - the lease keeps it; others ask there
+        self.inbox.rewind()
+
+    def on_lost(self, task_ids: Iterable[TaskId], reason: str) -> None:
+        self.workload.disown(task_ids, reason)
+
+    def on_fence(self, reason: str) -> None:
+        self.workload.give_back(reason, running=True)
+
+    def on_assign(self, entry: str, order: Assignment) -> None:
+        self.workload.on_assign(entry, order)
+
+    def on_cancel(self, order: CancelOrder) -> None:
+        self.workload.on_cancel(order)
+
+    def on_evict(self, order: EvictOrder) -> None:
+        self.workload.on_evict(order)
+
+    def on_drain(self, order: DrainOrder) -> None:
+        """Drain, but stay: a daemon that returned would be started again by who supervises it."""
+        _log.info(Event.ENGINE_DRAINING, reason=order.reason)
+        self._drain_wanted.set()
+
+    # The life after start.
+
+    async def start(self) -> None:
+        """Take up what an earlier life left in the spool, and join the pool, as soon as the store answers."""
+        for spooled in self._spool.load():
+            self.workload.replay(spooled)
+        await self.lease.register()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set or a drain is ordered, drain, and return when `stop` is set."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                loops = [
+                    group.create_task(self.inbox.read_loop(), name="inbox"),
+                    group.create_task(self.lease.renew_loop(), name="lease"),
+                    group.create_task(self._report_loop(), name="reports"),
+                    group.create_task(self._sensors.sample_loop(), name="sensors"),
+                    group.create_task(self.workload.serve(), name="slots"),
+                ]
+                await _first(stop.wait(), self._drain_wanted.wait())
+                await self._drain(stop)
+                for loop in loops:
+                    loop.cancel()
+            await self._leave()
+            await stop.wait()
+        finally:
+            self.lease.stop()
+            self.workload.kill()
+
+    async def _drain(self, stop: asyncio.Event) -> None:
+        """Leave the pool without losing a task or spending an attempt."""
+        self._draining = True
+        self.workload.refuse("the worker is draining")
+        await self._send_report()
+        self.workload.give_back("the worker is draining", running=False)
+        await self._emptied(stop)
+        await self.workload.unload("the worker is stopping")
+
+    async def _leave(self) -> None:
+        """Say goodbye, with no renewal under way: one that came after it would bring the engine back."""
+        self.lease.stop()
+        with contextlib.suppress(StoreUnavailable, TimeoutError):
+            async with asyncio.timeout(LEAVE_WAIT_S):
+                await self._store.deregister(self._info.id, self.lease.session)
+        _log.info(Event.ENGINE_DRAINED)
+
+    async def _emptied(self, stop: asyncio.Event) -> None:
+        """Wait for what runs: without a bound for an ordered drain, from `stop` on for the grace only."""
+        empty = asyncio.ensure_future(self.workload.empty())
+        try:
+            await _first(self.workload.empty(), stop.wait())
+            await asyncio.wait({empty}, timeout=self._drain_grace_s)
+            if not empty.done():
+                self.workload.give_back("the worker was stopped before the task ended", running=True)
+                await asyncio.wait({empty}, timeout=KILL_WAIT_S)
+        finally:
+            empty.cancel()
+
+    async def _report_loop(self) -> None:
+        backoff = Backoff()
+        while True:
+            await self._report_due.wait()
+            self._report_due.clear()
+            if await self._send_report():
+                backoff.reset()
+            else:
+                self._report_due.set()
+                await backoff.wait()
+
+    async def _send_report(self) -> bool:
+        """Report what lives here; False when the store is away."""
+        try:
+            await self._store.report(self._info.id, self.lease.session, self.report())
+        except StoreUnavailable:
+            return False
+        except ProtocolRefusal:
+            return True  # declared lost: the lease registers again, with a fresh report
+        return True
+
+    def _changed(self) -> None:
+        self._report_due.set()
+
+    def _on_sample(self) -> None:
+        for slot in self.workload.slots.values():
+            slot.residency.refresh()
+
+
+async def _first(*waits: Coroutine[object, object, object]) -> None:
+    """Return when one of `waits` has; the others are cancelled."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

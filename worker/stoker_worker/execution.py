@@ -1,0 +1,317 @@
+"""One attempt of one task, as a list of named steps.
+
+    accept > prepare > admit > start > set up > run > upload > finish
+
+A warm instance goes from accept to run. Whoever wants to stop an attempt calls `stop` with the reason; what
+follows from it is decided in one place, `_ending_of_stop`.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import msgspec
+
+from stoker.core.errors import ProtocolRefusal, StaleAttempt
+from stoker.core.events import Event
+from stoker.core.messages import Assignment, EngineId, Outcome, TaskId, WorkerInfo
+from stoker.core.states import TaskState
+from stoker.log import get_logger
+from stoker_worker.outcomes import LoadTimeout, encode_output, failure_outcome, instance_is_broken
+from stoker_worker.instance import RunResult
+from stoker_worker.ports import AppMachine, Prepared, RunningInstance
+from stoker_worker.residency import Residence, Residency
+from stoker_worker.spool import Spool
+from stoker_worker.writes import AttemptStore, Writes
+
+_S = TaskState
+_log = get_logger("execution")
+
+
+class StopKind(StrEnum):
+    """Why an attempt is stopped from outside, the later ones stronger."""
+
+    CANCEL = "cancel"
+    """Its caller wants it: it ends as cancelled, the instance gets the chance to stay warm."""
+    RETURN = "return"
+    """This machine cannot go on with it (drain, lease over): it goes back to the queue."""
+    DISOWN = "disown"
+    """Another attempt owns the task: nothing more is written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """An order to stop. `grace_s`: how long the app may take to end by itself."""
+
+    kind: StopKind
+    reason: str
+    grace_s: float = 0.0
+
+
+class Stopped(Exception):
+    """A step ended because `Execution.stop` was called."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """What all executions of a daemon share."""
+
+    store: AttemptStore
+    engine_id: EngineId
+    spool: Spool
+    machine: AppMachine
+    setup_timeout_s: float
+    run_timeout_s: float
+
+
+class Execution:
+    """An attempt: waits in a slot's queue, then `run` takes it through its steps once."""
+
+    def __init__(
+        self, order: Assignment, entry: str, tools: Tools, on_settled: Callable[["Execution"], None]
+    ) -> None:
+        self.order = order
+        self.task_id: TaskId = order.task.id
+        self.started = False
+        self.reached_function = False
+        self.writes = Writes(
+            tools.store,
+            tools.engine_id,
+            order,
+            entry,
+            tools.spool,
+            on_settled=lambda: on_settled(self),
+            on_refused=lambda reason: self.stop(Stop(kind=StopKind.DISOWN, reason=reason)),
+        )
+        self._tools = tools
+        self._stop: Stop | None = None
+        self._scope: asyncio.Timeout | None = None
+        self._running: RunningInstance | None = None
+        self._helpers: list[asyncio.Task[bool]] = []
+        self._last_partial = b"null"
+        self._load_s = 0.0
+        self._run_s = 0.0
+
+    def stop(self, stop: Stop) -> None:
+        """Stop the attempt, whatever it does. A later, stronger order replaces an earlier one."""
+        if self._stop is not None and _strength(stop) <= _strength(self._stop):
+            return
+        self._stop = stop
+        if stop.kind is StopKind.DISOWN:
+            self.writes.abandon()
+        if not self.started:
+            self._helpers.append(asyncio.ensure_future(self._return_unstarted(stop)))
+        elif self._scope is not None:
+            self._scope.reschedule(asyncio.get_running_loop().time())
+        elif self._running is not None:
+            self._helpers.append(asyncio.ensure_future(self._running.cancel(stop.grace_s)))
+
+    async def run(self, worker: WorkerInfo, residency: Residency) -> None:
+        """Take the attempt through its steps. Never raises but for the cancellation of the daemon itself."""
+        if self._stop is not None:
+            return
+        self.started = True
+        warm = residency.warm(self.order.task.setup_key)
+        if warm is not None:
+            residency.use(warm, self.task_id, self.writes.line)  # before the first await: nobody may evict it
+        try:
+            await self._run(worker, residency, warm)
+        finally:
+            if warm is not None:
+                residency.release(warm)
+            self._tools.machine.tidy(self.order)
+
+    async def _run(self, worker: WorkerInfo, residency: Residency, warm: Residence | None) -> None:
+        prepared = None if warm else self._tools.machine.prepared(self.order.task)
+        ending: Outcome | str | None
+        first = _S.RUNNING if warm else _S.SERVING if prepared else _S.PREPARING
+        try:
+            await self._accept(first)
+            ending = await self._steps(worker, residency, warm, prepared)
+        except (StaleAttempt, ProtocolRefusal) as refusal:
+            _log.warning(Event.ATTEMPT_STALE, **self._names, reason=refusal.message)
+            return
+        except Stopped:
+            ending = self._ending_of_stop()
+        except Exception as error:  # noqa: BLE001 - the edge of a task: every failure becomes an outcome
+            ending = self._ending_of_stop() if self._stop else self._ending_of_failure(error)
+        await self._end(ending)
+
+    async def _steps(
+        self, worker: WorkerInfo, residency: Residency, warm: Residence | None, prepared: Prepared | None
+    ) -> Outcome:
+        residence = warm or await self._load(worker, residency, prepared)
+        try:
+            result = await self._run_function(residency, residence)
+            output = await self._upload(result)
+        finally:
+            residency.release(residence)
+        return Outcome(
+            state=_S.COMPLETED,
+            output=encode_output(output),
+            load_s=self._load_s,
+            run_s=self._run_s,
+            vram_bytes=residence.vram_bytes,
+        )
+
+    async def _accept(self, first: TaskState) -> None:
+        async with self._stoppable():
+            await self.writes.accept(first)
+        self._log_move(first)
+
+    async def _load(self, worker: WorkerInfo, residency: Residency, prepared: Prepared | None) -> Residence:
+        """Prepare, admit, start and set up, within one time limit."""
+        order, machine = self.order, self._tools.machine
+        limit_s = order.task.setup_timeout_s or self._tools.setup_timeout_s
+        started = time.monotonic()
+        try:
+            async with self._stoppable(limit_s):
+                if prepared is None:
+                    prepared = await machine.prepare(order, self.writes.line)
+                    self._enter(_S.SERVING)
+                residence = await residency.admit(
+                    order.task, declared_bytes=prepared.vram_bytes, ordered=order.evict
+                )
+                await self._bring_up(worker, residency, residence, prepared, limit_s)
+        except TimeoutError:
+            raise LoadTimeout(
+                f"The app was not ready within {limit_s:g} s (preparing, start and setup together)."
+            ) from None
+        finally:
+            self._load_s = time.monotonic() - started
+        await residency.loaded(residence, self._load_s)
+        residency.use(residence, self.task_id, self.writes.line)
+        self._enter(_S.RUNNING)
+        return residence
+
+    async def _bring_up(
+        self,
+        worker: WorkerInfo,
+        residency: Residency,
+        residence: Residence,
+        prepared: Prepared,
+        limit_s: float,
+    ) -> None:
+        """Start the process and run the app's setup; what fails half-way leaves nothing behind."""
+        residence.on_line = self.writes.line
+        try:
+            residence.instance = await self._tools.machine.start(self.order, prepared, worker, residence.emit)
+            self._enter(_S.SETTING_UP)
+            await residence.instance.setup(limit_s)
+        except BaseException:  # a cancellation too: a half-loaded instance is nobody's
+            await residency.discard(residence, "the app could not be set up")
+            raise
+
+    async def _run_function(self, residency: Residency, residence: Residence) -> RunResult:
+        """Run the function; an instance that cannot be used again is discarded."""
+        instance = self._running = residence.instance
+        if instance is None or self._stop is not None:
+            raise Stopped
+        self.reached_function = True
+        limit_s = self.order.task.run_timeout_s or self._tools.run_timeout_s
+        started = time.monotonic()
+        broken = True
+        try:
+            result = await instance.run(
+                self._tools.machine.run_spec(self.order), self._on_partial, timeout_s=limit_s
+            )
+            broken = False
+        except Exception as error:
+            broken = instance_is_broken(error) and self._stop is None
+            raise
+        finally:
+            self._running = None
+            self._run_s = time.monotonic() - started
+            usable = all([await helper for helper in self._helpers])
+            if broken or not usable:
+                await residency.discard(residence, self._stop.reason if self._stop else "its task failed")
+        if self._stop is not None:
+            raise Stopped
+        return result
+
+    async def _upload(self, result: RunResult) -> object:
+        """Store the files of the result, before the instance may go on: some apps delete them then."""
+        if not result.files:
+            return result.output
+        self._enter(_S.UPLOADING)
+        async with self._stoppable():
+            return await self._tools.machine.upload(self.order, result)
+
+    async def _end(self, ending: Outcome | str | None) -> None:
+        if ending is None:
+            return
+        if isinstance(ending, str):
+            _log.info(Event.TASK_HANDED_BACK, **self._names, reason=ending)
+            await self.writes.hand_back(ending)
+            return
+        self._log_move(ending.state, ending.error)
+        await self.writes.finish(ending)
+
+    def _ending_of_stop(self) -> Outcome | str | None:
+        """What a stopped attempt ends with: an outcome, the reason for returning it, or silence."""
+        stop = self._stop
+        if stop is None or stop.kind is StopKind.DISOWN:
+            return None
+        if stop.kind is StopKind.RETURN:
+            return stop.reason
+        return Outcome(
+            state=_S.CANCELLED,
+            output=msgspec.Raw(self._last_partial),
+            load_s=self._load_s,
+            run_s=self._run_s,
+        )
+
+    def _ending_of_failure(self, error: Exception) -> Outcome:
+        outcome = failure_outcome(error, load_s=self._load_s, run_s=self._run_s)
+        if outcome.error_code == "internal_error":
+            _log.error(Event.TASK_FAILED, **self._names, exc_info=error)
+        return outcome
+
+    async def _return_unstarted(self, stop: Stop) -> bool:
+        # A task whose cancel was asked is ended by the same script that would queue it again.
+        if stop.kind is not StopKind.DISOWN:
+            await self.writes.hand_back(stop.reason)
+        return True
+
+    def _enter(self, state: TaskState) -> None:
+        self.writes.move(state)
+        self._log_move(state)
+
+    def _on_partial(self, output: bytes) -> None:
+        self._last_partial = output
+        self.writes.partial(output)
+
+    @contextlib.asynccontextmanager
+    async def _stoppable(self, timeout_s: float | None = None) -> AsyncIterator[None]:
+        """A stretch that `stop` ends at once.
+
+        Raises:
+            Stopped: `stop` was called, before or meanwhile.
+            TimeoutError: `timeout_s` is over.
+        """
+        if self._stop is not None:
+            raise Stopped
+        try:
+            async with asyncio.timeout(timeout_s) as self._scope:
+                yield
+        except TimeoutError:
+            if self._stop is not None:
+                raise Stopped from None
+            raise
+        finally:
+            self._scope = None
+
+    def _log_move(self, state: TaskState, reason: str = "") -> None:
+        _log.info(Event.TASK_MOVED, **self._names, state=state.wire_name, reason=reason)
+
+    @property
+    def _names(self) -> dict[str, object]:
+        return {"task_id": self.task_id, "attempt": self.order.attempt, "worker": self.order.worker_id}
+
+
+def _strength(stop: Stop) -> tuple[int, float]:
+    """Kinds are ordered; among equals a shorter grace is stronger."""
+    return list(StopKind).index(stop.kind), -stop.grace_s

@@ -1,0 +1,105 @@
+"""The log lines and partial outputs of one attempt, between the app and the store. No I/O, no clock.
+
+Lines get their numbers here. The buffer is bounded: while the store does not keep up, further lines are
+dropped, counted, and a marker line says how many are missing. A partial output replaces the one before it.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+from stoker.core.messages import LogLine, LogType
+
+BATCH_S: Final = 0.05
+"""The longest that a line waits for company."""
+BATCH_BYTES: Final = 64 * 1024
+"""One write: keeps a script short, and a quarter of the tail that the store keeps."""
+BUFFER_BYTES: Final = 256 * 1024
+"""The store keeps a tail of this size for a task, so more would only be written to be cut."""
+LINE_CHARS: Final = 8 * 1024
+_LINE_OVERHEAD: Final = 40  # number, time, type and punctuation of an encoded line
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """What one write carries."""
+
+    lines: tuple[LogLine, ...] = ()
+    partial: bytes = b""
+    dropped: int = 0
+
+
+class LogBuffer:
+    """Lines and the newest partial output that wait to be written."""
+
+    def __init__(self) -> None:
+        self._lines: deque[LogLine] = deque()
+        self._bytes = 0
+        self._number = 0
+        self._missing = 0  # dropped since the last line that was kept
+        self._counted = 0  # dropped, and not yet told to the store
+        self._partial = b""
+        self.dropped = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._lines or self._partial or self._missing)
+
+    @property
+    def full(self) -> bool:
+        """Whether a whole batch waits."""
+        return self._bytes >= BATCH_BYTES
+
+    def add(self, kind: LogType, text: str, at_ms: int) -> None:
+        """Number a line and keep it, or count it as dropped when the buffer is full."""
+        self._number += 1
+        if len(text) > LINE_CHARS:
+            text = f"{text[:LINE_CHARS]} ... ({len(text) - LINE_CHARS} more characters)"
+        size = len(text) + _LINE_OVERHEAD
+        if self._bytes + size > BUFFER_BYTES:
+            self._missing += 1
+            return
+        if self._missing:
+            self._mark(self._number - 1, kind, at_ms)
+        self._keep(LogLine(number=self._number, at_ms=at_ms, type=kind, text=text))
+
+    def set_partial(self, output: bytes) -> None:
+        """Replace the partial output (JSON)."""
+        self._partial = output
+
+    def forget_partial(self) -> None:
+        """Drop a partial output that a final one replaces."""
+        self._partial = b""
+
+    def take(self, at_ms: int) -> Batch:
+        """The next write: lines up to `BATCH_BYTES`, with the partial output."""
+        taken: list[LogLine] = []
+        size = 0
+        while self._lines and (not taken or size + _size(self._lines[0]) <= BATCH_BYTES):
+            line = self._lines.popleft()
+            size += _size(line)
+            taken.append(line)
+        self._bytes -= size
+        if not self._lines and self._missing:
+            self._mark(self._number, LogType.TASK, at_ms)
+            line = self._lines.pop()
+            self._bytes -= _size(line)
+            taken.append(line)
+        batch = Batch(lines=tuple(taken), partial=self._partial, dropped=self._counted)
+        self._partial, self._counted = b"", 0
+        return batch
+
+    def _mark(self, number: int, kind: LogType, at_ms: int) -> None:
+        """Put the gap into the log itself, under the number of the last line that is missing."""
+        text = f"... {self._missing} lines are missing here: the log came faster than it could be stored ..."
+        self.dropped += self._missing
+        self._counted += self._missing
+        self._missing = 0
+        self._keep(LogLine(number=number, at_ms=at_ms, type=kind, text=text))
+
+    def _keep(self, line: LogLine) -> None:
+        self._lines.append(line)
+        self._bytes += _size(line)
+
+
+def _size(line: LogLine) -> int:
+    return len(line.text) + _LINE_OVERHEAD

@@ -1,0 +1,164 @@
+"""This machine as the executions use it: code, environments, processes, files.
+
+The production `AppMachine`. Failures come out as errors whose message a user can read.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+from stoker.core.errors import StokerError
+from stoker.core.messages import Assignment, TaskRequest, WorkerInfo
+from stoker_worker import manifest
+from stoker_worker.environment import Environments
+from stoker_worker.files import Gateway
+from stoker_worker.instance import Instance, InstanceSpec, OutFile, RunResult, RunSpec
+from stoker_worker.outcomes import OutputFileMissing, PreparationFailed, UploadFailed
+from stoker_worker.ports import OnLine, Prepared
+from stoker_worker.versions import Versions
+
+STOP_GRACE_S: Final = 5.0
+"""What an app has for `unload` and after SIGTERM, each, before SIGKILL."""
+VARIANT: Final = "default"
+"""Older apps read `metadata.app_variant` and must find it."""
+
+
+class Machine:
+    """One engine's hands."""
+
+    def __init__(self, versions: Versions, environments: Environments, gateway: Gateway, work: Path) -> None:
+        self._versions = versions
+        self._environments = environments
+        self._gateway = gateway
+        self._work = work
+
+    def clean(self) -> None:
+        """Remove what an earlier life of this daemon left."""
+        self._versions.clean()
+        shutil.rmtree(self._work, ignore_errors=True)
+
+    def environment_keys(self) -> tuple[str, ...]:
+        """Environments that are on disk."""
+        return self._environments.keys()
+
+    def prepared(self, request: TaskRequest) -> Prepared | None:
+        """See `AppMachine.prepared`."""
+        app_dir = self._versions.find(request.version_id)
+        if app_dir is None:
+            return None
+        app = manifest.load(app_dir)
+        environment = self._environments.find(app_dir, app)
+        return None if environment is None else _prepared(app_dir, app, environment.python)
+
+    async def prepare(self, order: Assignment, on_line: OnLine) -> Prepared:
+        """See `AppMachine.prepare`."""
+        try:
+            app_dir = await self._versions.ensure(
+                order.task.version_id, lambda target: self._gateway.fetch_bundle(order, target)
+            )
+            app = manifest.load(app_dir)
+            environment = await self._environments.ensure(app_dir, app, on_line)
+        except StokerError as error:
+            raise PreparationFailed(f"Preparing {order.task.app} failed: {error.message}") from error
+        except OSError as error:
+            raise PreparationFailed(f"Preparing {order.task.app} failed on this machine: {error}") from error
+        return _prepared(app_dir, app, environment.python)
+
+    async def start(
+        self, order: Assignment, prepared: Prepared, worker: WorkerInfo, on_line: OnLine
+    ) -> Instance:
+        """See `AppMachine.start`."""
+        task = order.task
+        spec = InstanceSpec(
+            python=prepared.python,
+            app_dir=prepared.app_dir,
+            work_dir=self._work / worker.id / task.setup_key,
+            setup=task.setup,
+            env=prepared.env,
+            gpus=tuple(gpu.uuid for gpu in worker.gpus),
+            metadata=_metadata(task, worker.id, tuple(str(gpu.index) for gpu in worker.gpus)),
+            stop_grace_s=STOP_GRACE_S,
+        )
+        return await Instance.start(spec, on_line)
+
+    def run_spec(self, order: Assignment) -> RunSpec:
+        """See `AppMachine.run_spec`."""
+        task = order.task
+        return RunSpec(
+            task_id=task.id,
+            function=task.function,
+            input=task.input,
+            metadata=_metadata(task, order.worker_id, ()),
+            out_dir=self._out_dir(order),
+        )
+
+    async def upload(self, order: Assignment, result: RunResult) -> object:
+        """See `AppMachine.upload`."""
+        for file in result.files:
+            if not Path(file.path).is_file():
+                raise OutputFileMissing(
+                    f"The output field {_field(file.pointer)} names the file '{file.path}', which does not exist."
+                )
+        try:
+            uris = await self._gateway.store(order, result.files)
+        except StokerError as error:
+            raise UploadFailed(f"The result's files could not be stored: {error.message}") from error
+        output = result.output
+        for file, uri in zip(result.files, uris, strict=True):
+            output = put_at(output, file.pointer, _address(file, uri))
+        return output
+
+    def tidy(self, order: Assignment) -> None:
+        """See `AppMachine.tidy`."""
+        shutil.rmtree(self._out_dir(order), ignore_errors=True)
+
+    def _out_dir(self, order: Assignment) -> Path:
+        return self._work / "out" / f"{order.task.id}.{order.attempt}"
+
+
+def put_at(document: Any, pointer: str, value: object) -> Any:
+    """`document` with the value at a JSON pointer (RFC 6901) replaced in place; "" is the whole document.
+
+    Raises:
+        KeyError, IndexError: the pointer leads nowhere.
+    """
+    if not pointer:
+        return value
+    *path, last = [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]]
+    holder = document
+    for part in path:
+        holder = holder[int(part)] if isinstance(holder, list) else holder[part]
+    if isinstance(holder, list):
+        holder[int(last)] = value
+    else:
+        holder[last] = value
+    return document
+
+
+def _prepared(app_dir: Path, app: manifest.Manifest, python: Path) -> Prepared:
+    return Prepared(app_dir=app_dir, python=python, env=dict(app.env), vram_bytes=app.needs.vram_bytes)
+
+
+def _metadata(task: TaskRequest, worker_id: str, gpu_ids: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "app_id": task.app_id,
+        "app_version_id": task.version_id,
+        "app_variant": task.variant or VARIANT,
+        "worker_id": worker_id,
+        "gpu_ids": list(gpu_ids),
+        "task_id": task.id,
+    }
+
+
+def _address(file: OutFile, uri: str) -> dict[str, object]:
+    return {
+        "uri": uri,
+        "content_type": file.content_type,
+        "size": file.size,
+        "filename": file.filename,
+    }
+
+
+def _field(pointer: str) -> str:
+    """A JSON pointer as people write a field: /images/0 -> 'images.0'."""
+    return repr(pointer.strip("/").replace("/", ".")) if pointer else "(the output itself)"

@@ -1,0 +1,156 @@
+"""Puts the worker daemon together from its settings and runs it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Final, TypeVar
+
+from stoker.core.errors import StoreUnavailable
+from stoker.core.events import Event
+from stoker.core.messages import EngineId
+from stoker.embedded import DirLock
+from stoker.log import get_logger
+from stoker.protocol import Store
+from stoker.settings import WorkerSettings
+from stoker_worker import identity
+from stoker_worker.backoff import Backoff
+from stoker_worker.daemon import Daemon
+from stoker_worker.environment import Environments
+from stoker_worker.execution import Tools
+from stoker_worker.files import Gateway
+from stoker_worker.machine import Machine
+from stoker_worker.spool import Spool
+from stoker_worker.telemetry import Sensors
+from stoker_worker.versions import Versions
+
+T = TypeVar("T")
+
+DEFAULT_GATEWAY: Final = "http://127.0.0.1:8787"
+
+_log = get_logger("worker")
+
+
+async def serve(settings: WorkerSettings, stop: asyncio.Event) -> None:
+    """Run one engine until `stop` is set and what runs has ended.
+
+    Raises:
+        DataDirInUse: another daemon of this name runs from the same directory.
+        InvalidSettings: a worker names a GPU that is not there.
+    """
+    folder = settings.data_dir / settings.engine_name
+    lock = DirLock(folder / "lock")
+    await lock.take()
+    sensors = Sensors(settings.telemetry_s)
+    try:
+        await sensors.start()
+        store = await _unless(stop, _until_answered(lambda: Store.open(settings.store_url, settings.pool)))
+        if store is not None:
+            try:
+                await _serve(settings, stop, store, sensors, folder)
+            finally:
+                await store.close()
+    finally:
+        await sensors.stop()
+        lock.release()
+
+
+async def _serve(
+    settings: WorkerSettings, stop: asyncio.Event, store: Store, sensors: Sensors, folder: Path
+) -> None:
+    engine_id = await _engine_id(settings, store, folder)
+    info = identity.describe_engine(
+        engine_id,
+        settings,
+        sensors.devices,
+        driver_version=sensors.driver_version,
+        cuda_version=sensors.cuda_version,
+    )
+    gateway = Gateway(lambda: gateway_url(settings), settings.public_url)
+    environments = Environments(settings.cache_path, find_uv())
+    machine = Machine(Versions(settings.cache_path / "versions"), environments, gateway, folder / "work")
+    machine.clean()
+    tools = Tools(
+        store=store.engines,
+        engine_id=engine_id,
+        spool=Spool(settings.spool_path / engine_id),
+        machine=machine,
+        setup_timeout_s=settings.setup_timeout_s,
+        run_timeout_s=settings.run_timeout_s,
+    )
+    daemon = Daemon(
+        info,
+        store.engines,
+        tools,
+        sensors,
+        machine,
+        lease_s=settings.lease_s,
+        drain_grace_s=settings.drain_grace_s,
+    )
+    try:
+        if await _unless(stop, _started(daemon)):
+            _log.info(
+                Event.PART_STARTED,
+                engine=engine_id,
+                workers=[worker.id for worker in info.workers],
+                gpus=len(sensors.devices),
+            )
+            await daemon.run(stop)
+    finally:
+        await gateway.close()
+    _log.info(Event.PART_STOPPED, engine=engine_id)
+
+
+def gateway_url(settings: WorkerSettings) -> str:
+    """Where this machine reaches the gateway: as set, else as a gateway here wrote down, else the default."""
+    named = settings.internal_url or settings.public_url
+    if named:
+        return named
+    try:
+        return settings.url_file.read_text(encoding="utf-8").strip().rstrip("/") or DEFAULT_GATEWAY
+    except OSError:
+        return DEFAULT_GATEWAY
+
+
+async def _started(daemon: Daemon) -> bool:
+    await daemon.start()
+    return True
+
+
+async def _until_answered(call: Callable[[], Awaitable[T]]) -> T:
+    """`call` again and again while the store is away."""
+    backoff = Backoff()
+    told = False
+    while True:
+        try:
+            return await call()
+        except StoreUnavailable as error:
+            if not told:
+                _log.warning(Event.STORE_LOST, reason=error.message)
+            told = True
+            await backoff.wait()
+
+
+async def _engine_id(settings: WorkerSettings, store: Store, folder: Path) -> EngineId:
+    """The id of this directory's engine; a new one is chosen once, and kept."""
+    known = identity.read_engine_id(folder)
+    if known is not None:
+        return known
+    name = settings.engine_name
+    engines = await _until_answered(store.engines.list)
+    taken = any(engine.info.id == name and engine.status in ("running", "draining") for engine in engines)
+    engine_id = identity.decide_engine_id(name, taken=taken)
+    identity.write_engine_id(folder, engine_id)
+    return engine_id
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[object, object, T]) -> T | None:
+    """The result of `work`, or None when `stop` is set first: then `work` is cancelled."""
+    task = asyncio.ensure_future(work)
+    stopped = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        stopped.cancel()
+        task.cancel()
+        await asyncio.gather(task, stopped, return_exceptions=True)

@@ -1,0 +1,90 @@
+"""How what went wrong becomes the end of a task: one row a kind of failure. Pure."""
+
+from typing import Final
+
+import msgspec
+
+from stoker.core.errors import StokerError, TooLarge
+from stoker.core.messages import Outcome
+from stoker.core.states import TaskState
+from stoker_worker.instance import AppError, InputError, InstanceFailed, InstanceLost, InstanceTimeout
+
+MAX_OUTPUT_BYTES: Final = 4 * 1024 * 1024
+"""A result lies in Redis and in every answer of the gateway; larger data belongs into files."""
+
+
+class PreparationFailed(StokerError):
+    """The app's code or environment could not be brought to this machine."""
+
+    code = "preparation_failed"
+
+
+class LoadTimeout(StokerError):
+    """The app was not ready in time."""
+
+    code = "setup_timeout"
+
+
+class OutputFileMissing(StokerError):
+    """The result names a file that does not exist."""
+
+    code = "output_file_missing"
+
+
+class UploadFailed(StokerError):
+    """A file of the result could not be stored."""
+
+    code = "upload_failed"
+
+
+class OutputTooLarge(TooLarge):
+    """The result is larger than a task may return."""
+
+    code = "output_too_large"
+
+
+_CODES: Final[dict[type[Exception], str]] = {
+    AppError: "app_failed",
+    InputError: "invalid_input",
+    InstanceFailed: "setup_failed",
+    InstanceTimeout: "timeout",
+    InstanceLost: "app_crashed",
+}
+"""Failures of the app's process -> code. Others carry their own code."""
+
+
+def failure_outcome(error: Exception, *, load_s: float, run_s: float) -> Outcome:
+    """The outcome of an attempt that `error` ended; the app's own words where it had some."""
+    code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), "")
+    if isinstance(error, StokerError):
+        return _failed(error.message, code or error.code, load_s, run_s)
+    if code:
+        return _failed(str(error), code, load_s, run_s)
+    text = f"The worker failed on this task ({type(error).__name__}: {error}). Please report it."
+    return _failed(text, "internal_error", load_s, run_s)
+
+
+def instance_is_broken(error: Exception) -> bool:
+    """Whether a failed run leaves an instance that nobody may use again."""
+    return not isinstance(error, (AppError, InputError))
+
+
+def encode_output(output: object) -> msgspec.Raw:
+    """The result as JSON.
+
+    Raises:
+        OutputTooLarge: above `MAX_OUTPUT_BYTES`.
+    """
+    raw = msgspec.json.encode(output)
+    if len(raw) > MAX_OUTPUT_BYTES:
+        raise OutputTooLarge(
+            f"The result is {len(raw) / 1024**2:.1f} MB of JSON; at most {MAX_OUTPUT_BYTES // 1024**2} MB "
+            "can be returned. Return large data as a File."
+        )
+    return msgspec.Raw(raw)
+
+
+def _failed(error: str, code: str, load_s: float, run_s: float) -> Outcome:
+    return Outcome(
+        state=TaskState.FAILED, error=error or "Task failed", error_code=code, load_s=load_s, run_s=run_s
+    )

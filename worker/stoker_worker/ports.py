@@ -1,0 +1,76 @@
+"""What the daemon needs of an app's process and of this machine, as protocols: production has one of each."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from stoker.core.messages import Assignment, LogType, TaskRequest, WorkerInfo
+from stoker_worker.instance import RunResult, RunSpec
+
+OnLine = Callable[[LogType, str], None]
+OnPartial = Callable[[bytes], None]
+
+
+class RunningInstance(Protocol):
+    """A process with one setup; `stoker_worker.instance.Instance`."""
+
+    pid: int
+    pgid: int
+    exited: asyncio.Event
+
+    async def setup(self, timeout_s: float) -> None: ...
+
+    async def run(self, task: RunSpec, on_partial: OnPartial, timeout_s: float) -> RunResult: ...
+
+    async def cancel(self, grace_s: float) -> bool: ...
+
+    async def stop(self, reason: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """An app version that can be started here: its code and its environment are on disk."""
+
+    app_dir: Path
+    python: Path
+    env: dict[str, str]
+    vram_bytes: int = 0  # what the app declares; 0 = nothing
+
+
+class AppMachine(Protocol):
+    """What executions do to this machine, beside running an instance."""
+
+    def prepared(self, request: TaskRequest) -> Prepared | None:
+        """The version, when nothing needs to be fetched or built. Cheap: file checks only."""
+
+    async def prepare(self, order: Assignment, on_line: OnLine) -> Prepared:
+        """Fetch the code and build the environment, as far as they are missing.
+
+        Raises:
+            PreparationFailed: says what is missing.
+        """
+
+    async def start(
+        self, order: Assignment, prepared: Prepared, worker: WorkerInfo, on_line: OnLine
+    ) -> RunningInstance:
+        """Start a process and import the app.
+
+        Raises:
+            InstanceFailed: the app's own message, or how the process ended.
+        """
+
+    def run_spec(self, order: Assignment) -> RunSpec:
+        """What an instance is told to run, with a fresh directory for its files."""
+
+    async def upload(self, order: Assignment, result: RunResult) -> object:
+        """Store the files of a result; the output with their addresses in it.
+
+        Raises:
+            OutputFileMissing: names the field.
+            UploadFailed: the gateway did not take a file.
+        """
+
+    def tidy(self, order: Assignment) -> None:
+        """Remove what the run left in its directory."""

@@ -1,0 +1,246 @@
+"""What one attempt tells the store, in order, whatever Redis does meanwhile.
+
+Nobody who runs an app waits for these writes, except for the first (`accept`) and the last. While Redis is
+away they wait here: moves in a list of at most six, lines in a bounded buffer, the outcome also on disk. A
+refusal ends the attempt's right to write: the rest is dropped and `on_refused` is called once.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from stoker.core.errors import ProtocolRefusal, StaleAttempt, StoreUnavailable
+from stoker.core.events import Event
+from stoker.core.messages import Assignment, EngineId, LogLine, LogType, Outcome, TaskId
+from stoker.core.states import TaskState
+from stoker.log import get_logger
+from stoker_worker.backoff import Backoff
+from stoker_worker.logs import BATCH_S, Batch, LogBuffer
+from stoker_worker.spool import Spool
+
+_log = get_logger("writes")
+
+
+class AttemptStore(Protocol):
+    """The part of `stoker.protocol.engines.Engines` that one attempt needs."""
+
+    async def accept(self, order: Assignment, engine_id: EngineId, entry: str, state: TaskState) -> None: ...
+
+    async def hand_back(self, order: Assignment, engine_id: EngineId, entry: str, reason: str) -> None: ...
+
+    async def transition(
+        self, task_id: TaskId, attempt: int, token: str, state: TaskState, detail: str = ""
+    ) -> None: ...
+
+    async def append(
+        self,
+        task_id: TaskId,
+        attempt: int,
+        token: str,
+        *,
+        lines: Sequence[LogLine] = (),
+        partial: bytes = b"",
+        dropped: int = 0,
+    ) -> None: ...
+
+    async def finish(self, order: Assignment, engine_id: EngineId, outcome: Outcome) -> None: ...
+
+
+class Writes:
+    """The writer of one attempt. It is done when `settled`: the ending was taken, or refused."""
+
+    def __init__(
+        self,
+        store: AttemptStore,
+        engine_id: EngineId,
+        order: Assignment,
+        entry: str,
+        spool: Spool,
+        on_settled: Callable[[], None],
+        on_refused: Callable[[str], None],
+    ) -> None:
+        self.order = order
+        self.log = LogBuffer()
+        self.settled = False
+        self._store = store
+        self._engine_id = engine_id
+        self._entry = entry
+        self._spool = spool
+        self._on_settled = on_settled
+        self._on_refused = on_refused
+        self._moves: deque[tuple[TaskState, str]] = deque()
+        self._batch: Batch | None = None
+        self._lines_due = False
+        self._ending: Outcome | str | None = None  # an outcome, or the reason for handing the task back
+        self._spooled = False
+        self._pump: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._progress = asyncio.Event()  # the ending was taken, refused, or waits for Redis
+
+    async def accept(self, state: TaskState) -> None:
+        """Confirm the assignment and enter the first state; waits for Redis.
+
+        Raises:
+            StaleAttempt: the attempt owns the task no more; nothing may be started.
+            ProtocolRefusal: as above: the task was deleted or has ended.
+        """
+        backoff = Backoff()
+        while True:
+            try:
+                await self._store.accept(self.order, self._engine_id, self._entry, state)
+            except StoreUnavailable:
+                await backoff.wait()
+            except (StaleAttempt, ProtocolRefusal):
+                self._close()
+                raise
+            else:
+                return
+
+    def move(self, state: TaskState, detail: str = "") -> None:
+        """Enter a later state."""
+        self._moves.append((state, detail))
+        self._start()
+
+    def line(self, kind: LogType, text: str) -> None:
+        """Add a log line; it is written within `BATCH_S`."""
+        self.log.add(kind, text, int(time.time() * 1000))
+        self._start_soon()
+
+    def partial(self, output: bytes) -> None:
+        """Replace the partial output (JSON); it is written within `BATCH_S`."""
+        self.log.set_partial(output)
+        self._start_soon()
+
+    async def finish(self, outcome: Outcome) -> None:
+        """End the attempt. Returns when the store took or refused it, or when it is safe to go on without it.
+
+        The lines that wait are written first; a partial output that waits is not.
+        """
+        self.log.forget_partial()
+        await self._end(outcome)
+
+    async def hand_back(self, reason: str) -> None:
+        """Return the task, no attempt spent: it was not started, or this machine must stop it."""
+        self.log.forget_partial()
+        await self._end(reason)
+
+    def resume(self, outcome: Outcome) -> None:
+        """Go on with an outcome that was found in the spool."""
+        self._spooled = True
+        self._ending = outcome
+        self._start()
+
+    def abandon(self) -> None:
+        """Write nothing more: another attempt owns the task."""
+        self._close()
+
+    async def _end(self, ending: Outcome | str) -> None:
+        if self._ending is None and not self.settled:
+            self._ending = ending
+            self._start()
+        await self._progress.wait()
+
+    def _start_soon(self) -> None:
+        if self._timer is None and not self.settled:
+            self._timer = asyncio.get_running_loop().call_later(BATCH_S, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._lines_due = True
+        self._start()
+
+    def _start(self) -> None:
+        if self._pump is None and not self.settled:
+            self._pump = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        """Write what waits: moves, then lines, then the ending. One write at a time keeps their order."""
+        backoff = Backoff()
+        try:
+            while not self.settled and await self._write_next(backoff):
+                pass
+        except (StaleAttempt, ProtocolRefusal) as refusal:
+            self._refused(refusal)
+        finally:
+            self._pump = None
+
+    async def _write_next(self, backoff: Backoff) -> bool:
+        """One write; False when nothing waits. A failed one stays first in line."""
+        try:
+            if self._moves:
+                await self._write_move()
+            elif self._batch is not None or (self.log and (self._lines_due or self._ending is not None)):
+                await self._write_batch()
+            elif self._ending is not None:
+                await self._write_ending()
+            else:
+                return False
+        except StoreUnavailable:
+            self._wait_on_disk()
+            await backoff.wait()
+        else:
+            backoff.reset()
+        return True
+
+    async def _write_move(self) -> None:
+        state, detail = self._moves[0]
+        order = self.order
+        await self._store.transition(order.task.id, order.attempt, order.token, state, detail)
+        self._moves.popleft()
+
+    async def _write_batch(self) -> None:
+        # The same lines again after a lost reply: the script knows them by the last one's number.
+        batch = self._batch = self._batch or self.log.take(int(time.time() * 1000))
+        order = self.order
+        await self._store.append(
+            order.task.id,
+            order.attempt,
+            order.token,
+            lines=batch.lines,
+            partial=batch.partial,
+            dropped=batch.dropped,
+        )
+        self._batch = None
+        self._lines_due = self.log.full
+        if self.log and not self._lines_due:
+            self._start_soon()
+
+    async def _write_ending(self) -> None:
+        if isinstance(self._ending, Outcome):
+            await self._store.finish(self.order, self._engine_id, self._ending)
+        elif self._ending is not None:
+            await self._store.hand_back(self.order, self._engine_id, self._entry, self._ending)
+        self._close()
+
+    def _wait_on_disk(self) -> None:
+        """Redis is away: an outcome goes to disk once, and whoever waits for the ending may go on."""
+        if self._ending is None:
+            return
+        if isinstance(self._ending, Outcome) and not self._spooled:
+            self._spooled = self._spool.put(self.order, self._ending)
+        self._progress.set()
+
+    def _refused(self, refusal: StaleAttempt | ProtocolRefusal) -> None:
+        _log.warning(
+            Event.ATTEMPT_STALE,
+            task_id=self.order.task.id,
+            attempt=self.order.attempt,
+            reason=refusal.message,
+            ending_dropped=self._ending is not None,
+        )
+        self._close()
+        self._on_refused(refusal.message)
+
+    def _close(self) -> None:
+        if self.settled:
+            return
+        self.settled = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._spooled:
+            self._spool.remove(self.order)
+        self._progress.set()
+        self._on_settled()
