@@ -1,7 +1,7 @@
 """Which instances must go so that another one can live on a worker. Pure: facts in, a decision out.
 
 The value of an instance is GreedyDual-Size-Frequency's: uses x load seconds per GiB, on top of the value of
-the last one that was evicted, so that what was valuable long ago ages (Cherkasova 1998; FaasCache, ASPLOS'21).
+the last one that was evicted, so that old value ages (Cherkasova 1998; FaasCache, ASPLOS'21).
 """
 
 from collections.abc import Collection, Sequence

@@ -20,8 +20,8 @@ from stoker.core.events import Event
 from stoker.core.messages import Assignment, EngineId, Outcome, TaskId, WorkerInfo
 from stoker.core.states import TaskState
 from stoker.log import get_logger
-from stoker_worker.outcomes import LoadTimeout, encode_output, failure_outcome, instance_is_broken
 from stoker_worker.instance import RunResult
+from stoker_worker.outcomes import LoadTimeout, encode_output, failure_outcome, instance_is_broken
 from stoker_worker.ports import AppMachine, Prepared, RunningInstance
 from stoker_worker.residency import Residence, Residency
 from stoker_worker.spool import Spool

@@ -74,7 +74,7 @@ def decide_fence(renewed_mono: float, refused_mono: float, lease_s: float) -> fl
 class Lease:
     """Keeps the lease.
 
-    1. `register`  2. `renew_loop` until the very end, also while draining  3. `stop`: to leave is the daemon's.
+    1. `register`  2. `renew_loop` until the very end, also while draining  3. `stop`.
     """
 
     def __init__(self, store: LeaseStore, holder: Holder, lease_s: float) -> None:

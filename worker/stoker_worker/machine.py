@@ -94,11 +94,7 @@ class Machine:
 
     async def upload(self, order: Assignment, result: RunResult) -> object:
         """See `AppMachine.upload`."""
-        for file in result.files:
-            if not Path(file.path).is_file():
-                raise OutputFileMissing(
-                    f"The output field {_field(file.pointer)} names the file '{file.path}', which does not exist."
-                )
+        _check_files(result)
         try:
             uris = await self._gateway.store(order, result.files)
         except StokerError as error:
@@ -133,6 +129,13 @@ def put_at(document: Any, pointer: str, value: object) -> Any:
     else:
         holder[last] = value
     return document
+
+
+def _check_files(result: RunResult) -> None:
+    for file in result.files:
+        if not Path(file.path).is_file():
+            field = _field(file.pointer)
+            raise OutputFileMissing(f"The output field {field} names '{file.path}', which is not a file.")
 
 
 def _prepared(app_dir: Path, app: manifest.Manifest, python: Path) -> Prepared:

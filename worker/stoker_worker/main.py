@@ -66,7 +66,7 @@ async def _serve(
         cuda_version=sensors.cuda_version,
     )
     gateway = Gateway(lambda: gateway_url(settings), settings.public_url)
-    environments = Environments(settings.cache_path, find_uv())
+    environments = Environments(settings.cache_path, find_uv_bin())
     machine = Machine(Versions(settings.cache_path / "versions"), environments, gateway, folder / "work")
     machine.clean()
     tools = Tools(

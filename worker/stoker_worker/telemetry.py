@@ -23,6 +23,8 @@ from stoker_worker.gpus import Nvml, lost_sample, newly
 
 READ_TIMEOUT_S: Final = 3.0
 """A healthy NVML answers in milliseconds; one that resets a device takes seconds."""
+OPEN_TIMEOUT_S: Final = 30.0
+"""Without the persistence daemon the driver initialises its devices first."""
 SETTLE_TIMEOUT_S: Final = 10.0
 """How long the driver may take to give the memory of an ended process back."""
 SETTLE_POLL_S: Final = 0.1
@@ -40,7 +42,7 @@ class SamplingThread:
         self._loop = asyncio.get_running_loop()
         threading.Thread(target=self._work, name="sampling", daemon=True).start()
 
-    async def call(self, read: Callable[[], T], timeout_s: float = READ_TIMEOUT_S) -> T:
+    async def call(self, read: Callable[[], T], timeout_s: float) -> T:
         """The result of `read`.
 
         Raises:
@@ -95,8 +97,9 @@ class Sensors:
     1. `start` opens NVML and takes the first reading  2. `sample_loop` repeats it  3. `stop`.
     """
 
-    def __init__(self, sample_s: float) -> None:
+    def __init__(self, sample_s: float, read_timeout_s: float = READ_TIMEOUT_S) -> None:
         self._sample_s = sample_s
+        self._read_timeout_s = read_timeout_s
         self._thread: SamplingThread | None = None
         self._nvml: Nvml | None = None
         self._processes: dict[int, int] = {}
@@ -124,9 +127,11 @@ class Sensors:
         """Find the devices and read once. A driver that fails counts as no devices, with a log event."""
         self._thread = SamplingThread()
         try:
-            self._nvml = await self._thread.call(Nvml.open, timeout_s=30)
+            self._nvml = await self._thread.call(Nvml.open, OPEN_TIMEOUT_S)
         except (TimeoutError, pynvml.NVMLError) as error:
-            _log.error(Event.GPU_UNREADABLE, reason=str(error) or "NVML did not start within 30 s")
+            _log.error(
+                Event.GPU_UNREADABLE, reason=str(error) or f"NVML did not start within {OPEN_TIMEOUT_S:g} s"
+            )
         await self.sample()
 
     async def stop(self) -> None:
@@ -180,9 +185,11 @@ class Sensors:
         if nvml is None or thread is None:
             return ()
         try:
-            gpus, self._processes = await thread.call(lambda: (nvml.sample(), nvml.memory_by_process()))
+            gpus, self._processes = await thread.call(
+                lambda: (nvml.sample(), nvml.memory_by_process()), self._read_timeout_s
+            )
         except TimeoutError:
-            reason = f"NVML did not answer within {READ_TIMEOUT_S:g} s"
+            reason = f"NVML did not answer within {self._read_timeout_s:g} s"
             return tuple(lost_sample(device, reason) for device in nvml.devices)
         return gpus
 

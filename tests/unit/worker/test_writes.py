@@ -1,0 +1,184 @@
+"""The ordered writes of one attempt, with Redis there, away, and refusing."""
+
+import asyncio
+
+import pytest
+from recorders import DONE, StoreRecorder, order, until
+
+from stoker.core.errors import StaleAttempt
+from stoker.core.messages import LogType
+from stoker.core.states import TaskState as S
+from stoker_worker.spool import Spool
+from stoker_worker.writes import Writes
+
+RUN = LogType.RUN
+
+
+class Scene:
+    def __init__(self, folder):
+        self.store = StoreRecorder()
+        self.spool = Spool(folder)
+        self.settled = 0
+        self.refusals = []
+        self.writes = self.make()
+
+    def make(self, attempt=1):
+        return Writes(
+            self.store,
+            "box",
+            order(attempt=attempt),
+            "1-0",
+            self.spool,
+            self.on_settled,
+            self.refusals.append,
+        )
+
+    def on_settled(self):
+        self.settled += 1
+
+
+@pytest.fixture
+def scene(tmp_path):
+    return Scene(tmp_path / "spool")
+
+
+async def test_a_warm_task_is_two_writes(scene):
+    await scene.writes.accept(S.RUNNING)
+    await scene.writes.finish(DONE)
+    assert scene.store.calls == [("accept", S.RUNNING), ("finish", DONE)]
+    assert (scene.settled, scene.refusals) == (1, [])
+
+
+async def test_writes_keep_their_order(scene):
+    scene.writes.move(S.SERVING)
+    scene.writes.line(RUN, "a")
+    scene.writes.move(S.RUNNING)
+    scene.writes.line(RUN, "b")
+    await scene.writes.finish(DONE)
+    assert scene.store.names() == ["transition", "transition", "append", "finish"]
+    assert scene.store.texts() == ["a", "b"]
+
+
+async def test_lines_are_written_without_an_end_in_sight(scene):
+    scene.writes.line(RUN, "a")
+    await until(lambda: scene.store.texts() == ["a"])
+    scene.writes.line(RUN, "b")
+    await until(lambda: scene.store.texts() == ["a", "b"])
+
+
+async def test_lines_that_come_during_a_write_share_the_next_one(scene):
+    scene.store.pause = asyncio.Event()
+    scene.writes.line(RUN, "a")
+    await until(lambda: scene.writes._batch is not None)
+    for text in "bcd":
+        scene.writes.line(RUN, text)
+    scene.store.pause.set()
+    await until(lambda: len(scene.store.texts()) == 4)
+    assert [len(lines) for _, lines, _, _ in scene.store.calls] == [1, 3]
+
+
+async def test_a_partial_output_is_replaced_by_the_next(scene):
+    scene.writes.partial(b"1")
+    scene.writes.partial(b"2")
+    await until(lambda: scene.store.calls)
+    assert scene.store.calls == [("append", (), b"2", 0)]
+
+
+async def test_a_partial_output_is_not_written_after_the_end(scene):
+    scene.writes.partial(b"1")
+    await scene.writes.finish(DONE)
+    assert scene.store.names() == ["finish"]
+
+
+async def test_what_waits_while_redis_is_away_is_replayed_in_order(scene):
+    scene.store.away = True
+    scene.writes.move(S.RUNNING)
+    scene.writes.line(RUN, "a")
+    await until(lambda: len(scene.store.failed) > 3)
+    assert scene.store.calls == []
+    scene.store.away = False
+    await scene.writes.finish(DONE)
+    assert scene.store.names() == ["transition", "append", "finish"]
+
+
+async def test_lines_after_a_lost_reply_are_sent_again_as_they_were(scene):
+    scene.store.away = True
+    scene.writes.line(RUN, "a")
+    await until(lambda: scene.store.failed)
+    scene.writes.line(RUN, "b")
+    scene.store.away = False
+    await until(lambda: len(scene.store.texts()) == 2)
+    assert [[line.number for line in call[1]] for call in scene.store.calls] == [[1], [2]]
+
+
+async def test_an_outcome_that_redis_does_not_take_is_on_disk_and_the_worker_goes_on(scene):
+    scene.store.away = True
+    await scene.writes.finish(DONE)
+    (spooled,) = scene.spool.load()
+    assert (spooled.order, spooled.outcome) == (scene.writes.order, DONE)
+    assert scene.settled == 0
+    scene.store.away = False
+    await until(lambda: scene.settled)
+    assert scene.store.names() == ["finish"]
+    assert scene.spool.load() == []
+
+
+async def test_an_outcome_of_an_earlier_life_is_delivered_and_forgotten(scene):
+    scene.spool.put(scene.writes.order, DONE)
+    scene.writes.resume(scene.spool.load()[0].outcome)
+    await until(lambda: scene.settled)
+    assert scene.store.calls == [("finish", DONE)]
+    assert scene.spool.load() == []
+
+
+async def test_a_stale_attempt_writes_nothing_more_and_says_so_once(scene):
+    scene.store.stale = True
+    scene.writes.move(S.RUNNING)
+    await until(lambda: scene.refusals)
+    scene.store.stale = False
+    scene.writes.line(RUN, "late")
+    await scene.writes.finish(DONE)
+    assert (scene.store.calls, scene.settled, len(scene.refusals)) == ([], 1, 1)
+
+
+async def test_a_stale_outcome_leaves_the_spool(scene):
+    scene.store.away = True
+    await scene.writes.finish(DONE)
+    scene.store.away, scene.store.stale = False, True
+    await until(lambda: scene.settled)
+    assert scene.spool.load() == []
+
+
+async def test_a_task_that_was_taken_back_is_not_accepted(scene):
+    scene.store.stale = True
+    with pytest.raises(StaleAttempt):
+        await scene.writes.accept(S.RUNNING)
+    assert (scene.settled, scene.refusals) == (1, [])
+
+
+async def test_accept_waits_for_redis(scene):
+    scene.store.away = True
+    accepting = asyncio.ensure_future(scene.writes.accept(S.RUNNING))
+    await until(lambda: len(scene.store.failed) > 2)
+    scene.store.away = False
+    await accepting
+    assert scene.store.calls == [("accept", S.RUNNING)]
+
+
+async def test_a_task_is_handed_back_with_its_log(scene):
+    scene.writes.line(LogType.BUILD, "building")
+    await scene.writes.hand_back("drain")
+    assert scene.store.names() == ["append", "hand_back"]
+    assert scene.settled == 1
+
+
+async def test_an_attempt_has_one_ending(scene):
+    await asyncio.gather(scene.writes.finish(DONE), scene.writes.hand_back("drain"))
+    assert scene.store.names() == ["finish"]
+
+
+async def test_an_abandoned_attempt_is_silent(scene):
+    scene.writes.line(RUN, "a")
+    scene.writes.abandon()
+    await scene.writes.finish(DONE)
+    assert (scene.store.calls, scene.settled) == ([], 1)
