@@ -39,6 +39,7 @@ class Event(StrEnum):
     PART_DIED = "part.died"
     PART_FAILED = "part.failed"
     JOBS_DELAYED = "jobs.delayed"
+    REQUEST_FAILED = "request.failed"
     RETENTION_SWEPT = "retention.swept"
     WEBHOOK_DELIVERED = "webhook.delivered"
     LEADER_TAKEN = "leader.taken"

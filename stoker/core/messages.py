@@ -314,6 +314,7 @@ class AppVersion(Struct, frozen=True, kw_only=True):
     needs: Needs = Needs()
     secrets: tuple[str, ...] = ()
     env_key: str = ""
+    bundle_file_id: str = ""
     bundle_bytes: int = 0
     metadata: dict[str, Any] = {}
 

@@ -1,0 +1,155 @@
+"""The application: routes, the door before them, and one form for everything that goes wrong."""
+
+import contextlib
+import re
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from litestar import Litestar, Request, Response
+from litestar.config.cors import CORSConfig
+from litestar.datastructures import State
+from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import RedocRenderPlugin
+from litestar.types import ASGIApp
+
+from stoker import __version__
+from stoker.core.errors import (
+    Bug,
+    CallerError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    StokerError,
+    TooLarge,
+)
+from stoker.core.events import Event
+from stoker.core.ids import new_id
+from stoker.log import get_logger
+from stoker_gateway.door import Door
+from stoker_gateway.problems import MEDIA_TYPE, problem_bytes, retry_headers
+from stoker_gateway.routes import apps, engines, files, health, internal, keys, tasks
+from stoker_gateway.services import Services
+
+_FIELD = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<field>[^`]*)`)?$", re.DOTALL)
+_TOO_LARGE = 413
+
+log = get_logger("gateway")
+
+
+def build(
+    services: Services, lifespan: Callable[[Litestar], contextlib.AbstractAsyncContextManager[None]]
+) -> ASGIApp:
+    """The ASGI application for a set of services.
+
+    The door stands before the router: it changes paths, and what it refuses never reaches a route.
+    """
+    routes: list[Any] = [
+        *tasks.ROUTES,
+        *apps.ROUTES,
+        *files.ROUTES,
+        *engines.ROUTES,
+        *keys.ROUTES,
+        *internal.ROUTES,
+        *health.ROUTES,
+    ]
+    settings = services.settings
+    cors = CORSConfig(
+        allow_origins=list(settings.allowed_origins),
+        allow_methods=["GET", "POST", "PUT", "DELETE"],
+        allow_headers=[
+            "Authorization",
+            "Content-Type",
+            "X-Client-Source",
+            "X-API-Version",
+            "Idempotency-Key",
+        ],
+        expose_headers=["X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "Retry-After"],
+        allow_credentials="*" not in settings.allowed_origins,
+    )
+    routed = Litestar(
+        route_handlers=routes,
+        lifespan=[lifespan],
+        state=State({"services": services, "encode": msgspec.json.encode, "decode": decode}),
+        exception_handlers={Exception: on_error},
+        request_max_body_size=settings.max_body_bytes,
+        cors_config=cors if settings.allowed_origins else None,
+        logging_config=None,
+        openapi_config=OpenAPIConfig(
+            title="Stoker",
+            version=__version__,
+            description="Run AI apps on your own GPUs. Send `Authorization: Bearer <key>` with every request.",
+            path="/docs",
+            render_plugins=[RedocRenderPlugin()],
+        ),
+    )
+    return Door(routed, services.store, settings, services.base_url)
+
+
+def decode(raw: bytes, kind: type[Any]) -> Any:
+    """A JSON body as a struct.
+
+    Raises:
+        InvalidRequest: says the field and what it should be.
+    """
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(body_problem(error)) from error
+
+
+def body_problem(error: Exception) -> str:
+    """One sentence for a body that does not fit."""
+    text = str(error)
+    match = _FIELD.match(text)
+    if isinstance(error, msgspec.ValidationError) and match:
+        field = (match["field"] or "").removeprefix("data").lstrip(".")
+        return f"Input validation failed: {field or 'body'}: {match['what']}"
+    return f"Input validation failed: the body is not valid JSON ({text})"
+
+
+def on_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Any exception as a problem. What nobody expected is logged with an id that the answer carries."""
+    known = error if isinstance(error, StokerError) else translated(request, error)
+    if known is None:
+        incident = new_id()
+        log.error(Event.REQUEST_FAILED, incident=incident, path=request.url.path, exc_info=error)
+        known = Bug(f"An error of Stoker itself. Please report it with the log line of incident {incident}.")
+    services: Services = request.app.state.services
+    headers = retry_headers(known)
+    if isinstance(error, HTTPException) and error.headers:
+        headers |= {k.lower(): v for k, v in error.headers.items() if k.lower() == "allow"}
+    body = problem_bytes(known, services.base_url)
+    return Response(content=body, status_code=known.http, media_type=MEDIA_TYPE, headers=headers)
+
+
+def translated(request: Request[Any, Any, Any], error: Exception) -> StokerError | None:
+    """The framework's own refusals in our words; None for what it did not expect either."""
+    if isinstance(error, NotFoundException):
+        return NotFound(
+            f"There is nothing at {request.method} {request.url.path}. GET /openapi.json lists what is."
+        )
+    if isinstance(error, MethodNotAllowedException):
+        return MethodNotAllowed(
+            f"{request.url.path} does not take {request.method}. GET /openapi.json lists what it takes."
+        )
+    if not isinstance(error, HTTPException) or error.status_code >= 500:
+        return None
+    if error.status_code == _TOO_LARGE:
+        limit = request.app.state.services.settings.max_body_bytes
+        return TooLarge(f"The body is larger than {limit} bytes. Upload large data as a file (POST /files).")
+    cause = error.__cause__ or error.__context__
+    while cause is not None:
+        if isinstance(cause, (msgspec.DecodeError, UnicodeDecodeError)):
+            return InvalidRequest(body_problem(cause))
+        cause = cause.__cause__ or cause.__context__
+    return _validation(error)
+
+
+def _validation(error: HTTPException) -> CallerError:
+    extra = error.extra if isinstance(error.extra, list) else []
+    fields = [
+        f"{item.get('key') or 'body'}: {item.get('message')}" for item in extra if isinstance(item, dict)
+    ]
+    return InvalidRequest(f"Input validation failed: {'; '.join(fields) or error.detail}")

@@ -1,0 +1,204 @@
+"""Before every route: the path, the key, the dialect, the rate. After it: the headers that tell of the rate.
+
+A plain ASGI middleware, so that an answer to a refused request has been through the same door.
+"""
+
+import hashlib
+import time
+from collections.abc import Mapping
+from typing import Any, Final, cast
+
+from litestar import Request
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from msgspec import Struct
+
+from stoker.core.errors import RateLimited, StokerError, Unauthorized
+from stoker.core.messages import ApiKey, Owner
+from stoker.protocol import RateState, Store
+from stoker.settings import GatewaySettings
+from stoker_gateway.dialect import Dialect, decide
+from stoker_gateway.problems import MEDIA_TYPE, problem_bytes, retry_headers
+
+KEY_FRESH_S: Final = 1.0
+"""How long a deleted key may still open this process."""
+_KEYS_KEPT: Final = 10_000
+_V2_PREFIX: Final = "/compat/v2"
+_SCOPE_KEY: Final = "stoker_caller"
+_OPEN_EXACT: Final = frozenset({"/health", "/ready", "/metrics", "/openapi.json", "/docs", "/"})
+_RUN_PATHS: Final = frozenset({"/apps/run", "/run"})
+
+
+class Caller(Struct, frozen=True, kw_only=True):
+    """Who asks, and how to answer. `key` is None on routes that need none."""
+
+    dialect: Dialect
+    base_url: str
+    key: ApiKey | None = None
+    headers: Mapping[str, str] = {}
+
+    @property
+    def owner(self) -> Owner:
+        """Who owns what this request makes.
+
+        Raises:
+            Unauthorized: the route is open and no key came.
+        """
+        if self.key is None:
+            raise Unauthorized
+        return Owner(user_id=self.key.user_id, key_id=self.key.id)
+
+
+def caller_of(request: Request[Any, Any, Any]) -> Caller:
+    """The caller that the door let in."""
+    caller: Caller = cast("dict[str, Any]", request.scope)[_SCOPE_KEY]
+    return caller
+
+
+class Door:
+    """The middleware."""
+
+    def __init__(self, app: ASGIApp, store: Store, settings: GatewaySettings, base_url: str) -> None:
+        self._app = app
+        self._store = store
+        self._rates = {"run": settings.rate_run, "get": settings.rate_get, "upload": settings.rate_upload}
+        self._base_url = base_url
+        self._keys: dict[str, tuple[float, ApiKey]] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == ScopeType.HTTP:
+            await self._http(cast("dict[str, Any]", scope), receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _http(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        path, prefix_v2 = plain_path(scope["path"])
+        scope["path"] = path
+        scope["raw_path"] = path.encode()
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        method = scope["method"]
+        rate: RateState | None = None
+        try:
+            # A browser asks with OPTIONS, without a key, what it may send.
+            key = None if method == "OPTIONS" or is_open(path) else await self._authenticate(headers)
+            if key is not None:
+                rate = await self._count(key, rate_kind(method, path))
+        except StokerError as error:
+            await self._refuse(send, error, rate)
+            return
+        scope[_SCOPE_KEY] = Caller(
+            dialect=decide(headers, prefix_v2=prefix_v2, key_numbering=key.numbering if key else ""),
+            base_url=self._base_url,
+            key=key,
+            headers=headers,
+        )
+        await self._app(cast("Scope", scope), receive, with_headers(send, rate_headers(rate)))
+
+    async def _authenticate(self, headers: Mapping[str, str]) -> ApiKey:
+        scheme, _, text = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not text:
+            raise Unauthorized
+        digest = hashlib.sha256(text.strip().encode()).hexdigest()
+        at, key = self._keys.get(digest, (0.0, None))
+        if key is None or at + KEY_FRESH_S < time.monotonic():
+            self._keys.pop(digest, None)
+            key = await self._store.keys.by_hash(digest)
+            if key is None:
+                raise Unauthorized
+            if len(self._keys) >= _KEYS_KEPT:
+                self._keys.clear()
+            self._keys[digest] = (time.monotonic(), key)
+        if key.expires_ms and key.expires_ms < time.time() * 1000:
+            raise Unauthorized("Invalid API key: it has expired")
+        return key
+
+    async def _count(self, key: ApiKey, kind: str) -> RateState:
+        limit = key.rates.get(kind, self._rates[kind])
+        rate = await self._store.limits.hit(key.id, kind, limit)
+        if not rate.allowed:
+            wait = rate.retry_after_s(time.time())
+            raise _TooMany(
+                f"Rate limit exceeded: {limit} {kind} requests a minute for this key. Try again in {wait} s.",
+                rate,
+                wait,
+            )
+        return rate
+
+    async def _refuse(self, send: Send, error: StokerError, rate: RateState | None) -> None:
+        rate = error.rate if isinstance(error, _TooMany) else rate
+        body = problem_bytes(error, self._base_url)
+        headers = (
+            rate_headers(rate)
+            | retry_headers(error)
+            | {"content-type": MEDIA_TYPE, "content-length": str(len(body))}
+        )
+        if isinstance(error, Unauthorized):
+            headers["www-authenticate"] = "Bearer"
+        start: Message = {
+            "type": "http.response.start",
+            "status": error.http,
+            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+        }
+        await send(start)
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+class _TooMany(RateLimited):
+    """A refusal by the limiter, with what it counted."""
+
+    def __init__(self, message: str, rate: RateState, retry_after: int) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.rate = rate
+
+
+def plain_path(path: str) -> tuple[str, bool]:
+    """The route's path without doubled slashes and base-URL prefixes, and whether ``/compat/v2`` was one."""
+    while "//" in path:
+        path = path.replace("//", "/")
+    prefix_v2 = path.startswith(_V2_PREFIX + "/")
+    if prefix_v2:
+        path = path.removeprefix(_V2_PREFIX)
+    if path.startswith("/v1/"):
+        path = path.removeprefix("/v1")
+    return path, prefix_v2
+
+
+def is_open(path: str) -> bool:
+    """Whether a path needs no API key: addresses that carry their own secret, and what says how the system is."""
+    parts = path.split("/")
+    download = path.startswith("/files/") and len(parts) > 4
+    return (
+        path in _OPEN_EXACT or download or path.startswith(("/internal/", "/upload/", "/docs/", "/errors/"))
+    )
+
+
+def rate_kind(method: str, path: str) -> str:
+    """Which limit a request counts against: run, upload or get."""
+    if method == "POST" and path in _RUN_PATHS:
+        return "run"
+    return "upload" if method == "POST" and path == "/files" else "get"
+
+
+def rate_headers(rate: RateState | None) -> dict[str, str]:
+    """What every answer says of the limit; an unlimited key sees limit 0."""
+    if rate is None:
+        return {}
+    return {
+        "x-ratelimit-limit": str(rate.limit),
+        "x-ratelimit-remaining": str(rate.remaining),
+        "x-ratelimit-reset": str(rate.reset_at),
+    }
+
+
+def with_headers(send: Send, headers: Mapping[str, str]) -> Send:
+    """`send` that adds headers to the start of the answer."""
+    if not headers:
+        return send
+    extra = [(name.encode(), value.encode()) for name, value in headers.items()]
+
+    async def add(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], *extra]
+        await send(message)
+
+    return add

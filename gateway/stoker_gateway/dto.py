@@ -1,0 +1,186 @@
+"""Tasks as clients read them: the platform's TaskDTO, and the lines of a stream."""
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from stoker.core.ids import short_id
+from stoker.core.messages import LogLine, TaskView
+from stoker.core.states import TERMINAL, TaskState
+from stoker_gateway.dialect import Dialect, ending_statuses, status_number
+
+LINE_LIMIT_BYTES = 100 * 1024
+"""aiohttp refuses longer lines: 128 KiB in its older versions."""
+_NON_ASCII = re.compile(r"[^\x00-\x7f]")
+
+_encode = msgspec.json.Encoder().encode
+
+
+def iso(at_ms: int) -> str:
+    """Milliseconds since 1970 as the platform writes times."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def task_dto(view: TaskView, dialect: Dialect, user_id: str = "") -> dict[str, Any]:
+    """The whole task; `output` is raw JSON, to be encoded as it is."""
+    request = view.request
+    return {
+        "id": request.id,
+        "short_id": short_id(request.id),
+        "created_at": iso(view.created_ms),
+        "updated_at": iso(view.updated_ms),
+        "user_id": user_id,
+        "team_id": user_id,
+        "visibility": "private",
+        "is_featured": False,
+        "status": status_number(view.state, dialect, cancel_requested=view.cancel_requested),
+        "status_text": view.state.wire_name,
+        "app_id": request.app_id,
+        "app_ref": request.app,
+        "app_version_id": request.version_id,
+        "app_variant": request.variant,
+        "function": request.function,
+        "infra": request.infra,
+        "workers": request.workers,
+        "engine_id": view.engine_id or None,
+        "worker_id": view.worker_id or None,
+        "attempt": view.attempt,
+        "queue_reason": view.queue_reason or None,
+        "webhook": request.webhook or None,
+        "session_id": request.session_id or None,
+        "setup": request.setup,
+        "input": request.input,
+        "output": view.output,
+        "error": view.error or None,
+        "error_code": view.error_code or None,
+        "rating": "unrated",
+        "events": task_events(view, dialect),
+        "logs": [task_log(view, line) for line in view.logs],
+        "logs_dropped": view.log_dropped,
+        "usage_events": [],
+    }
+
+
+def task_events(view: TaskView, dialect: Dialect) -> list[dict[str, Any]]:
+    """The states that the task entered, in order."""
+    return [
+        {
+            "id": f"{view.request.id}-{number}",
+            "task_id": view.request.id,
+            "created_at": iso(at_ms),
+            "event_time": iso(at_ms),
+            "status": status_number(TaskState(state), dialect),
+            "attempt": attempt,
+        }
+        for number, (attempt, state, at_ms) in enumerate(view.history)
+    ]
+
+
+def task_log(view: TaskView, line: LogLine) -> dict[str, Any]:
+    """One line of the log, in the platform's TaskLog."""
+    at = iso(line.at_ms)
+    return {
+        "id": f"{view.request.id}-{view.attempt}-{line.number}",
+        "created_at": at,
+        "updated_at": at,
+        "task_id": view.request.id,
+        "log_type": line.type.number,
+        "content": line.text,
+    }
+
+
+def timings_dto(view: TaskView, dialect: Dialect, now_ms: int) -> dict[str, Any]:
+    """How long the task was in each state. Groups: the states of the last attempt, by name."""
+    events, groups = [], []
+    for (_, state, at_ms), following in zip(view.history, [*view.history[1:], None], strict=True):
+        ended = following is None and TaskState(state) in TERMINAL
+        until = following[2] if following else (at_ms if ended else now_ms)
+        took = until - at_ms
+        name = TaskState(state).wire_name
+        events.append(
+            {
+                "status": status_number(TaskState(state), dialect),
+                "status_text": name,
+                "timestamp": iso(at_ms),
+                "duration": _seconds(took),
+                "duration_ms": took,
+                "next_status": status_number(TaskState(following[1]), dialect) if following else None,
+            }
+        )
+        if not ended:
+            groups.append(
+                {
+                    "label": name,
+                    "start_at": iso(at_ms),
+                    "end_at": iso(until) if following else None,
+                    "duration": _seconds(took),
+                    "duration_ms": took,
+                }
+            )
+    total = (view.updated_ms if view.state in TERMINAL else now_ms) - view.created_ms
+    return {
+        "task_id": view.request.id,
+        "status": status_number(view.state, dialect, cancel_requested=view.cancel_requested),
+        "total_duration": _seconds(total),
+        "total_duration_ms": total,
+        "groups": groups,
+        "events": events,
+    }
+
+
+def stream_lines(view: TaskView, dialect: Dialect, user_id: str = "") -> list[bytes] | None:
+    """The JSON of the next events of a stream: one, or two for a double ending.
+
+    Returns:
+        ASCII JSON without line breaks, each under `LINE_LIMIT_BYTES` unless it is an ending that cannot be
+        shortened; None when the client does better with a stream that closes without one.
+    """
+    dto = task_dto(view, dialect, user_id)
+    if view.state not in TERMINAL:
+        return [shortened(dto, final=False)]
+    line = shortened(dto, final=True)
+    if len(line) > LINE_LIMIT_BYTES and dialect.reconciles:
+        return None
+    statuses = ending_statuses(view.state, dialect)
+    if len(statuses) == 1:
+        return [line]
+    return [shortened(dto | {"status": status}, final=True) for status in statuses]
+
+
+def shortened(dto: dict[str, Any], *, final: bool) -> bytes:
+    """A task as one line; what may go is left out while it is too long: input, old log lines, a partial output."""
+    line = ascii_json(dto)
+    if len(line) <= LINE_LIMIT_BYTES:
+        return line
+    dto = dto | {"input": None}
+    logs = dto["logs"]
+    while len(line := ascii_json(dto)) > LINE_LIMIT_BYTES and logs:
+        logs = logs[len(logs) // 2 + 1 :]
+        dto["logs"] = logs
+    if len(line) > LINE_LIMIT_BYTES and not final:
+        dto["output"] = None
+        line = ascii_json(dto)
+    return line
+
+
+def ascii_json(value: object) -> bytes:
+    """JSON in ASCII: old clients split lines at every Unicode line break."""
+    line: bytes = _encode(value)
+    if line.isascii() and b"\n" not in line:
+        return line
+    text = line.decode().replace("\n", " ")  # only raw parts have line breaks, between their tokens
+    return _NON_ASCII.sub(_escaped, text).encode()
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    if code < 0x10000:
+        return f"\\u{code:04x}"
+    code -= 0x10000
+    return f"\\u{0xD800 + (code >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"
+
+
+def _seconds(took_ms: int) -> str:
+    return f"{took_ms / 1000:.3f}s"

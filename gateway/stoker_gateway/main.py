@@ -1,0 +1,145 @@
+"""The gateway process: settings in, a served application out."""
+
+import asyncio
+import contextlib
+import gc
+import socket
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import uvicorn
+from litestar import Litestar
+
+from stoker.core.events import Event
+from stoker.log import get_logger
+from stoker.protocol import Store
+from stoker.settings import GatewaySettings
+from stoker_gateway.app import build
+from stoker_gateway.file_store import FileStore
+from stoker_gateway.registry import Registry
+from stoker_gateway.routes.keys import NewKey, make_key
+from stoker_gateway.services import Services
+from stoker_gateway.streams import Hub
+from stoker_gateway.submit import Submitter
+
+FIRST_USER = "admin"
+BACKLOG = 2048
+KEEP_ALIVE_S = 75
+SHUTDOWN_S = 5
+_GC_THRESHOLDS = (50_000, 20, 100)
+"""Start-up makes objects that live for ever; collecting them again and again is the p99."""
+
+log = get_logger("gateway")
+
+
+async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
+    """Serve until `stop` is set.
+
+    Raises:
+        StoreUnavailable: Redis does not answer at the start.
+        OSError: the port is taken.
+    """
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    store = await Store.open(settings.store_url, settings.pool)
+    listener = listen(settings)
+    base_url = settings.public_url or "http://{}:{}".format(*listener.getsockname()[:2])
+    try:
+        await ensure_first_key(store, settings)
+        registry = Registry(store)
+        services = Services(
+            store=store,
+            settings=settings,
+            registry=registry,
+            submitter=Submitter(store, registry, settings),
+            hub=Hub(store, settings),
+            files=FileStore(
+                settings.files_dir, settings.data_dir / "upload-secret", settings.max_upload_bytes
+            ),
+            base_url=base_url,
+        )
+
+        @contextlib.asynccontextmanager
+        async def lifespan(_app: Litestar) -> AsyncIterator[None]:
+            hub = asyncio.create_task(services.hub.run())
+            try:
+                yield
+            finally:
+                hub.cancel()
+                await asyncio.gather(hub, return_exceptions=True)
+
+        server = _Server(uvicorn_config(build(services, lifespan)))
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        await _started(server, serving)
+        settings.url_file.write_text(base_url)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*_GC_THRESHOLDS)
+        log.info(Event.PART_STARTED, url=base_url)
+        await _until(stop, serving)
+        server.should_exit = True
+        await serving
+    finally:
+        listener.close()
+        await store.close()
+
+
+def uvicorn_config(app: Any) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+        server_header=False,
+        date_header=False,
+    )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the service runner has them."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def ensure_first_key(store: Store, settings: GatewaySettings) -> None:
+    """Make the first API key, and put it where its owner alone can read it."""
+    if settings.key_file.exists() and await store.keys.list():
+        return
+    text, key = make_key(FIRST_USER, NewKey(name="first key"))
+    settings.key_file.unlink(missing_ok=True)
+    settings.key_file.touch(mode=0o600)
+    settings.key_file.write_text(text + "\n")
+    await store.keys.put(key)
+
+
+def listen(settings: GatewaySettings) -> socket.socket:
+    """The socket to serve on: the inherited one, or a new one.
+
+    Raises:
+        OSError: the port is taken, or the address is not this machine's.
+    """
+    if settings.listen_fd >= 0:
+        return socket.socket(fileno=settings.listen_fd)
+    return socket.create_server((settings.host, settings.port), backlog=BACKLOG, reuse_port=False)
+
+
+async def _started(server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
+    while not server.started:
+        if serving.done():
+            await serving
+            raise RuntimeError("the HTTP server ended while it started; its log says why")
+        await asyncio.sleep(0.005)
+
+
+async def _until(stop: asyncio.Event, serving: asyncio.Task[None]) -> None:
+    waiting = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({waiting, serving}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()

@@ -1,0 +1,38 @@
+"""Error bodies: problem+json (RFC 9457) and the fields of the older envelope in one object."""
+
+from typing import Any
+
+import msgspec
+
+from stoker.core.errors import RateLimited, StokerError, StoreUnavailable
+
+MEDIA_TYPE = "application/problem+json"
+STORE_RETRY_S = 2
+_encode = msgspec.json.Encoder().encode
+
+
+def problem(error: StokerError, base_url: str) -> dict[str, Any]:
+    """The body for an error; every generation of clients finds its text in it."""
+    return {
+        "type": f"{base_url}/errors/{error.code}",
+        "title": error.title,
+        "status": error.http,
+        "detail": error.message,
+        "success": False,
+        "message": error.message,
+        "error": {"code": error.code, "message": error.message},
+    } | {name: value for name, value in error.fields.items() if isinstance(value, (str, int, list))}
+
+
+def problem_bytes(error: StokerError, base_url: str) -> bytes:
+    """The same, as one line of JSON."""
+    return bytes(_encode(problem(error, base_url)))
+
+
+def retry_headers(error: StokerError) -> dict[str, str]:
+    """Retry-After, for errors that pass by themselves."""
+    if isinstance(error, RateLimited):
+        return {"retry-after": str(error.fields.get("retry_after", 1))}
+    if isinstance(error, StoreUnavailable):
+        return {"retry-after": str(STORE_RETRY_S)}
+    return {}

@@ -1,0 +1,145 @@
+"""Apps by reference, and compiled validators, remembered for a moment so that a hot submit asks Redis for nothing."""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import jsonschema_rs
+
+from stoker.core.errors import InvalidRequest, NotFound
+from stoker.core.messages import App, AppFunction, AppVersion, EngineView
+from stoker.core.refs import AppRef, parse_ref
+from stoker.protocol import Store
+
+FRESH_S = 1.0
+"""How long another gateway's deploy may stay unseen here."""
+_KEPT = 1000
+_ERRORS_SHOWN = 5
+
+Found = tuple[App, AppVersion]
+
+
+class Registry:
+    """Looks apps, versions and workers up, and validates inputs."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._found: dict[tuple[str, str], tuple[float, Found]] = {}
+        self._engines: tuple[float, list[EngineView]] = (0.0, [])
+        self._validators: dict[tuple[str, str], jsonschema_rs.Validator | None] = {}
+
+    def forget(self) -> None:
+        """Look everything up anew: an app was deployed, changed or deleted here."""
+        self._found.clear()
+
+    async def resolve(self, text: str, user_id: str) -> tuple[AppRef, App, AppVersion]:
+        """The app and version that a reference names, for one user.
+
+        Raises:
+            InvalidRequest: the text is no reference.
+            NotFound: nothing that this user may see fits; names the candidates.
+        """
+        ref = parse_ref(text)
+        app, version = await self._fresh((user_id, text), lambda: self._look_up(ref, user_id))
+        return ref, app, version
+
+    async def by_id(self, app_id: str, version_id: str, user_id: str) -> Found:
+        """An app by its id and a version of it; an empty `version_id` is the current one.
+
+        Raises:
+            NotFound: no such app or version for this user.
+        """
+        app = await self._store.catalog.get_app(app_id)
+        if not visible(app, user_id):
+            raise NotFound("App not found")
+        return app, await self._version(app, version_id)
+
+    async def engines(self) -> list[EngineView]:
+        """All engines, at most `FRESH_S` old."""
+        at, engines = self._engines
+        if at + FRESH_S < time.monotonic():
+            engines = await self._store.engines.list()
+            self._engines = (time.monotonic(), engines)
+        return engines
+
+    def validate(self, version: AppVersion, function: AppFunction, value: Any) -> None:
+        """Check an input against a function's schema.
+
+        Raises:
+            InvalidRequest: lists the fields and what is wrong with each.
+        """
+        key = (version.id, function.name)
+        if key not in self._validators:
+            if len(self._validators) >= _KEPT:
+                self._validators.clear()
+            self._validators[key] = compiled(function.input_schema)
+        validator = self._validators[key]
+        if validator is None or validator.is_valid(value):
+            return
+        errors = [
+            f"{'.'.join(str(part) for part in error.instance_path) or 'input'}: {error.message}"
+            for error in validator.iter_errors(value)
+        ]
+        more = f" (and {len(errors) - _ERRORS_SHOWN} more)" if len(errors) > _ERRORS_SHOWN else ""
+        raise InvalidRequest(f"Input validation failed: {'; '.join(errors[:_ERRORS_SHOWN])}{more}")
+
+    async def _fresh(self, key: tuple[str, str], look_up: Callable[[], Awaitable[Found]]) -> Found:
+        at, found = self._found.get(key, (0.0, None))
+        if found is not None and at + FRESH_S > time.monotonic():
+            return found
+        found = await look_up()
+        if len(self._found) >= _KEPT:
+            self._found.clear()
+        self._found[key] = (time.monotonic(), found)
+        return found
+
+    async def _look_up(self, ref: AppRef, user_id: str) -> Found:
+        app = await self._app(ref, user_id)
+        return app, await self._version(app, ref.version)
+
+    async def _app(self, ref: AppRef, user_id: str) -> App:
+        if ref.namespace:
+            app = await self._store.catalog.find_app(ref.namespace, ref.name)
+            if app is not None and visible(app, user_id):
+                return app
+            raise NotFound("App not found" + await self._candidates(ref, user_id))
+        named = [app for app in await self._store.catalog.apps_named(ref.name) if visible(app, user_id)]
+        own = [app for app in named if app.owner_id == user_id]
+        for choice in (own, named):
+            if len(choice) == 1:
+                return choice[0]
+        raise NotFound("App not found" + await self._candidates(ref, user_id))
+
+    async def _version(self, app: App, version: str) -> AppVersion:
+        if not (version or app.current_version_id):
+            raise NotFound(f"App not found: {app.namespace}/{app.name} has no current version; deploy one")
+        return await self._store.catalog.get_version(app.id, version or app.current_version_id)
+
+    async def _candidates(self, ref: AppRef, user_id: str) -> str:
+        """A hint that begins after the contract's words, or nothing."""
+        apps = [app for app in await self._store.catalog.list_apps() if visible(app, user_id)]
+        near = [f"{a.namespace}/{a.name}" for a in apps if ref.name in a.name or a.name in ref.name]
+        if near:
+            return (
+                f": {ref} names {'several' if len(near) > 1 else 'none'}; did you mean {', '.join(near[:5])}?"
+            )
+        return ""
+
+
+def visible(app: App, user_id: str) -> bool:
+    """Whether a user may run an app."""
+    return app.owner_id == user_id or app.visibility in {"public", "unlisted"}
+
+
+def compiled(schema: Mapping[str, Any]) -> jsonschema_rs.Validator | None:
+    """A validator; None for a schema that says nothing or cannot be compiled (the app's own model checks then)."""
+    if not schema:
+        return None
+    try:
+        return jsonschema_rs.validator_for(dict(schema), retriever=_refuse)
+    except (ValueError, jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError):
+        return None
+
+
+def _refuse(uri: str) -> Any:
+    raise ValueError(f"schemas are not fetched: {uri}")

@@ -1,0 +1,61 @@
+"""Engines and workers, with live memory and utilisation."""
+
+from typing import Any
+
+from litestar import get, post
+
+from stoker.core.errors import NotFound
+from stoker.core.messages import EngineId, EngineView
+from stoker_gateway.fleet_dto import engine_dto, worker_dto
+from stoker_gateway.routes.tasks import ListBody
+from stoker_gateway.services import Answer, AnyRequest, answer, page, services_of
+
+
+async def all_engines(request: AnyRequest) -> list[EngineView]:
+    return await services_of(request).store.engines.list()
+
+
+@get("/engines", tags=["engines"], summary="List engines")
+async def get_engines(request: AnyRequest) -> Answer:
+    """Every machine that registered, with its workers and last readings."""
+    return answer(request, page([engine_dto(engine) for engine in await all_engines(request)]))
+
+
+@post("/engines/list", status_code=200, tags=["engines"], summary="List engines")
+async def list_engines(request: AnyRequest, data: ListBody) -> Answer:  # noqa: ARG001 - one page holds all
+    """The same."""
+    return answer(request, page([engine_dto(engine) for engine in await all_engines(request)]))
+
+
+@get("/engines/{engine_id:str}", tags=["engines"], summary="Read an engine")
+async def get_engine(request: AnyRequest, engine_id: str) -> Answer:
+    """One machine."""
+    return answer(request, engine_dto(await services_of(request).store.engines.get(EngineId(engine_id))))
+
+
+def all_workers(engines: list[EngineView]) -> list[dict[str, Any]]:
+    return [worker_dto(engine, worker) for engine in engines for worker in engine.info.workers]
+
+
+@get("/workers", tags=["engines"], summary="List workers")
+async def get_workers(request: AnyRequest) -> Answer:
+    """Every slot of every machine: its devices, what it does, what is warm on it."""
+    return answer(request, page(all_workers(await all_engines(request))))
+
+
+@post("/workers/list", status_code=200, tags=["engines"], summary="List workers")
+async def list_workers(request: AnyRequest, data: ListBody) -> Answer:  # noqa: ARG001 - one page holds all
+    """The same."""
+    return answer(request, page(all_workers(await all_engines(request))))
+
+
+@get("/workers/{worker_id:str}", tags=["engines"], summary="Read a worker")
+async def get_worker(request: AnyRequest, worker_id: str) -> Answer:
+    """One slot."""
+    workers = {worker["id"]: worker for worker in all_workers(await all_engines(request))}
+    if worker_id not in workers:
+        raise NotFound(f"Worker not found: {worker_id!r}; known: {', '.join(sorted(workers)) or 'none'}")
+    return answer(request, workers[worker_id])
+
+
+ROUTES = [get_engines, list_engines, get_engine, get_workers, list_workers, get_worker]

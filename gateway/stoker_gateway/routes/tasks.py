@@ -1,0 +1,179 @@
+"""Runs and tasks."""
+
+import time
+from typing import Annotated, Any
+
+from litestar import delete, get, post
+from litestar.params import Body
+from litestar.response import Stream
+from msgspec import Struct
+
+from stoker.core.errors import InvalidRequest
+from stoker.core.messages import TaskId
+from stoker_gateway.dialect import status_number
+from stoker_gateway.door import caller_of
+from stoker_gateway.dto import iso, task_dto, task_events, task_log, timings_dto
+from stoker_gateway.services import Answer, AnyRequest, answer, own_task, page, services_of
+from stoker_gateway.streams import media_type
+from stoker_gateway.submit import RunBody
+
+PAGE_LIMIT = 100
+_STREAM_HEADERS = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
+
+
+class CancelBody(Struct, kw_only=True):
+    """How to cancel."""
+
+    force: bool = False
+    timeout: int = 10_000  # milliseconds until the app's process is ended
+
+
+class ListBody(Struct, kw_only=True):
+    """Which part of a list."""
+
+    cursor: str | None = None
+    limit: int = 20
+
+
+@post(["/apps/run", "/run"], status_code=200, tags=["tasks"], summary="Run an app")
+async def run_app(request: AnyRequest, data: Annotated[RunBody, Body(description="What to run")]) -> Answer:
+    """Queue a task and answer with it at once. Wait for its end on its stream, or read it again.
+
+    The header `Idempotency-Key` makes a repeat of the same request give the first task.
+    """
+    services, caller = services_of(request), caller_of(request)
+    key = caller.headers.get("idempotency-key", "")
+    view, messages = await services.submitter.submit(data, caller.owner, key)
+    return answer(request, task_dto(view, caller.dialect, caller.owner.user_id), messages)
+
+
+@get("/tasks/{task_id:str}", tags=["tasks"], summary="Read a task")
+async def read_task(request: AnyRequest, task_id: str) -> Answer:
+    """The whole task: state, queue reason, output, error, events and the live tail of its log."""
+    view = await own_task(request, task_id)
+    caller = caller_of(request)
+    return answer(request, task_dto(view, caller.dialect, caller.owner.user_id))
+
+
+@get("/tasks/{task_id:str}/status", tags=["tasks"], summary="Read a task's state")
+async def read_status(request: AnyRequest, task_id: str) -> Answer:
+    """State and time of the last change, for clients that poll."""
+    view = await own_task(request, task_id, with_logs=False)
+    status = status_number(view.state, caller_of(request).dialect, cancel_requested=view.cancel_requested)
+    body = {
+        "id": task_id,
+        "status": status,
+        "status_text": view.state.wire_name,
+        "updated_at": iso(view.updated_ms),
+    }
+    return answer(request, body)
+
+
+@get("/tasks/{task_id:str}/stream", tags=["tasks"], summary="Follow a task")
+async def stream_task(request: AnyRequest, task_id: str) -> Stream:
+    """The whole task as one event now and at each change; the last event carries the ending.
+
+    NDJSON for `Accept: application/x-ndjson`, server-sent events for `text/event-stream`.
+    """
+    caller = caller_of(request)
+    view = await own_task(request, task_id)
+    events = services_of(request).hub.events(view, caller.dialect, caller.owner.user_id)
+    return Stream(events, media_type=media_type(caller.dialect), headers=_STREAM_HEADERS)
+
+
+@post("/tasks/{task_id:str}/cancel", status_code=200, tags=["tasks"], summary="Cancel a task")
+async def cancel_task(request: AnyRequest, task_id: str) -> Answer:
+    """End a waiting task; ask a running one to end, and end its process after `timeout` milliseconds.
+
+    A task that has ended stays as it is. Body, optional: `{"force": false, "timeout": 10000}`.
+    """
+    await own_task(request, task_id, with_logs=False)
+    raw = await request.body()
+    options = request.app.state.decode(raw, CancelBody) if raw.strip() else CancelBody()
+    tasks = services_of(request).store.tasks
+    await tasks.cancel(TaskId(task_id), force=options.force, grace_ms=max(0, options.timeout))
+    view = await tasks.read(TaskId(task_id), with_logs=False)
+    status = status_number(view.state, caller_of(request).dialect, cancel_requested=view.cancel_requested)
+    return answer(request, {"id": task_id, "status": status, "cancelled": True})
+
+
+@get("/tasks/{task_id:str}/logs", tags=["tasks"], summary="Read a task's log")
+async def read_logs(request: AnyRequest, task_id: str) -> Answer:
+    """The live tail of the log, one entry a line, and how many lines were dropped."""
+    view = await own_task(request, task_id)
+    dialect = caller_of(request).dialect
+    body = {
+        "task_id": task_id,
+        "status": status_number(view.state, dialect, cancel_requested=view.cancel_requested),
+        "events": task_events(view, dialect),
+        "logs": [task_log(view, line) for line in view.logs],
+        "logs_dropped": view.log_dropped,
+    }
+    return answer(request, body)
+
+
+@get("/tasks/{task_id:str}/timings", tags=["tasks"], summary="Read a task's timings")
+async def read_timings(request: AnyRequest, task_id: str) -> Answer:
+    """How long the task was in each state."""
+    view = await own_task(request, task_id, with_logs=False)
+    return answer(request, timings_dto(view, caller_of(request).dialect, int(time.time() * 1000)))
+
+
+@get("/tasks/{task_id:str}/telemetry", tags=["tasks"], summary="Read a task's telemetry")
+async def read_telemetry(request: AnyRequest, task_id: str) -> Answer:
+    """Readings of the worker of a task that runs; empty when none runs it."""
+    view = await own_task(request, task_id, with_logs=False)
+    engines = [e for e in await services_of(request).registry.engines() if e.info.id == view.engine_id]
+    return answer(request, [engine.telemetry for engine in engines if engine.telemetry])
+
+
+@post("/tasks/list", status_code=200, tags=["tasks"], summary="List tasks")
+async def list_tasks(request: AnyRequest, data: ListBody) -> Answer:
+    """The caller's tasks, newest first, page by page."""
+    return answer(request, await task_page(request, data.cursor or "", data.limit))
+
+
+@get("/tasks", tags=["tasks"], summary="List tasks")
+async def get_tasks(request: AnyRequest, cursor: str = "", limit: int = 20) -> Answer:
+    """The same, by query parameters."""
+    return answer(request, await task_page(request, cursor, limit))
+
+
+async def task_page(request: AnyRequest, cursor: str, limit: int) -> dict[str, Any]:
+    """One page of the caller's tasks.
+
+    Raises:
+        InvalidRequest: the cursor is none of ours.
+    """
+    if cursor and not cursor.isdecimal():
+        raise InvalidRequest("Input validation failed: cursor: take it from next_cursor of the page before")
+    caller, tasks = caller_of(request), services_of(request).store.tasks
+    limit = max(1, min(limit, PAGE_LIMIT))
+    user_id = caller.owner.user_id
+    ids, following = await tasks.page(user_id, cursor, limit)
+    views = await tasks.read_many(ids, with_logs=False)
+    items = [task_dto(view, caller.dialect, user_id) for view in views if view is not None]
+    return page(items, following, cursor, limit, await tasks.count(user_id))
+
+
+@delete("/tasks/{task_id:str}", status_code=200, tags=["tasks"], summary="Delete a task")
+async def delete_task(request: AnyRequest, task_id: str) -> Answer:
+    """Forget a task that has ended."""
+    await own_task(request, task_id, with_logs=False)
+    await services_of(request).store.tasks.delete(TaskId(task_id))
+    return answer(request, {"id": task_id, "deleted": True})
+
+
+ROUTES = [
+    run_app,
+    read_task,
+    read_status,
+    stream_task,
+    cancel_task,
+    read_logs,
+    read_timings,
+    read_telemetry,
+    list_tasks,
+    get_tasks,
+    delete_task,
+]

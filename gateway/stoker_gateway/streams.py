@@ -1,0 +1,211 @@
+"""Live tasks: one subscription a process, fanned out to every reader of a task.
+
+Announcements only say that a task has changed. The hub reads all changed tasks that somebody watches in one
+batch; each reader sends the latest state when it can, so a slow one skips states and buffers nothing. Every few
+seconds all watched tasks are read anyway: a lost announcement costs seconds, never an ending.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterator
+
+from stoker.core.errors import StoreUnavailable
+from stoker.core.events import Event
+from stoker.core.messages import TaskId, TaskView
+from stoker.core.states import TERMINAL
+from stoker.log import get_logger
+from stoker.protocol import Store
+from stoker.settings import GatewaySettings
+from stoker_gateway.dialect import Dialect
+from stoker_gateway.dto import stream_lines
+
+POLL_S = 5.0
+RETRY_S = 0.5
+LISTEN_S = 1.0
+MIN_GAP_S = 0.05
+"""At most 20 updates a second a stream; a change of state does not wait."""
+BATCH = 500
+
+_HEARTBEAT_LINE = b'{"type":"heartbeat"}\n'
+_HEARTBEAT_COMMENT = b": heartbeat\n\n"
+
+log = get_logger("streams")
+
+
+class Watch:
+    """A task that somebody watches: its latest view, its encoded lines, who wants to be woken."""
+
+    def __init__(self) -> None:
+        self.view: TaskView | None = None
+        self.gone = False
+        self.version = 0
+        self.wakers: set[asyncio.Event] = set()
+        self._lines: dict[tuple[Dialect, str], list[bytes] | None] = {}
+
+    def update(self, view: TaskView | None) -> None:
+        """Take a fresh view; readers hear of it when it differs."""
+        if view is None:
+            self.gone = True
+        elif self.view is not None and _signature(view) == _signature(self.view):
+            return
+        else:
+            self.view = view
+        self.version += 1
+        self._lines.clear()
+        for waker in self.wakers:
+            waker.set()
+
+    def lines(self, dialect: Dialect, user_id: str) -> list[bytes] | None:
+        """The next events for readers of a dialect, encoded once for all of them."""
+        key = (dialect, user_id)
+        if key not in self._lines:
+            assert self.view is not None  # noqa: S101 - readers ask after an update only
+            self._lines[key] = stream_lines(self.view, dialect, user_id)
+        return self._lines[key]
+
+
+class Hub:
+    """Keeps watched tasks current. `run` is the one task that does."""
+
+    def __init__(self, store: Store, settings: GatewaySettings) -> None:
+        self._store = store
+        self._heartbeat_s = settings.heartbeat_s
+        self._resend_s = settings.resend_s
+        self._watches: dict[TaskId, Watch] = {}
+        self._dirty: set[TaskId] = set()
+        self._work = asyncio.Event()
+        self.mono_heard = time.monotonic()
+        """Last time that the subscription or a read was known to work."""
+
+    @property
+    def open_streams(self) -> int:
+        return sum(len(watch.wakers) for watch in self._watches.values())
+
+    async def run(self) -> None:
+        """Listen, read, poll, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._listen_loop())
+            group.create_task(self._read_loop())
+            group.create_task(self._poll_loop())
+
+    async def events(self, first: TaskView, dialect: Dialect, user_id: str) -> AsyncIterator[bytes]:
+        """The body of a stream: the task now, at each change, while it is quiet, and at its end.
+
+        Args:
+            first: the task as just read; it is sent at once.
+        """
+        if first.state in TERMINAL:
+            for chunk in framed(stream_lines(first, dialect, user_id), first, dialect):
+                yield chunk
+            return
+        task_id = first.request.id
+        with self._watching(task_id) as (watch, waker):
+            for chunk in framed(stream_lines(first, dialect, user_id), first, dialect):
+                yield chunk
+            shown, sent_at, alive_at = first, time.monotonic(), time.monotonic()
+            self._mark(task_id)  # what happened between that read and this watch
+            while not watch.gone:
+                due = min(sent_at + self._resend_s, alive_at + self._heartbeat_s)
+                changed = await _woken(waker, due - time.monotonic())
+                view, now = watch.view or shown, time.monotonic()
+                if changed and _signature(view) == _signature(shown):
+                    continue
+                if changed and view.state == shown.state and now < sent_at + MIN_GAP_S:
+                    await asyncio.sleep(sent_at + MIN_GAP_S - now)
+                    view = watch.view or view
+                if not changed and now < sent_at + self._resend_s:
+                    alive_at = now
+                    yield _HEARTBEAT_LINE if dialect.ndjson else _HEARTBEAT_COMMENT
+                    continue
+                lines = watch.lines(dialect, user_id) if watch.view else stream_lines(view, dialect, user_id)
+                shown, sent_at = view, time.monotonic()
+                alive_at = sent_at
+                for chunk in framed(lines, view, dialect):
+                    yield chunk
+                if view.state in TERMINAL:
+                    return
+
+    @contextlib.contextmanager
+    def _watching(self, task_id: TaskId) -> Iterator[tuple[Watch, asyncio.Event]]:
+        watch = self._watches.setdefault(task_id, Watch())
+        waker = asyncio.Event()
+        watch.wakers.add(waker)
+        try:
+            yield watch, waker
+        finally:
+            watch.wakers.discard(waker)
+            if not watch.wakers:
+                self._watches.pop(task_id, None)
+
+    def _mark(self, *task_ids: TaskId) -> None:
+        self._dirty.update(task_ids)
+        self._work.set()
+
+    async def _listen_loop(self) -> None:
+        while True:
+            try:
+                async with self._store.announcements() as announcements:
+                    self._mark(*self._watches)
+                    while True:
+                        heard = await announcements.next(LISTEN_S)
+                        self.mono_heard = time.monotonic()
+                        wanted = [task_id for task_id, _ in heard if task_id in self._watches]
+                        if wanted:
+                            self._mark(*wanted)
+            except StoreUnavailable as error:
+                log.warning(Event.STORE_UNAVAILABLE, loop="announcements", error=str(error))
+                await asyncio.sleep(RETRY_S)
+
+    async def _read_loop(self) -> None:
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            while self._dirty:
+                batch = [self._dirty.pop() for _ in range(min(BATCH, len(self._dirty)))]
+                try:
+                    views = await self._store.tasks.read_many(batch)
+                except StoreUnavailable as error:
+                    log.warning(Event.STORE_UNAVAILABLE, loop="read", error=str(error))
+                    self._dirty.update(batch)
+                    await asyncio.sleep(RETRY_S)
+                    continue
+                for task_id, view in zip(batch, views, strict=True):
+                    if task_id in self._watches:
+                        self._watches[task_id].update(view)
+
+    async def _poll_loop(self) -> None:
+        while True:
+            await asyncio.sleep(POLL_S)
+            self._mark(*self._watches)
+
+
+def framed(lines: list[bytes] | None, view: TaskView, dialect: Dialect) -> Iterator[bytes]:
+    """Events as they go over the wire; a finished server-sent stream says so."""
+    for line in lines or ():
+        yield (
+            line + b"\n"
+            if dialect.ndjson
+            else b"id: %b\nevent: update\ndata: %b\n\n" % (view.cursor.encode(), line)
+        )
+    if view.state in TERMINAL and not dialect.ndjson:
+        yield b"event: done\ndata: {}\n\n"
+
+
+def media_type(dialect: Dialect) -> str:
+    """The content type of a stream; without the charset old clients decode Latin-1."""
+    return "application/x-ndjson" if dialect.ndjson else "text/event-stream; charset=utf-8"
+
+
+def _signature(view: TaskView) -> tuple[object, ...]:
+    return (view.cursor, view.state, view.attempt, view.updated_ms, view.queue_reason, view.cancel_requested)
+
+
+async def _woken(waker: asyncio.Event, timeout_s: float) -> bool:
+    try:
+        async with asyncio.timeout(max(0.0, timeout_s)):
+            await waker.wait()
+    except TimeoutError:
+        return False
+    waker.clear()
+    return True

@@ -1,0 +1,196 @@
+"""A run request on its way to a queued task, as named steps."""
+
+import time
+from typing import Any
+
+from msgspec import Struct
+
+from stoker.core.errors import InvalidRequest
+from stoker.core.ids import new_id
+from stoker.core.messages import (
+    App,
+    AppFunction,
+    AppVersion,
+    Infra,
+    Owner,
+    TaskId,
+    TaskRequest,
+    TaskSpec,
+    TaskView,
+)
+from stoker.core.setup_key import fill_defaults, setup_key
+from stoker.core.states import TaskState
+from stoker.protocol import Store
+from stoker.settings import GatewaySettings
+from stoker_gateway.registry import Registry
+
+MAX_PRIORITY = 100
+RAN_HERE = {
+    "level": "info",
+    "code": "infra_private",
+    "message": "There is no cloud here: the task runs on this system's own workers. Say infra: private to silence this.",
+}
+
+
+class RunBody(Struct, kw_only=True):
+    """The body of a run request. Unknown fields are ignored."""
+
+    app: str = ""
+    app_id: str = ""
+    version_id: str = ""
+    function: str | None = None
+    input: Any = None
+    setup: dict[str, Any] | None = None
+    infra: str | None = None
+    workers: list[str] | None = None
+    variant: str | None = None
+    webhook: str | None = None
+    priority: int = 0
+
+
+class Submitter:
+    """Turns run requests into tasks.
+
+    1. find the app and its version  2. find the function  3. check infra and workers  4. validate the input
+    5. complete the setup and hash it  6. store the task.
+    """
+
+    def __init__(self, store: Store, registry: Registry, settings: GatewaySettings) -> None:
+        self._store = store
+        self._registry = registry
+        self._settings = settings
+
+    async def submit(
+        self, body: RunBody, owner: Owner, idempotency_key: str = ""
+    ) -> tuple[TaskView, list[dict[str, Any]]]:
+        """Queue a task.
+
+        Returns:
+            The task as it was stored, and messages for the envelope.
+
+        Raises:
+            InvalidRequest: names the field and what it may be.
+            NotFound: no such app.
+            Conflict: the idempotency key came with another request.
+        """
+        ref_function, app, version = await self._find_app(body, owner)  # 1
+        function = choose_function(app, version, body.function or ref_function)  # 2
+        infra, messages = self._check_infra(body.infra)  # 3
+        workers = await self._check_workers(body.workers)
+        given = {} if body.input is None else body.input
+        self._registry.validate(version, function, given)  # 4
+        setup = fill_defaults(version.setup_schema, body.setup or {})  # 5
+        request = TaskRequest(
+            id=TaskId(new_id("" if self._store.pool == "default" else f"{self._store.pool}.")),
+            app_id=app.id,
+            app=f"{app.namespace}/{app.name}",
+            version_id=version.id,
+            function=function.name,
+            input=given,
+            setup=setup,
+            setup_key=setup_key(version.id, setup),
+            env_key=version.env_key,
+            infra=infra,
+            workers=workers,
+            variant=body.variant or "default",
+            webhook=body.webhook or "",
+        )
+        spec = TaskSpec(
+            id=request.id,
+            setup_key=request.setup_key,
+            version_id=version.id,
+            env_key=version.env_key,
+            app=request.app,
+            needs=version.needs,
+            workers=workers,
+            priority=check_priority(body.priority),
+            key_id=owner.key_id,
+            created_ms=int(time.time() * 1000),
+        )
+        return await self._store_task(request, spec, owner, idempotency_key), messages  # 6
+
+    async def _find_app(self, body: RunBody, owner: Owner) -> tuple[str, App, AppVersion]:
+        if body.app:
+            ref, app, version = await self._registry.resolve(body.app, owner.user_id)
+            return ref.function, app, version
+        if body.app_id:
+            return "", *await self._registry.by_id(body.app_id, body.version_id, owner.user_id)
+        raise InvalidRequest("Input validation failed: app: say which app to run, for instance infsh/echo")
+
+    def _check_infra(self, wanted: str | None) -> tuple[Infra, list[dict[str, Any]]]:
+        try:
+            infra = Infra(wanted or Infra.CLOUD)
+        except ValueError as error:
+            raise InvalidRequest(
+                f"Input validation failed: infra: {wanted!r} is unknown; it may be {', '.join(Infra)}"
+            ) from error
+        if infra is not Infra.CLOUD:
+            return infra, []
+        if self._settings.cloud_infra == "refuse":
+            raise InvalidRequest(
+                "Input validation failed: infra: this system has private workers only; say infra: private"
+            )
+        return infra, [RAN_HERE]
+
+    async def _check_workers(self, wanted: list[str] | None) -> tuple[str, ...]:
+        if not wanted:
+            return ()
+        known = {worker.id for engine in await self._registry.engines() for worker in engine.info.workers}
+        unknown = [name for name in wanted if name not in known]
+        if unknown:
+            raise InvalidRequest(
+                f"Input validation failed: workers: {', '.join(map(repr, unknown))} unknown; "
+                f"known: {', '.join(sorted(known)) or 'none'} (stoker workers list)"
+            )
+        return tuple(wanted)
+
+    async def _store_task(
+        self, request: TaskRequest, spec: TaskSpec, owner: Owner, idempotency_key: str
+    ) -> TaskView:
+        stored = await self._store.tasks.submit(
+            request, spec, owner, retention_s=self._settings.retention_s, idempotency_key=idempotency_key
+        )
+        if stored != request.id:  # the task of an earlier request with this idempotency key
+            return await self._store.tasks.read(stored)
+        queued = TaskState.QUEUED
+        history = ((0, int(TaskState.RECEIVED), spec.created_ms), (0, int(queued), spec.created_ms))
+        return TaskView(
+            request=request,
+            state=queued,
+            attempt=0,
+            created_ms=spec.created_ms,
+            updated_ms=spec.created_ms,
+            history=history,
+        )
+
+
+def choose_function(app: App, version: AppVersion, name: str) -> AppFunction:
+    """A function of a version by name, or its default.
+
+    Raises:
+        InvalidRequest: it has no such function; names those it has.
+    """
+    found = version.functions.get(name or version.default_function)
+    if found is None:
+        raise InvalidRequest(
+            f"Input validation failed: function: {name or version.default_function!r} is not a function of "
+            f"{app.namespace}/{app.name}; it has {', '.join(sorted(version.functions)) or 'none'}"
+        )
+    return found
+
+
+def check_priority(priority: int) -> int:
+    """`priority` when it is within bounds.
+
+    Raises:
+        InvalidRequest: it is not.
+    """
+    if abs(priority) > MAX_PRIORITY:
+        raise InvalidRequest(
+            f"Input validation failed: priority: {priority} is out of range; "
+            f"it may be -{MAX_PRIORITY} to {MAX_PRIORITY}"
+        )
+    return priority
+
+
+__all__ = ["RunBody", "Submitter", "choose_function"]
