@@ -1,4 +1,4 @@
-"""Builders for scheduler tests: specs, engines, a task request, and an engine that speaks the real protocol."""
+"""Builders for scheduler tests: specs, engines, requests, and an engine that speaks the real protocol."""
 
 import asyncio
 import contextlib
@@ -6,8 +6,6 @@ import itertools
 from dataclasses import dataclass, field
 
 import msgspec
-from stoker_scheduler.actions import Rules
-from stoker_scheduler.loop import Loop
 
 from stoker.core.errors import StaleAttempt
 from stoker.core.messages import (
@@ -35,6 +33,8 @@ from stoker.core.messages import (
 from stoker.core.states import TaskState
 from stoker.log import get_logger
 from stoker.protocol import Store
+from stoker_scheduler.actions import Rules
+from stoker_scheduler.loop import Loop
 
 GB = 1_000_000_000
 OWNER = Owner(user_id="u1", key_id="k1")

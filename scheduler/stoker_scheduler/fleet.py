@@ -140,6 +140,7 @@ class Worker:
     inflation: float = 0.0  # GreedyDual's clock: the credit of the last that was evicted
     refused: dict[SetupKey, int] = field(default_factory=dict)  # setup -> until when it is not tried again
     places: list[tuple["Places[Any]", Any]] = field(default_factory=list)
+    fixed_places: list[tuple["Places[Any]", Any]] = field(default_factory=list)
 
     def remaining_s(self, now_ms: int) -> float:
         """Expected seconds until it is idle."""
@@ -172,9 +173,10 @@ class Places(Generic[K]):
     def __iter__(self) -> Iterator[K]:
         return iter(self._filed)
 
-    def file(self, key: K, worker: Worker) -> None:
+    def file(self, key: K, worker: Worker, *, fixed: bool = False) -> None:
+        """File a worker. `fixed`: it stays until what it offers changes, not what it does."""
         self._filed.setdefault(key, {})[worker.id] = worker
-        worker.places.append((self, key))
+        (worker.fixed_places if fixed else worker.places).append((self, key))
 
     def unfile(self, key: K, worker: Worker) -> None:
         filed = self._filed[key]
@@ -238,7 +240,7 @@ class Fleet:
             worker.max_residents = max(1, slot.max_residents)
             worker.names = frozenset((slot.id, engine.id, engine.name))
             _merge(worker, by_worker.get(slot.id, []), now_ms)
-            self._refile(worker)
+            self._file_anew(worker)
         return touched + [slot.id for slot in info.workers if slot.id not in touched]
 
     def lose(self, engine_id: EngineId) -> list[WorkerId]:
@@ -252,7 +254,7 @@ class Fleet:
                 self._of_task.pop(held.task_id, None)
             worker.held.clear()
             worker.residents.clear()
-            self._refile(worker)
+            self._file_anew(worker)
         return list(engine.workers)
 
     def drop(self, engine_id: EngineId) -> None:
@@ -269,7 +271,7 @@ class Fleet:
         if engine is not None:
             engine.suspect = True
             for worker in engine.workers.values():
-                self._refile(worker)
+                self._file_anew(worker)
 
     def suspects(self) -> list[EngineId]:
         return [engine.id for engine in self.engines.values() if engine.suspect]
@@ -288,16 +290,19 @@ class Fleet:
                 resident.phase = Phase.STOPPING
                 resident.stop_ordered_ms = held.assigned_ms
                 worker.inflation = max(worker.inflation, resident.credit)
+        behind = bool(worker.held) and all(h.setup_key == held.setup_key for h in worker.held)
         worker.held.append(held)
         resident = worker.residents.get(held.setup_key)
         if resident is None or resident.phase is Phase.STOPPING:
+            behind = False
             resident = Residence(held.setup_key, held.app, Phase.LOADING, loaded_ms=held.assigned_ms)
             worker.residents[held.setup_key] = resident
         resident.used_ms = held.assigned_ms
         resident.uses += 1
         resident.credit = worker.inflation + resident.uses * worth
         self._of_task[held.task_id] = worker
-        self._refile(worker)
+        if not behind or evict:  # one more of the same setup changes no index
+            self._refile(worker)
 
     def stopping(self, worker: Worker, key: SetupKey, now_ms: int) -> None:
         """An idle instance was told to go."""
@@ -331,13 +336,15 @@ class Fleet:
         held = next(held for held in worker.held if held.task_id == task_id)
         worker.held.remove(held)
         resident = worker.residents.get(held.setup_key)
+        as_before = resident is not None and resident.phase is Phase.READY and bool(worker.held)
         if warm:
             self._ready(worker, held.setup_key, now_ms)
         elif resident is not None and resident.phase is Phase.LOADING:
             del worker.residents[held.setup_key]
         for after in worker.held[:1]:  # it was queued behind, and starts now
             after.assigned_ms = now_ms
-        self._refile(worker)
+        if not (as_before and all(after.setup_key == held.setup_key for after in worker.held)):
+            self._refile(worker)
         return worker, held
 
     def refuse(self, worker: Worker, key: SetupKey, until_ms: int) -> None:
@@ -367,7 +374,8 @@ class Fleet:
         return worker
 
     def _forget(self, worker: Worker) -> None:
-        self._unfile(worker)
+        for places, key in worker.places + worker.fixed_places:
+            places.unfile(key, worker)
         for held in worker.held:
             self._of_task.pop(held.task_id, None)
         self.workers.pop(worker.id, None)
@@ -377,13 +385,22 @@ class Fleet:
             places.unfile(key, worker)
         worker.places.clear()
 
+    def _file_anew(self, worker: Worker) -> None:
+        """What a worker offers may have changed, or whether it is available."""
+        for places, key in worker.fixed_places:
+            places.unfile(key, worker)
+        worker.fixed_places.clear()
+        if worker.engine.available:
+            self.of_kind.file(worker.kind, worker, fixed=True)
+            for name in worker.names:
+                self.named.file(name, worker, fixed=True)
+        self._refile(worker)
+
     def _refile(self, worker: Worker) -> None:
+        """What a worker does, or what lives there, has changed."""
         self._unfile(worker)
         if not worker.engine.available:
             return
-        self.of_kind.file(worker.kind, worker)
-        for name in worker.names:
-            self.named.file(name, worker)
         if worker.held:
             self.busy.file(worker.kind, worker)
             self._file_one_key(worker)
