@@ -72,3 +72,101 @@ async def until(condition, tries=2000):
             return
         await asyncio.sleep(0)
     raise AssertionError(f"never came true: {condition}")
+
+
+class Process:
+    """An app's process; what it does is set in the recorder that started it."""
+
+    def __init__(self, recorder):
+        self.recorder = recorder
+        self.pid = self.pgid = 2**22 + 1  # above pid_max: no real process
+        self.exited = asyncio.Event()
+
+    async def setup(self, timeout_s):
+        await self.recorder.step("setup")
+
+    async def run(self, task, on_partial, timeout_s):
+        self.recorder.on_partial = on_partial
+        await self.recorder.step("run")
+        return self.recorder.result
+
+    async def cancel(self, grace_s):
+        self.recorder.steps.append(f"cancel {grace_s:g}")
+        self.recorder.go.set()
+        return self.recorder.obeys
+
+    async def stop(self, reason):
+        self.recorder.steps.append(f"stop: {reason}")
+        self.exited.set()
+
+
+class MachineRecorder:
+    """Records what executions do to the machine.
+
+    `ready`: code and environment are there. `fails`: step -> exception. `holds`: step that lasts until `go`.
+    """
+
+    def __init__(self, result):
+        self.steps = []
+        self.ready = False
+        self.fails = {}
+        self.holds = ""
+        self.go = asyncio.Event()
+        self.result = result
+        self.obeys = True
+        self.on_partial = None
+        self.processes = []
+        self.lines = {}  # step -> line that it prints
+
+    async def step(self, name, on_line=None):
+        self.steps.append(name)
+        if on_line is not None and name in self.lines:
+            on_line(*self.lines[name])
+        if self.holds == name:
+            await self.go.wait()
+        if name in self.fails:
+            raise self.fails[name]
+
+    def prepared(self, request):
+        return Version() if self.ready else None
+
+    async def prepare(self, order, on_line):
+        await self.step("prepare", on_line)
+        return Version()
+
+    async def start(self, order, prepared, worker, on_line):
+        await self.step("start", on_line)
+        self.processes.append(Process(self))
+        return self.processes[-1]
+
+    def run_spec(self, order):
+        return order.task.function
+
+    async def upload(self, order, result):
+        await self.step("upload")
+        return result.output
+
+    def tidy(self, order):
+        pass
+
+
+class Version:
+    """A prepared app version without needs."""
+
+    vram_bytes = 0
+
+
+class NoDevices:
+    """The sensors of a machine without GPUs."""
+
+    async def sample(self):
+        return None
+
+    def memory_of_group(self, pgid):
+        return 0
+
+    def used_bytes(self, uuids):
+        return 0
+
+    async def settle(self, uuids, target_bytes):
+        return True
