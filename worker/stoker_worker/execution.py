@@ -201,8 +201,12 @@ class Execution:
             residence.instance = await self._tools.machine.start(self.order, prepared, worker, residence.emit)
             self._enter(_S.SETTING_UP)
             await residence.instance.setup(limit_s)
-        except BaseException:  # a cancellation too: a half-loaded instance is nobody's
-            await residency.discard(residence, "the app could not be set up")
+        except Exception:
+            residency.discard(residence, "the app could not be set up")
+            raise
+        except BaseException:  # told to stop, or out of time: a half-loaded instance is nobody's
+            residency.discard(residence, "its task was stopped while it was loaded", at_once=True)
+            await residence.gone.wait()
             raise
 
     async def _run_function(self, residency: Residency, residence: Residence) -> RunResult:
@@ -227,7 +231,8 @@ class Execution:
             self._run_s = time.monotonic() - started
             usable = all([await helper for helper in self._helpers])
             if broken or not usable:
-                await residency.discard(residence, self._stop.reason if self._stop else "its task failed")
+                reason = self._stop.reason if self._stop else "its task left it unusable"
+                residency.discard(residence, reason, at_once=True)
         if self._stop is not None:
             raise Stopped
         return result

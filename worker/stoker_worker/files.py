@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import httpx
 import msgspec
@@ -23,6 +24,7 @@ TRIES: Final = 6
 """With the pauses between them about 3 s: a gateway that `stoker up` starts again is back within that."""
 TIMEOUT_S: Final = 30.0
 CHUNK_BYTES: Final = 256 * 1024
+_GATEWAY_UPLOADS: Final = "/upload/"
 _PATIENCE: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -53,10 +55,12 @@ _encode = msgspec.json.Encoder().encode
 class Gateway:
     """HTTP to the gateway. `base_url` is asked anew after a failure: a restarted gateway may have moved."""
 
-    def __init__(self, base_url: Callable[[], str], public_url: str = "") -> None:
+    def __init__(
+        self, base_url: Callable[[], str], transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
         self._base_url = base_url
-        self._public_url = public_url
-        self._client = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False)
+        # The proxies of the environment are for the outside; the gateway is ours.
+        self._client = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False, transport=transport)
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -107,22 +111,14 @@ class Gateway:
         async def upload(base: str) -> None:
             request = self._client.build_request(
                 "PUT",
-                self._reachable(base, slot.upload_url),
-                content=_chunks(file.path),
+                _reachable(base, slot.upload_url),
+                content=_chunks(Path(file.path)),
                 headers={"content-type": file.content_type, "content-length": str(file.size)},
             )
             async with _streaming(self._client, request):
                 pass
 
         await self._patiently(upload)
-
-    def _reachable(self, base: str, url: str) -> str:
-        """The upload address as this machine reaches it: clients may know the gateway by another name."""
-        if url.startswith("/"):
-            return base + url
-        if self._public_url and url.startswith(self._public_url + "/"):
-            return base + url.removeprefix(self._public_url)
-        return url
 
     async def _patiently(self, call: Callable[[str], Awaitable[None]]) -> None:
         """`call` with the gateway's address, again while that may help."""
@@ -149,6 +145,17 @@ class Gateway:
                 await backoff.wait()
             else:
                 return
+
+
+def _reachable(base: str, url: str) -> str:
+    """The upload address as this machine reaches it: clients may know the gateway by another name.
+
+    An address elsewhere (an S3 of its own) is used as it is.
+    """
+    parts = urlsplit(url)
+    if not parts.path.startswith(_GATEWAY_UPLOADS):
+        return url
+    return f"{base}{parts.path}?{parts.query}" if parts.query else base + parts.path
 
 
 def _authorization(order: Assignment) -> dict[str, str]:

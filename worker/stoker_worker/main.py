@@ -65,7 +65,7 @@ async def _serve(
         driver_version=sensors.driver_version,
         cuda_version=sensors.cuda_version,
     )
-    gateway = Gateway(lambda: gateway_url(settings), settings.public_url)
+    gateway = Gateway(lambda: gateway_url(settings))
     environments = Environments(settings.cache_path, find_uv_bin())
     machine = Machine(Versions(settings.cache_path / "versions"), environments, gateway, folder / "work")
     machine.clean()

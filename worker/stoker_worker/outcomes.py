@@ -7,7 +7,7 @@ import msgspec
 from stoker.core.errors import StokerError, TooLarge
 from stoker.core.messages import Outcome
 from stoker.core.states import TaskState
-from stoker_worker.instance import AppError, InputError, InstanceFailed, InstanceLost, InstanceTimeout
+from stoker_worker.instance import AppError, InputError
 
 MAX_OUTPUT_BYTES: Final = 4 * 1024 * 1024
 """A result lies in Redis and in every answer of the gateway; larger data belongs into files."""
@@ -43,25 +43,16 @@ class OutputTooLarge(TooLarge):
     code = "output_too_large"
 
 
-_CODES: Final[dict[type[Exception], str]] = {
-    AppError: "app_failed",
-    InputError: "invalid_input",
-    InstanceFailed: "setup_failed",
-    InstanceTimeout: "timeout",
-    InstanceLost: "app_crashed",
-}
-"""Failures of the app's process -> code. Others carry their own code."""
-
-
 def failure_outcome(error: Exception, *, load_s: float, run_s: float) -> Outcome:
     """The outcome of an attempt that `error` ended; the app's own words where it had some."""
-    code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), "")
     if isinstance(error, StokerError):
-        return _failed(error.message, code or error.code, load_s, run_s)
-    if code:
-        return _failed(str(error), code, load_s, run_s)
-    text = f"The worker failed on this task ({type(error).__name__}: {error}). Please report it."
-    return _failed(text, "internal_error", load_s, run_s)
+        text, code = error.message, error.code
+    else:
+        text = f"The worker failed on this task ({type(error).__name__}: {error}). Please report it."
+        code = "internal_error"
+    return Outcome(
+        state=TaskState.FAILED, error=text or "Task failed", error_code=code, load_s=load_s, run_s=run_s
+    )
 
 
 def instance_is_broken(error: Exception) -> bool:
@@ -82,9 +73,3 @@ def encode_output(output: object) -> msgspec.Raw:
             "can be returned. Return large data as a File."
         )
     return msgspec.Raw(raw)
-
-
-def _failed(error: str, code: str, load_s: float, run_s: float) -> Outcome:
-    return Outcome(
-        state=TaskState.FAILED, error=error or "Task failed", error_code=code, load_s=load_s, run_s=run_s
-    )

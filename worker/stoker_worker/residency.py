@@ -5,8 +5,6 @@ What to evict is decided in `admission.py`; here it is done.
 """
 
 import asyncio
-import contextlib
-import os
 import signal
 import time
 from collections.abc import Callable, Collection, Coroutine
@@ -19,6 +17,7 @@ from stoker.core.messages import LogType, Resident, ResidentState, SetupKey, Tas
 from stoker.log import get_logger
 from stoker_worker.admission import Refuse, Standing, decide_admit, value_of
 from stoker_worker.ports import OnLine, RunningInstance
+from stoker_worker.procs import signal_group
 
 MEMORY_SLACK_BYTES: Final = 256 * 1024 * 1024
 """A driver context and other programs move a device's use by about this much."""
@@ -154,9 +153,14 @@ class Residency:
         residence.on_line = None
         residence.used_mono = time.monotonic()
 
-    async def discard(self, residence: Residence, reason: str) -> None:
-        """End an instance that is broken or half loaded; returns when it is gone."""
-        await self._stop(residence, reason)
+    def discard(self, residence: Residence, reason: str, *, at_once: bool = False) -> None:
+        """End an instance that is broken or half loaded, in the background; `at_once`: with SIGKILL.
+
+        It counts as used until it is `gone`; the next admission waits for that.
+        """
+        if at_once:
+            _kill(residence)
+        self._begin_stop(residence, reason)
 
     def evict(self, key: SetupKey, reason: str) -> bool:
         """Unload an idle instance in the background; False when it is busy, pinned or not there."""
@@ -179,9 +183,7 @@ class Residency:
     def kill(self) -> None:
         """Kill every process group at once, without waiting."""
         for residence in self._residents.values():
-            if residence.instance is not None and not residence.instance.exited.is_set():
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(residence.instance.pgid, signal.SIGKILL)
+            _kill(residence)
 
     def refresh(self) -> None:
         """Take over the latest reading of the devices; a large change is reported."""
@@ -294,3 +296,13 @@ class Residency:
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+def _kill(residence: Residence) -> None:
+    # A group of 0 would be this daemon's own.
+    if (
+        residence.instance is not None
+        and not residence.instance.exited.is_set()
+        and residence.instance.pgid > 0
+    ):
+        signal_group(residence.instance.pgid, signal.SIGKILL)
