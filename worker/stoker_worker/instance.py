@@ -1,0 +1,441 @@
+"""One process of an app: started in the app's own environment, set up once, run many times.
+
+    start (process and import) > setup > run ... run > stop
+
+The process is the leader of a session and a group of its own; whatever it starts ends with it. Messages go over
+a socket that its children do not inherit; stdout and stderr are log lines only. No wait here is without a bound
+but those that the caller bounds.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from stoker.core.errors import AppFailed, StokerError
+from stoker.core.messages import LogType
+from stoker_worker.procs import LinePipe, clean_environment, describe_exit, signal_group
+from stoker_worker.runner.frames import Decoder, FrameTooLarge, pack
+
+RUNNER: Final = Path(__file__).parent / "runner"
+KILL_WAIT_S: Final = 5.0
+"""After SIGKILL a process is gone in milliseconds, unless a driver call holds it; then nobody can help."""
+LAST_WORDS_S: Final = 0.5
+"""What a process sent before it died is in the socket; this is for reading it."""
+PLATFORM_APP_DIR: Final = "/app"
+"""Where the hosted platform has the app's folder; some apps name it in PYTHONPATH."""
+
+OnLine = Callable[[LogType, str], None]
+
+
+class AppError(AppFailed):
+    """The app's function failed."""
+
+
+class InputError(AppFailed):
+    """The input does not fit the function; `fields` are (path, message)."""
+
+    code = "invalid_input"
+
+    def __init__(self, message: str = "", fields: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(message)
+        self.input_fields = fields
+
+
+class InstanceFailed(StokerError):
+    """The app could not be imported or set up."""
+
+    code = "setup_failed"
+
+    def __init__(self, message: str = "", phase: str = "") -> None:
+        super().__init__(message)
+        self.phase = phase
+
+
+class InstanceTimeout(StokerError):
+    """The app took longer than it may."""
+
+    code = "timeout"
+
+
+class InstanceLost(StokerError):
+    """The app's process ended."""
+
+    code = "app_crashed"
+
+    def __init__(self, message: str = "", returncode: int | None = None) -> None:
+        super().__init__(message)
+        self.returncode = returncode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceSpec:
+    """What a process is started with. `gpus`: UUIDs of the devices that it may see."""
+
+    python: Path
+    app_dir: Path
+    work_dir: Path
+    setup: dict[str, Any] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)
+    gpus: tuple[str, ...] = ()
+    metadata: dict[str, Any] = field(default_factory=dict)
+    stop_grace_s: float = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSpec:
+    """One call of a function. `input` is a JSON value; files for this run may lie in `out_dir`."""
+
+    task_id: str
+    function: str
+    input: Any
+    metadata: dict[str, Any]
+    out_dir: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutFile:
+    """A file of a result; `pointer` (RFC 6901) is where it stands in the output."""
+
+    pointer: str
+    path: str
+    content_type: str
+    filename: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """What a function returned."""
+
+    output: Any
+    files: list[OutFile]
+
+
+class _Message(msgspec.Struct, frozen=True):
+    """Anything that the runner says."""
+
+    type: str
+    output: msgspec.Raw = msgspec.Raw(b"null")
+    files: list[dict[str, Any]] = []
+    message: str = ""
+    fault: str = "app"
+    fields: list[dict[str, str]] = []
+    functions: dict[str, dict[str, Any]] = {}
+    setup_schema: dict[str, Any] = {}
+
+
+_decode: Final = msgspec.json.Decoder(_Message).decode
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class _Link(asyncio.Protocol):
+    """Our end of the socket: whole messages to `on_message`, the end of the connection to `closed`."""
+
+    def __init__(self, on_message: Callable[[_Message], None]) -> None:
+        self._on_message = on_message
+        self._decoder = Decoder()
+        self._transport: asyncio.Transport | None = None
+        self.closed = asyncio.Event()
+        self.broken = ""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if isinstance(transport, asyncio.Transport):
+            self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._decoder.feed(data)
+        try:
+            while (payload := self._decoder.next()) is not None:
+                self._on_message(_decode(payload))
+        except (FrameTooLarge, msgspec.DecodeError) as error:
+            self.broken = f"the app's process sent something that is no message ({error})"
+            self.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed.set()
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Queue a message; one to a process that is gone is dropped."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(pack(_encode(message)))
+
+    def close(self) -> None:
+        """Close the socket; a runner that is still there ends itself."""
+        if self._transport is not None:
+            self._transport.close()
+
+
+class Instance:
+    """A process with one version of an app and one setup. One call at a time.
+
+    1. `start`  2. `setup`  3. `run`, again and again, `cancel` beside it  4. `stop`, once or more often
+    """
+
+    def __init__(self, spec: InstanceSpec, on_line: OnLine) -> None:
+        self.exited = asyncio.Event()
+        self.pid = 0
+        self.pgid = 0
+        self._spec = spec
+        self._on_line = on_line
+        self._phase = LogType.SERVE
+        self._link = _Link(self._on_message)
+        self._pipes: list[LinePipe] = []
+        self._process: asyncio.subprocess.Process | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._stopping: asyncio.Task[None] | None = None
+        self._answer: asyncio.Future[_Message] | None = None
+        self._on_partial: Callable[[bytes], None] | None = None
+        self._task_id = ""
+        self._lost: InstanceLost | None = None
+
+    @classmethod
+    async def start(cls, spec: InstanceSpec, on_line: OnLine) -> "Instance":
+        """Start the process and import the app.
+
+        Raises:
+            InstanceFailed: the app's own message, or how the process ended.
+        """
+        instance = cls(spec, on_line)
+        try:
+            await instance._spawn()
+            await instance._loading({"type": "init", "app_dir": str(spec.app_dir)}, "import")
+        except OSError as error:
+            await instance.stop("it could not be started")
+            raise InstanceFailed(f"The app's process cannot be started: {error}", "start") from error
+        except BaseException:  # a cancellation too: nobody else knows of this process
+            await instance.stop("it could not be started")
+            raise
+        return instance
+
+    async def setup(self, timeout_s: float) -> None:
+        """Run the app's setup.
+
+        Raises:
+            InstanceFailed: the app's own message, or how the process ended.
+            InstanceTimeout: not ready in time.
+        """
+        self._phase = LogType.SETUP
+        order = {"type": "setup", "setup": self._spec.setup, "metadata": self._spec.metadata}
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._loading(order, "setup")
+        except TimeoutError:
+            raise InstanceTimeout(f"The app's setup took longer than {timeout_s:g} s.") from None
+        self._phase = LogType.RUN
+
+    async def run(self, task: RunSpec, on_partial: Callable[[bytes], None], timeout_s: float) -> RunResult:
+        """Run one function. All lines that it printed are delivered before this returns.
+
+        Args:
+            task: what to run.
+            on_partial: gets each partial output, as JSON.
+            timeout_s: after this the instance is of no use any more.
+
+        Raises:
+            AppError: the app's own message; the instance is usable.
+            InputError: names the fields; the instance is usable.
+            InstanceLost: the process ended.
+            InstanceTimeout: it took too long.
+        """
+        self._task_id, self._on_partial = task.task_id, on_partial
+        order = {
+            "type": "run",
+            "task_id": task.task_id,
+            "function": task.function,
+            "input": task.input,
+            "metadata": task.metadata,
+        }
+        try:
+            async with asyncio.timeout(timeout_s or None):
+                answer = await self._ask(order)
+        except TimeoutError:
+            raise InstanceTimeout(f"The app took longer than {timeout_s:g} s for this task.") from None
+        finally:
+            self._task_id, self._on_partial = "", None
+        if answer.type == "result":
+            files = [msgspec.convert(file, OutFile) for file in answer.files]
+            return RunResult(output=msgspec.json.decode(answer.output), files=files)
+        if answer.fault == "input":
+            raise InputError(answer.message, tuple((f["loc"], f["message"]) for f in answer.fields))
+        raise AppError(answer.message)
+
+    async def describe(self) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+        """The app's functions and the schema of its setup.
+
+        Raises:
+            InstanceFailed: the app's own message, or how the process ended.
+        """
+        answer = await self._loading({"type": "describe"}, "describe")
+        return answer.functions, answer.setup_schema
+
+    async def cancel(self, grace_s: float) -> bool:
+        """End the run that goes on: ask the app, then SIGTERM, then SIGKILL.
+
+        Args:
+            grace_s: for the app to end by itself; 0 = kill at once.
+
+        Returns:
+            Whether the instance is still usable.
+        """
+        answer = self._answer
+        if answer is not None and not answer.done():
+            if grace_s > 0:
+                self._link.send({"type": "cancel", "task_id": self._task_id, "grace_s": grace_s})
+                await asyncio.wait({answer}, timeout=grace_s)
+            if not answer.done():
+                await self._end(self._spec.stop_grace_s if grace_s > 0 else 0.0)
+        return not self.exited.is_set()
+
+    async def stop(self, reason: str) -> None:  # noqa: ARG002 - who reads the log of the caller finds it there
+        """Unload the app and end the process: unload, SIGTERM, SIGKILL, each after the grace time."""
+        if self._stopping is None:
+            self._stopping = asyncio.ensure_future(self._stop())
+        await asyncio.shield(self._stopping)
+
+    async def _spawn(self) -> None:
+        spec = self._spec
+        tmp = spec.work_dir / "tmp"
+        tmp.mkdir(parents=True, exist_ok=True)
+        ours, theirs = socket.socketpair()
+        try:
+            ours.setblocking(False)
+            self._pipes = [LinePipe(self._line), LinePipe(self._line)]
+            self._process = await asyncio.create_subprocess_exec(
+                *(
+                    str(spec.python),
+                    "-I",
+                    "-u",
+                    "-X",
+                    "utf8",
+                    str(RUNNER),
+                    str(theirs.fileno()),
+                    str(os.getpid()),
+                ),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=self._pipes[0].write_fd,
+                stderr=self._pipes[1].write_fd,
+                cwd=spec.app_dir,
+                env=process_environment(spec, tmp),
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            for pipe in self._pipes:
+                pipe.started()
+        self.pid = self.pgid = self._process.pid
+        self._watching = asyncio.ensure_future(self._watch(self._process))
+        await asyncio.get_running_loop().create_unix_connection(lambda: self._link, sock=ours)
+
+    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+        """Wait for the end of the process, and tell who waits for it."""
+        returncode = await process.wait()
+        signal_group(self.pgid, signal.SIGKILL)  # what it left behind
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_S):
+                await self._link.closed.wait()
+        for pipe in self._pipes:
+            pipe.close()
+        self._link.close()
+        text = self._link.broken or f"the app's process {describe_exit(returncode)}"
+        if returncode == -signal.SIGKILL:
+            text += "; often the machine ran out of memory"
+        self._lost = InstanceLost(_sentence(text), returncode)
+        self.exited.set()
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(self._lost)
+
+    async def _loading(self, order: dict[str, Any], phase: str) -> _Message:
+        """A step before the first run."""
+        try:
+            answer = await self._ask(order)
+        except InstanceLost as lost:
+            raise InstanceFailed(f"{lost.message} (while it did: {phase})", phase) from lost
+        if answer.type == "failed":
+            raise InstanceFailed(answer.message, phase)
+        return answer
+
+    async def _ask(self, order: dict[str, Any]) -> _Message:
+        """Send an order and wait for its last message."""
+        if self._lost is not None:
+            raise self._lost
+        self._answer = asyncio.get_running_loop().create_future()
+        try:
+            self._link.send(order)
+            return await self._answer
+        finally:
+            self._answer = None
+
+    def _on_message(self, message: _Message) -> None:
+        if message.type == "partial":
+            if self._on_partial is not None:
+                self._on_partial(bytes(message.output))
+            return
+        for pipe in self._pipes:
+            pipe.drain()  # what was printed before comes first
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(message)
+
+    def _line(self, text: str) -> None:
+        self._on_line(self._phase, text)
+
+    async def _stop(self) -> None:
+        if self._process is None:
+            for pipe in self._pipes:
+                pipe.close()
+            self._link.close()
+            self.exited.set()
+            return
+        grace_s = self._spec.stop_grace_s
+        busy = self._answer is not None and not self._answer.done()
+        if not busy and self._phase is LogType.RUN:
+            self._link.send({"type": "stop"})
+            await self._gone_within(grace_s)
+        await self._end(grace_s)
+
+    async def _end(self, grace_s: float) -> None:
+        """SIGTERM, SIGKILL to the group."""
+        if grace_s > 0 and not self.exited.is_set():
+            signal_group(self.pgid, signal.SIGTERM)
+            await self._gone_within(grace_s)
+        if not self.exited.is_set():
+            signal_group(self.pgid, signal.SIGKILL)
+            await self._gone_within(KILL_WAIT_S)
+
+    async def _gone_within(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.exited.wait()
+
+
+def process_environment(spec: InstanceSpec, tmp: Path) -> dict[str, str]:
+    """The variables of the app's process: little of ours, what the app asks for, what this instance needs."""
+    env = clean_environment(os.environ)
+    env["PATH"] = f"{spec.python.parent}{os.pathsep}{env['PATH']}"
+    env |= spec.env
+    if "PYTHONPATH" in env:
+        paths = env["PYTHONPATH"].split(os.pathsep)
+        env["PYTHONPATH"] = os.pathsep.join(
+            str(spec.app_dir) if path == PLATFORM_APP_DIR else path for path in paths
+        )
+    env |= {
+        "TMPDIR": str(tmp),
+        "FILE_CACHE_DIR": str(spec.work_dir / "files"),
+        "CUDA_VISIBLE_DEVICES": ",".join(spec.gpus),
+    }
+    return {name: value for name, value in env.items() if not name.startswith("STOKER_")}
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + "."

@@ -1,0 +1,164 @@
+"""Small things about processes: their environment, their lines, how they ended, how their group is ended."""
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+from collections.abc import Callable, Mapping
+from typing import Final
+
+MAX_LINE_BYTES: Final = 64 * 1024
+"""A longer line is cut: progress bars without an end, or binary data that was printed."""
+CUT_MARK: Final = " [line cut]"
+READ_BYTES: Final = 64 * 1024
+DRAIN_READS: Final = 16
+"""Reads of one drain: a pipe holds 64 KiB, so what was printed before is in the first of them."""
+
+_KEPT_NAMES: Final = frozenset(
+    {
+        "PATH",
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "SHELL",
+        "TZ",
+        "LD_LIBRARY_PATH",
+        "LD_PRELOAD",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "REQUESTS_CA_BUNDLE",
+        "CURL_CA_BUNDLE",
+        "XDG_CACHE_HOME",
+        "CC",
+        "CXX",
+    }
+)
+_KEPT_PREFIXES: Final = ("CUDA_", "NVIDIA_", "NCCL_", "HF_", "HUGGINGFACE_", "TORCH_", "OMP_", "MKL_", "GIT_")
+_INSTALLER_PREFIXES: Final = ("UV_", "PIP_")
+_PROXIES: Final = ("http_proxy", "https_proxy", "no_proxy", "all_proxy", "ftp_proxy")
+_END_OF_LINE: Final = re.compile(rb"\r\n|\n|\r")
+
+
+def clean_environment(environ: Mapping[str, str], *, for_install: bool = False) -> dict[str, str]:
+    """What a process of an app gets of this daemon's environment: no setting or secret of the daemon.
+
+    Args:
+        environ: the daemon's own.
+        for_install: with what points the installer to its index and cache.
+    """
+    prefixes = _KEPT_PREFIXES + (_INSTALLER_PREFIXES if for_install else ())
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if name in _KEPT_NAMES or name.startswith(prefixes) or name.lower() in _PROXIES
+    }
+    kept.setdefault("PATH", os.defpath)
+    return kept | {"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def describe_exit(returncode: int) -> str:
+    """How a process ended: "ended with SIGKILL (signal 9)", "ended with exit code 3"."""
+    if returncode >= 0:
+        return f"ended with exit code {returncode}"
+    try:
+        name = signal.Signals(-returncode).name
+    except ValueError:
+        name = "a signal"
+    return f"ended with {name} (signal {-returncode})"
+
+
+def signal_group(pgid: int, number: signal.Signals) -> None:
+    """Send a signal to a whole process group; one that is gone is fine."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pgid, number)
+
+
+class Lines:
+    """Cuts a stream of bytes into lines of text. Sans-IO."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._skipping = False
+        self._after_cr = False
+
+    def feed(self, data: bytes) -> list[str]:
+        """The lines that end within `data`; a carriage return ends a line too (progress bars)."""
+        if self._after_cr and data.startswith(b"\n"):
+            data = data[1:]
+        self._after_cr = data.endswith(b"\r")
+        *ended, rest = _END_OF_LINE.split(self._rest + data)
+        lines = [text for line in ended if (text := self._end(line)) is not None]
+        if len(rest) > MAX_LINE_BYTES:
+            if not self._skipping:
+                lines.append(_text(rest))
+            self._skipping = True
+            rest = b""
+        self._rest = rest
+        return lines
+
+    def finish(self) -> list[str]:
+        """What is left when the stream ends."""
+        text = self._end(self._rest)
+        self._rest = b""
+        return [text] if text else []
+
+    def _end(self, line: bytes) -> str | None:
+        if self._skipping:
+            self._skipping = False
+            return None
+        return _text(line)
+
+
+class LinePipe:
+    """The reading end of a pipe of a child, as lines."""
+
+    def __init__(self, on_line: Callable[[str], None]) -> None:
+        self._on_line = on_line
+        self._lines = Lines()
+        self._loop = asyncio.get_running_loop()
+        self._read_fd, self.write_fd = os.pipe()
+        self._open = True
+        os.set_blocking(self._read_fd, False)
+        self._loop.add_reader(self._read_fd, self._read)
+
+    def started(self) -> None:
+        """The child has its copy of the writing end."""
+        os.close(self.write_fd)
+
+    def drain(self) -> None:
+        """Take what lies in the pipe now."""
+        for _ in range(DRAIN_READS):
+            if not self._open or not self._read():
+                return
+
+    def close(self) -> None:
+        """Take what lies in the pipe, and no more."""
+        self.drain()
+        if self._open:
+            self._end()
+
+    def _read(self) -> bool:
+        try:
+            data = os.read(self._read_fd, READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return False
+        if not data:
+            self._end()
+            return False
+        for line in self._lines.feed(data):
+            self._on_line(line)
+        return True
+
+    def _end(self) -> None:
+        self._open = False
+        self._loop.remove_reader(self._read_fd)
+        os.close(self._read_fd)
+        for line in self._lines.finish():
+            self._on_line(line)
+
+
+def _text(line: bytes) -> str:
+    if len(line) > MAX_LINE_BYTES:
+        return line[:MAX_LINE_BYTES].decode(errors="replace") + CUT_MARK
+    return line.decode(errors="replace")

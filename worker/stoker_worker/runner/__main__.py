@@ -1,0 +1,238 @@
+"""An app's process: `<the app's python> -I <this folder> <socket fd> <pid of the daemon>`.
+
+Standard library only. Messages are JSON objects with a `type`:
+
+    init     -> ready                        import the app's folder
+    setup    -> setup_done                   run its setup
+    run      -> partial ... result | error   run one function
+    describe -> description                  its functions and schemas
+    cancel                                   end the run that goes on
+    stop                                     unload, then exit
+
+What fails before a run is answered with `failed`. A thread reads the socket, everything of the app happens on
+the main thread's event loop: a blocked loop delays a cancel, and the daemon's signals end what does not listen.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import traceback
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def die_with(parent: int) -> ctypes.CDLL:
+    """Have the kernel kill this process when the daemon dies; the C library, for its buffers."""
+    libc = ctypes.CDLL(None)
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)  # it died before we asked
+    return libc
+
+
+libc = die_with(int(sys.argv[2]))
+
+import call  # noqa: E402
+import frames  # noqa: E402, F401 - loaded here, because the folder leaves the path below
+import loader  # noqa: E402
+import values  # noqa: E402
+import wire  # noqa: E402
+
+
+class Runner:
+    """Takes the daemon's messages in order; a cancel is taken between them."""
+
+    def __init__(self, link: wire.Wire) -> None:
+        self._link = link
+        self._loop = asyncio.get_running_loop()
+        self._orders: "asyncio.Queue[dict]" = asyncio.Queue()
+        self._app: object = None
+        self._home = ""
+        self._run: "asyncio.Task | None" = None
+        self._running = ""
+        self._cancelled = ""
+        self._cancelling: "asyncio.Task | None" = None
+
+    def take(self, message: dict) -> None:
+        """A message came in; called by the reading thread."""
+        if message["type"] == "cancel":
+            self._cancelled = message["task_id"]  # seen also by a run that blocks the loop until it ends
+            self._loop.call_soon_threadsafe(self._begin_cancel, message)
+        else:
+            self._loop.call_soon_threadsafe(self._orders.put_nowait, message)
+
+    async def serve(self) -> None:
+        """Work until told to stop."""
+        while True:
+            message = await self._orders.get()
+            kind = message["type"]
+            if kind == "stop":
+                await self._unload()
+                return
+            if kind == "run":
+                await self._on_run(message)
+            else:
+                await self._before_runs(kind, message)
+
+    async def _before_runs(self, kind: str, message: dict) -> None:
+        """Init, setup and describe: done, or told why not."""
+        steps = {"init": self._init, "setup": self._setup, "describe": self._describe}
+        try:
+            answer = await steps[kind](message)
+        except (values.BadInput, loader.BadApp) as error:
+            answer = {"type": "failed", "message": str(error), "fault": _fault_of(error)}
+        except BaseException as error:  # SystemExit too: a library that exits while it is imported
+            _rethrow_cancel(error)
+            _print_traceback(error)
+            answer = {"type": "failed", "message": _message_of(error), "fault": "app"}
+        flush()
+        self._link.tell(**{"kind": answer.pop("type"), **answer})
+
+    async def _init(self, message: dict) -> dict:
+        self._app = loader.load_app(message["app_dir"])
+        return {"type": "ready"}
+
+    async def _setup(self, message: dict) -> dict:
+        await call.set_up(self._app, message["setup"], message["metadata"])
+        self._home = os.getcwd()
+        return {"type": "setup_done"}
+
+    async def _describe(self, _message: dict) -> dict:
+        return {"type": "description", **loader.describe_app(self._app)}
+
+    async def _on_run(self, message: dict) -> None:
+        with contextlib.suppress(OSError):
+            if self._home and os.getcwd() != self._home:
+                os.chdir(self._home)  # where setup left it; a run may have moved
+        self._running = message["task_id"]
+        self._run = asyncio.ensure_future(self._answer_of(message))
+        try:
+            payload = await self._run
+        except asyncio.CancelledError:
+            payload = _error("cancelled", "cancelled")  # cancelled before its first step
+        self._run, self._running = None, ""
+        if self._cancelling is not None:
+            self._cancelling.cancel()
+            self._cancelling = None
+        flush()
+        self._link.send(payload)
+
+    async def _answer_of(self, message: dict) -> bytes:
+        """The last message of a run."""
+        try:
+            output, files = await call.run(self._app, message, self._send_partial)
+            return (
+                b'{"type":"result","output":'
+                + values.encode(output)
+                + b',"files":'
+                + values.encode(files)
+                + b"}"
+            )
+        except values.BadInput as error:
+            return _error("input", str(error), error.fields)
+        except (values.BadOutput, loader.BadApp) as error:
+            return _error("app", str(error))
+        except asyncio.CancelledError:
+            if self._cancelled == message["task_id"]:
+                return _error("cancelled", "cancelled")
+            return _error("app", "The app cancelled its own run")
+        except frames.FrameTooLarge as error:
+            return _error("app", f"The app's output is too large: {error}")
+        except BaseException as error:
+            _print_traceback(error)
+            return _error("app", _message_of(error))
+
+    def _send_partial(self, output: object) -> None:
+        dumped, _ = values.dump(output)
+        self._link.send(b'{"type":"partial","output":' + values.encode(dumped) + b"}")
+
+    def _begin_cancel(self, message: dict) -> None:
+        if self._run is not None and self._running == message["task_id"] and self._cancelling is None:
+            self._cancelling = asyncio.ensure_future(self._cancel_run(self._run, message["grace_s"]))
+
+    async def _cancel_run(self, run: asyncio.Task, grace_s: float) -> None:
+        """Ask the app first; one that does not stop by itself in half of the time is cancelled."""
+        try:
+            if await asyncio.wait_for(call.ask_to_cancel(self._app), grace_s / 2):
+                await asyncio.wait({run}, timeout=grace_s / 2)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            _print_traceback(error)
+        run.cancel()
+
+    async def _unload(self) -> None:
+        try:
+            await call.unload(self._app)
+        except BaseException as error:
+            _print_traceback(error)
+        flush()
+
+
+def flush() -> None:
+    """Have everything printed lie in the pipes: what follows on the socket comes after it."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    libc.fflush(None)
+
+
+def _error(fault: str, message: str, fields: "list[dict] | None" = None) -> bytes:
+    return values.encode({"type": "error", "fault": fault, "message": message, "fields": fields or []})
+
+
+def _fault_of(error: Exception) -> str:
+    return "input" if isinstance(error, values.BadInput) else "app"
+
+
+def _message_of(error: BaseException) -> str:
+    """The app's own words; they are written for its users."""
+    if isinstance(error, SystemExit):
+        return f"The app called exit({error.code!r})"
+    try:
+        text = str(error).strip()
+    except Exception:
+        text = ""
+    return text or type(error).__name__
+
+
+def _print_traceback(error: BaseException) -> None:
+    """On stderr, without the runner's own frames."""
+    with contextlib.suppress(Exception):
+        trace = error.__traceback__
+        here = os.path.dirname(os.path.abspath(__file__))
+        while trace is not None and os.path.dirname(trace.tb_frame.f_code.co_filename) == here:
+            trace = trace.tb_next
+        traceback.print_exception(type(error), error, trace or error.__traceback__)
+
+
+def _rethrow_cancel(error: BaseException) -> None:
+    if isinstance(error, asyncio.CancelledError):
+        raise error
+
+
+async def _serve(link: wire.Wire) -> None:
+    runner = Runner(link)
+    link.on_message = runner.take
+    link.start()
+    await runner.serve()
+
+
+def main() -> None:
+    """Serve one app until the daemon says stop or is gone."""
+    link = wire.Wire(int(sys.argv[1]))
+    here = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [path for path in sys.path if os.path.abspath(path) != here]
+    for module in (call, frames, loader, values, wire):
+        sys.modules.pop(module.__name__, None)  # an app may have modules of these names
+    sys.argv = ["inference.py"]
+    asyncio.run(_serve(link))
+    flush()
+    os._exit(0)  # threads that the app left behind must not hold the process
+
+
+if __name__ == "__main__":
+    main()

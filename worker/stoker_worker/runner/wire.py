@@ -1,0 +1,58 @@
+"""The runner's end of the socket: a thread that takes frames, and a `send` that any thread may call.
+
+The thread is there because most apps block the event loop: the socket must be read, and a vanished daemon
+noticed, all the same. End of file means that the daemon is gone: then the process ends at once.
+"""
+
+import json
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+
+from frames import Decoder, pack
+
+READ_BYTES = 256 * 1024
+
+
+class Wire:
+    """The socket to the daemon."""
+
+    def __init__(self, fd: int) -> None:
+        self._socket = socket.socket(fileno=fd)
+        self._socket.setblocking(True)
+        os.set_inheritable(fd, False)  # what the app starts must not hold the connection open
+        self._lock = threading.Lock()
+        self.on_message: "Callable[[dict], None]" = lambda message: None
+
+    def start(self) -> None:
+        """Take messages from now on, in a thread of their own."""
+        threading.Thread(target=self._read, name="stoker-wire", daemon=True).start()
+
+    def send(self, payload: bytes) -> None:
+        """Send one JSON payload whole; what the app forked may not speak for it."""
+        frame = pack(payload)
+        with self._lock:
+            self._socket.sendall(frame)
+
+    def tell(self, kind: str, **fields: object) -> None:
+        """Send a message of the runner's own making."""
+        self.send(json.dumps({"type": kind, **fields}).encode())
+
+    def _read(self) -> None:
+        decoder = Decoder()
+        try:
+            while data := self._socket.recv(READ_BYTES):
+                decoder.feed(data)
+                while (payload := decoder.next()) is not None:
+                    self.on_message(json.loads(payload))
+        finally:
+            end_group()
+
+
+def end_group() -> None:
+    """End this process and what it started: nobody is left who could use the result."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
