@@ -41,6 +41,7 @@ KILL_WAIT_S: Final = 5.0
 """After the grace: killing a process group and handing its task back takes a fraction of this."""
 LEAVE_WAIT_S: Final = 5.0
 """What the goodbye to the store may take; if it fails the lease ends by itself."""
+LEAVE_NOW_WAIT_S: Final = 0.5
 
 _log = get_logger("daemon")
 
@@ -151,8 +152,13 @@ class Daemon:
                 await self._drain(stop)
                 for loop in loops:
                     loop.cancel()
-            await self._leave()
+            await self._leave(LEAVE_WAIT_S)
             await stop.wait()
+        except asyncio.CancelledError:
+            # Now means now; but a goodbye spares the tasks the wait for the end of the lease.
+            self.workload.kill()
+            await self._leave(LEAVE_NOW_WAIT_S)
+            raise
         finally:
             self.lease.stop()
             self.workload.kill()
@@ -166,11 +172,11 @@ class Daemon:
         await self._emptied(stop)
         await self.workload.unload("the worker is stopping")
 
-    async def _leave(self) -> None:
+    async def _leave(self, timeout_s: float) -> None:
         """Say goodbye, with no renewal under way: one that came after it would bring the engine back."""
         self.lease.stop()
         with contextlib.suppress(StoreUnavailable, TimeoutError):
-            async with asyncio.timeout(LEAVE_WAIT_S):
+            async with asyncio.timeout(timeout_s):
                 await self._store.deregister(self._info.id, self.lease.session)
         _log.info(Event.ENGINE_DRAINED)
 

@@ -125,10 +125,10 @@ class Execution:
             self._tools.machine.tidy(self.order)
 
     async def _run(self, worker: WorkerInfo, residency: Residency, warm: Residence | None) -> None:
-        prepared = None if warm else self._tools.machine.prepared(self.order.task)
         ending: Outcome | str | None
-        first = _S.RUNNING if warm else _S.SERVING if prepared else _S.PREPARING
         try:
+            prepared = None if warm else self._tools.machine.prepared(self.order.task)
+            first = _S.RUNNING if warm else _S.SERVING if prepared else _S.PREPARING
             await self._accept(first)
             ending = await self._steps(worker, residency, warm, prepared)
         except (StaleAttempt, ProtocolRefusal) as refusal:
@@ -252,7 +252,14 @@ class Execution:
             _log.info(Event.TASK_HANDED_BACK, **self._names, reason=ending)
             await self.writes.hand_back(ending)
             return
-        self._log_move(ending.state, ending.error)
+        _log.info(
+            Event.TASK_FINISHED,
+            **self._names,
+            state=ending.state.wire_name,
+            load_s=round(ending.load_s, 3),
+            run_s=round(ending.run_s, 3),
+            reason=ending.error,
+        )
         await self.writes.finish(ending)
 
     def _ending_of_stop(self) -> Outcome | str | None:
@@ -309,8 +316,8 @@ class Execution:
         finally:
             self._scope = None
 
-    def _log_move(self, state: TaskState, reason: str = "") -> None:
-        _log.info(Event.TASK_MOVED, **self._names, state=state.wire_name, reason=reason)
+    def _log_move(self, state: TaskState) -> None:
+        _log.info(Event.TASK_MOVED, **self._names, state=state.wire_name)
 
     @property
     def _names(self) -> dict[str, object]:

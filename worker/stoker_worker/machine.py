@@ -3,6 +3,7 @@
 The production `AppMachine`. Failures come out as errors whose message a user can read.
 """
 
+import asyncio
 import shutil
 from pathlib import Path
 from typing import Any, Final
@@ -11,7 +12,7 @@ from stoker.core.errors import StokerError
 from stoker.core.messages import Assignment, TaskRequest, WorkerInfo
 from stoker_worker import manifest
 from stoker_worker.environment import Environments
-from stoker_worker.files import Gateway
+from stoker_worker.files import Gateway, GatewayRefused
 from stoker_worker.instance import Instance, InstanceSpec, OutFile, RunResult, RunSpec
 from stoker_worker.outcomes import OutputFileMissing, PreparationFailed, UploadFailed
 from stoker_worker.ports import OnLine, Prepared
@@ -31,11 +32,13 @@ class Machine:
         self._environments = environments
         self._gateway = gateway
         self._work = work
+        self._starts = 0
+        self._cleaning: set[asyncio.Task[None]] = set()
 
     def clean(self) -> None:
         """Remove what an earlier life of this daemon left."""
         self._versions.clean()
-        shutil.rmtree(self._work, ignore_errors=True)
+        _remove(self._work)
 
     def environment_keys(self) -> tuple[str, ...]:
         """Environments that are on disk."""
@@ -46,22 +49,26 @@ class Machine:
         app_dir = self._versions.find(request.version_id)
         if app_dir is None:
             return None
-        app = manifest.load(app_dir)
-        environment = self._environments.find(app_dir, app)
+        try:
+            app = manifest.load(app_dir)
+            environment = self._environments.find(app_dir, app)
+        except StokerError:
+            return None  # `prepare` meets it again, and says so in the task
         return None if environment is None else _prepared(app_dir, app, environment.python)
 
     async def prepare(self, order: Assignment, on_line: OnLine) -> Prepared:
         """See `AppMachine.prepare`."""
+        name = order.task.app
         try:
             app_dir = await self._versions.ensure(
                 order.task.version_id, lambda target: self._gateway.fetch_bundle(order, target)
             )
             app = manifest.load(app_dir)
             environment = await self._environments.ensure(app_dir, app, on_line)
-        except StokerError as error:
-            raise PreparationFailed(f"Preparing {order.task.app} failed: {error.message}") from error
-        except OSError as error:
-            raise PreparationFailed(f"Preparing {order.task.app} failed on this machine: {error}") from error
+        except GatewayRefused as error:
+            raise PreparationFailed(f"The code of {name} could not be fetched. {error.message}") from error
+        except OSError as error:  # a full disk, or no uv
+            raise PreparationFailed(f"{name} could not be prepared on this machine: {error}") from error
         return _prepared(app_dir, app, environment.python)
 
     async def start(
@@ -69,17 +76,27 @@ class Machine:
     ) -> Instance:
         """See `AppMachine.start`."""
         task = order.task
+        self._starts += 1
+        work_dir = self._work / worker.id / f"{task.setup_key}.{self._starts}"
         spec = InstanceSpec(
             python=prepared.python,
             app_dir=prepared.app_dir,
-            work_dir=self._work / worker.id / task.setup_key,
+            work_dir=work_dir,
             setup=task.setup,
             env=prepared.env,
             gpus=tuple(gpu.uuid for gpu in worker.gpus),
             metadata=_metadata(task, worker.id, tuple(str(gpu.index) for gpu in worker.gpus)),
             stop_grace_s=STOP_GRACE_S,
         )
-        return await Instance.start(spec, on_line)
+        try:
+            instance = await Instance.start(spec, on_line)
+        except BaseException:
+            _remove(work_dir)
+            raise
+        cleaning = asyncio.ensure_future(_remove_after(instance.exited, work_dir))
+        self._cleaning.add(cleaning)
+        cleaning.add_done_callback(self._cleaning.discard)
+        return instance
 
     def run_spec(self, order: Assignment) -> RunSpec:
         """See `AppMachine.run_spec`."""
@@ -106,7 +123,7 @@ class Machine:
 
     def tidy(self, order: Assignment) -> None:
         """See `AppMachine.tidy`."""
-        shutil.rmtree(self._out_dir(order), ignore_errors=True)
+        _remove(self._out_dir(order))
 
     def _out_dir(self, order: Assignment) -> Path:
         return self._work / "out" / f"{order.task.id}.{order.attempt}"
@@ -129,6 +146,16 @@ def put_at(document: Any, pointer: str, value: object) -> Any:
     else:
         holder[last] = value
     return document
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _remove_after(exited: asyncio.Event, folder: Path) -> None:
+    """Remove what a process left in its directory: nobody else does."""
+    await exited.wait()
+    await asyncio.to_thread(_remove, folder)
 
 
 def _check_files(result: RunResult) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Final, TypeVar
 
+import uv
+
 from stoker.core.errors import StoreUnavailable
 from stoker.core.events import Event
 from stoker.core.messages import EngineId
@@ -66,7 +68,7 @@ async def _serve(
         cuda_version=sensors.cuda_version,
     )
     gateway = Gateway(lambda: gateway_url(settings))
-    environments = Environments(settings.cache_path, find_uv_bin())
+    environments = Environments(settings.cache_path, find_uv())
     machine = Machine(Versions(settings.cache_path / "versions"), environments, gateway, folder / "work")
     machine.clean()
     tools = Tools(
@@ -109,6 +111,14 @@ def gateway_url(settings: WorkerSettings) -> str:
         return settings.url_file.read_text(encoding="utf-8").strip().rstrip("/") or DEFAULT_GATEWAY
     except OSError:
         return DEFAULT_GATEWAY
+
+
+def find_uv() -> str:
+    """The uv that builds environments: the one installed with Stoker, else whatever the PATH has."""
+    try:
+        return uv.find_uv_bin()
+    except FileNotFoundError:
+        return "uv"  # a task that needs it says that it is missing
 
 
 async def _started(daemon: Daemon) -> bool:

@@ -49,7 +49,7 @@ class AppMachine(Protocol):
         """Fetch the code and build the environment, as far as they are missing.
 
         Raises:
-            PreparationFailed: says what is missing.
+            StokerError: says what is missing (PreparationFailed, BuildFailed, PythonMissing, BadBundle ...).
         """
 
     async def start(

@@ -180,6 +180,14 @@ class Writes:
         except StoreUnavailable:
             self._wait_on_disk()
             await backoff.wait()
+        except (StaleAttempt, ProtocolRefusal):
+            raise
+        except Exception as error:  # noqa: BLE001 - of the server's own making (its disk is full): it may pass
+            _log.error(
+                Event.STORE_LOST, task_id=self.order.task.id, reason=f"{type(error).__name__}: {error}"
+            )
+            self._wait_on_disk()
+            await backoff.wait()
         else:
             backoff.reset()
         return True
