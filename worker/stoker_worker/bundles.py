@@ -105,9 +105,8 @@ def _hash_of(path: Path) -> str:
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
     """(name in the bundle, path) of each file that is part of the app."""
     patterns = (*ALWAYS_IGNORED, *_read_ignore(folder / IGNORE_FILE))
-    count = size = 0
-    for name, path in _walk(folder, "", patterns, ()):
-        count += 1
+    size = 0
+    for count, (name, path) in enumerate(_walk(folder, "", patterns, ()), start=1):
         size += path.stat().st_size
         if count > MAX_FILES or size > MAX_BYTES:
             raise BadBundle(
@@ -161,9 +160,8 @@ def _read_ignore(path: Path) -> list[str]:
 
 def _extract(archive: tarfile.TarFile, target: Path) -> None:
     """Write plain files and folders; modes are ours, owners and times are not taken over."""
-    count = size = 0
-    for entry in archive:
-        count += 1
+    size = 0
+    for count, entry in enumerate(archive, start=1):
         size += entry.size
         if count > MAX_FILES or size > MAX_BYTES:
             raise BadBundle(

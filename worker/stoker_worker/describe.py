@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from stoker.core.errors import CallerError
-from stoker.core.messages import AppFunction, LogType
+from stoker.core.messages import AppFunction
 from stoker_worker.environment import Environments
 from stoker_worker.instance import Instance, InstanceFailed, InstanceSpec
 from stoker_worker.manifest import Manifest
@@ -43,7 +43,7 @@ async def describe(
         NotDescribable: the import failed or took too long, or there is no function.
         StokerError: the environment cannot be built.
     """
-    folder = app_dir.absolute()
+    folder = await asyncio.to_thread(app_dir.absolute)
     environment = await environments.ensure(folder, app, lambda _kind, text: on_line(text))
     work = Path(tempfile.mkdtemp(prefix="stoker-describe-"))
     spec = InstanceSpec(

@@ -229,8 +229,9 @@ def _venv_args(python: Path, venv: Path) -> tuple[str, ...]:
 
 def _installs(app_dir: Path, venv: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Title and arguments of each install step; the options are the platform's own."""
-    options = ("pip", "install", "--python", str(venv / "bin" / "python"))
-    options += ("--index-strategy", "unsafe-best-match", "--prerelease", "allow")
+    python = str(venv / "bin" / "python")
+    platform_like = ("--index-strategy", "unsafe-best-match", "--prerelease", "allow")
+    options = ("pip", "install", "--python", python, *platform_like)
     first, second = (app_dir / name for name in REQUIREMENT_FILES)
     named = {_package(line) for line in (*_lines(first), *_lines(second))}
     added = tuple(name for name in ALWAYS if name not in named)

@@ -159,7 +159,7 @@ class _Link(asyncio.Protocol):
             self.broken = f"the app's process sent something that is no message ({error})"
             self.close()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol has it
         self.closed.set()
 
     def send(self, message: dict[str, Any]) -> None:

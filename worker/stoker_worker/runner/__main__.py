@@ -20,8 +20,10 @@ import os
 import signal
 import sys
 import traceback
+from pathlib import Path
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+HERE = Path(__file__).parent
 
 
 def die_with(parent: int) -> ctypes.CDLL:
@@ -36,7 +38,7 @@ def die_with(parent: int) -> ctypes.CDLL:
 libc = die_with(int(sys.argv[2]))
 
 import call  # noqa: E402
-import frames  # noqa: E402, F401 - loaded here, because the folder leaves the path below
+import frames  # noqa: E402 - loaded here, because the folder leaves the path below
 import loader  # noqa: E402
 import values  # noqa: E402
 import wire  # noqa: E402
@@ -48,13 +50,13 @@ class Runner:
     def __init__(self, link: wire.Wire) -> None:
         self._link = link
         self._loop = asyncio.get_running_loop()
-        self._orders: "asyncio.Queue[dict]" = asyncio.Queue()
+        self._orders: asyncio.Queue[dict] = asyncio.Queue()
         self._app: object = None
-        self._home = ""
-        self._run: "asyncio.Task | None" = None
+        self._home: Path | None = None
+        self._run: asyncio.Task | None = None
         self._running = ""
         self._cancelled = ""
-        self._cancelling: "asyncio.Task | None" = None
+        self._cancelling: asyncio.Task | None = None
 
     def take(self, message: dict) -> None:
         """A message came in; called by the reading thread."""
@@ -97,7 +99,7 @@ class Runner:
 
     async def _setup(self, message: dict) -> dict:
         await call.set_up(self._app, message["setup"], message["metadata"])
-        self._home = os.getcwd()
+        self._home = Path.cwd()
         return {"type": "setup_done"}
 
     async def _describe(self, _message: dict) -> dict:
@@ -105,7 +107,7 @@ class Runner:
 
     async def _on_run(self, message: dict) -> None:
         with contextlib.suppress(OSError):
-            if self._home and os.getcwd() != self._home:
+            if self._home is not None and Path.cwd() != self._home:
                 os.chdir(self._home)  # where setup left it; a run may have moved
         self._running = message["task_id"]
         self._run = asyncio.ensure_future(self._answer_of(message))
@@ -123,25 +125,15 @@ class Runner:
     async def _answer_of(self, message: dict) -> bytes:
         """The last message of a run."""
         try:
-            output, files = await call.run(self._app, message, self._send_partial)
-            return (
-                b'{"type":"result","output":'
-                + values.encode(output)
-                + b',"files":'
-                + values.encode(files)
-                + b"}"
-            )
+            return _result(*await call.run(self._app, message, self._send_partial))
         except values.BadInput as error:
             return _error("input", str(error), error.fields)
-        except (values.BadOutput, loader.BadApp) as error:
+        except (values.BadOutput, loader.BadApp, frames.FrameTooLarge) as error:
             return _error("app", str(error))
         except asyncio.CancelledError:
-            if self._cancelled == message["task_id"]:
-                return _error("cancelled", "cancelled")
-            return _error("app", "The app cancelled its own run")
-        except frames.FrameTooLarge as error:
-            return _error("app", f"The app's output is too large: {error}")
-        except BaseException as error:
+            ours = self._cancelled == message["task_id"]
+            return _error("cancelled", "cancelled" if ours else "The app cancelled its own run")
+        except BaseException as error:  # SystemExit too: a run must not end the process
             _print_traceback(error)
             return _error("app", _message_of(error))
 
@@ -180,6 +172,16 @@ def flush() -> None:
     libc.fflush(None)
 
 
+def _result(output: object, files: "list[dict]") -> bytes:
+    payload = (
+        b'{"type":"result","output":' + values.encode(output) + b',"files":' + values.encode(files) + b"}"
+    )
+    if len(payload) > frames.MAX_FRAME_BYTES:
+        size = len(payload) // 1024**2
+        raise frames.FrameTooLarge(f"The output is {size} MB of JSON. Return large data as a File.")
+    return payload
+
+
 def _error(fault: str, message: str, fields: "list[dict] | None" = None) -> bytes:
     return values.encode({"type": "error", "fault": fault, "message": message, "fields": fields or []})
 
@@ -203,8 +205,7 @@ def _print_traceback(error: BaseException) -> None:
     """On stderr, without the runner's own frames."""
     with contextlib.suppress(Exception):
         trace = error.__traceback__
-        here = os.path.dirname(os.path.abspath(__file__))
-        while trace is not None and os.path.dirname(trace.tb_frame.f_code.co_filename) == here:
+        while trace is not None and Path(trace.tb_frame.f_code.co_filename).parent == HERE:
             trace = trace.tb_next
         traceback.print_exception(type(error), error, trace or error.__traceback__)
 
@@ -224,8 +225,7 @@ async def _serve(link: wire.Wire) -> None:
 def main() -> None:
     """Serve one app until the daemon says stop or is gone."""
     link = wire.Wire(int(sys.argv[1]))
-    here = os.path.dirname(os.path.abspath(__file__))
-    sys.path[:] = [path for path in sys.path if os.path.abspath(path) != here]
+    sys.path[:] = [path for path in sys.path if Path(path) != HERE]
     for module in (call, frames, loader, values, wire):
         sys.modules.pop(module.__name__, None)  # an app may have modules of these names
     sys.argv = ["inference.py"]

@@ -65,8 +65,6 @@ async def set_up(app: object, setup: dict, metadata: dict) -> None:
     for name, kind in loader.parameters_of(method):
         if loader.is_metadata(name, kind):
             args.append(make_metadata(metadata))
-        elif kind is None and not args and name in {"meta", "context"}:
-            args.append(make_metadata(metadata))
         else:
             args.append(values.build(kind, dict(setup), "setup"))
     await _maybe_await(method(*args))
@@ -139,7 +137,7 @@ class _Throttle:
         self.last: object = None
         self._send = send
         self._sent_at = 0.0
-        self._timer: "asyncio.TimerHandle | None" = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def put(self, output: object) -> None:
         self.last = output

@@ -7,6 +7,7 @@ import os
 import sys
 import types
 import typing
+from pathlib import Path
 
 from values import is_model
 
@@ -36,15 +37,15 @@ def load_app(folder: str) -> object:
 
 
 def _import_package(folder: str) -> types.ModuleType:
-    if not os.path.isfile(os.path.join(folder, ENTRY_FILE)):
+    if not (Path(folder) / ENTRY_FILE).is_file():
         raise BadApp(f"the app's folder has no {ENTRY_FILE}")
     for path in os.environ.get("PYTHONPATH", "").split(os.pathsep):
         if path and path not in sys.path:
             sys.path.append(path)  # the interpreter itself runs isolated
     if folder not in sys.path:
         sys.path.append(folder)  # `import helper` beside `from .helper import`
-    init = os.path.join(folder, "__init__.py")
-    if os.path.isfile(init):
+    init = Path(folder) / "__init__.py"
+    if init.is_file():
         spec = importlib.util.spec_from_file_location(PACKAGE, init, submodule_search_locations=[folder])
         if spec is None or spec.loader is None:
             raise BadApp("the app's folder cannot be imported")

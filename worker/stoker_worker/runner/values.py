@@ -11,6 +11,7 @@ import mimetypes
 import os
 import sys
 from enum import Enum
+from pathlib import Path
 
 
 class BadInput(Exception):
@@ -99,19 +100,21 @@ def _dump(value: object, pointer: str, files: "list[dict]") -> object:
         return _finite(value, pointer)
     if is_file(value):
         return _dump_file(value, pointer, files)
-    if isinstance(value, dict):
-        return {
-            _key(key): _dump(item, f"{pointer}/{_escaped(_key(key))}", files) for key, item in value.items()
-        }
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [_dump(item, f"{pointer}/{number}", files) for number, item in enumerate(value)]
     if is_model(type(value)):
         return _dump_model(value, pointer, files)
-    if dataclasses.is_dataclass(value):
-        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        return _dump(fields, pointer, files)
-    if isinstance(value, Enum):
+    return _dump_group(value, pointer, files)
+
+
+def _dump_group(value: object, pointer: str, files: "list[dict]") -> object:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    elif isinstance(value, Enum):
         return _dump(value.value, pointer, files)
+    if isinstance(value, dict):
+        pairs = [(_key(key), item) for key, item in value.items()]
+        return {key: _dump(item, f"{pointer}/{_escaped(key)}", files) for key, item in pairs}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_dump(item, f"{pointer}/{number}", files) for number, item in enumerate(value)]
     return _dump_other(value, pointer, files)
 
 
@@ -193,7 +196,7 @@ def _dump_file(file: object, pointer: str, files: "list[dict]") -> object:
     """A map like the SDK's own; one that lies on disk is also told to the daemon, which uploads it."""
     uri, path = getattr(file, "uri", None), getattr(file, "path", None)
     remote = isinstance(uri, str) and uri.startswith(("http://", "https://"))
-    shown = {"uri": uri, "path": None if path is None else os.path.abspath(os.fspath(path))}
+    shown = {"uri": uri, "path": None if path is None else str(Path(path).absolute())}
     shown.update({name: getattr(file, name, None) for name in ("content_type", "size", "filename")})
     if path and not remote:
         files.append(_out_file(shown, pointer))
@@ -204,9 +207,9 @@ def _dump_file(file: object, pointer: str, files: "list[dict]") -> object:
 
 def _out_file(shown: dict, pointer: str) -> dict:
     path = shown["path"]
-    filename = shown["filename"] or os.path.basename(path)
+    filename = shown["filename"] or Path(path).name
     try:
-        size = os.stat(path).st_size
+        size = Path(path).stat().st_size
     except OSError:
         size = 0  # the daemon names the field when it finds nothing there
     kind = shown["content_type"] or mimetypes.guess_type(filename)[0] or "application/octet-stream"

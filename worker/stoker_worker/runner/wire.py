@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable  # noqa: TC003 - evaluated in Wire
 
 from frames import Decoder, pack
 
@@ -24,7 +24,7 @@ class Wire:
         self._socket.setblocking(True)
         os.set_inheritable(fd, False)  # what the app starts must not hold the connection open
         self._lock = threading.Lock()
-        self.on_message: "Callable[[dict], None]" = lambda message: None
+        self.on_message: Callable[[dict], None] = ignore
 
     def start(self) -> None:
         """Take messages from now on, in a thread of their own."""
@@ -49,6 +49,10 @@ class Wire:
                     self.on_message(json.loads(payload))
         finally:
             end_group()
+
+
+def ignore(_message: dict) -> None:
+    """Until somebody listens."""
 
 
 def end_group() -> None:
