@@ -35,12 +35,13 @@ class Facts:
 def make_room(worker: Worker, group: Group, facts: Facts) -> Room | Why:
     """The cheapest way to make room for a group's instance on an idle worker, or why there is none now.
 
-    Memory that is being unloaded counts as used, but never causes further evictions.
+    Memory that is being unloaded counts as used, but never causes further evictions. An app that declares no
+    GPU need and was seen to take GPU memory counts like any other.
     """
     needs = group.shape.needs
     staying = [r for r in worker.residents.values() if r.phase is not Phase.STOPPING]
     capacity, wanted, free = 0, 0, 0
-    if needs.gpu_count:
+    if worker.kind.gpus:
         knowledge = facts.knowledge
         capacity = worker.kind.capacity_bytes(needs)
         wanted = min(knowledge.vram_bytes(group.setup_key, needs.vram_bytes), capacity)

@@ -134,7 +134,8 @@ class Mirror:
             held.load_s = max(0.001, assign.estimate_s - held.run_s)
             held.needs_env = group.env_key not in worker.engine.environments
         self.fleet.start(worker, held, assign.evict, worth=self._worth(group))
-        self._expect_memory(worker, group)
+        if assign.start is Start.COLD:
+            self._expect_memory(worker, group)
         self.queues.remove(assign.task_id)
 
     def apply_refused(self, assign: Assign, *, engine_gone: bool) -> None:
@@ -184,7 +185,7 @@ class Mirror:
     def _expect_memory(self, worker: Worker, group: Group) -> None:
         """A load in flight takes what it declares, until it is measured."""
         resident = worker.residents[group.setup_key]
-        if not resident.vram_bytes and group.shape.needs.gpu_count:
+        if not resident.vram_bytes and worker.kind.gpus:
             declared = group.shape.needs.vram_bytes
             resident.vram_bytes = self.knowledge.vram_bytes(group.setup_key, declared)
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import islice
+from math import ceil
 from typing import Final
 
 from stoker.core.messages import SetupKey, WorkerId
@@ -93,7 +94,7 @@ def _assign_cold(group: Group, draft: Draft, cold: _Cold, warmth: _Warmth | None
     position = 0
     if warmth is not None and warmth.head_s < cold.start_s:
         served = (cold.start_s - warmth.head_s) / max(run_s, 0.001) * warmth.copies
-        position = min(int(served) + 1, draft.left(group) - 1, LATER_MAX)
+        position = min(ceil(served), draft.left(group) - 1, LATER_MAX)
     assign = Assign(
         task_id=draft.task(group, position),
         group_id=group.id,
