@@ -18,7 +18,7 @@ from stoker.log import Logger
 from stoker.protocol import Store
 from stoker.protocol.scheduling import AssignOrder, AssignResult, WakeEvent, WakeKind
 from stoker_scheduler import reasons
-from stoker_scheduler.actions import Assign, GroupId, Rules, Start, Wait
+from stoker_scheduler.actions import Assign, Changed, GroupId, Rules, Start, Wait
 from stoker_scheduler.chores import Chores
 from stoker_scheduler.leader import LeadershipLost
 from stoker_scheduler.measures import Measured
@@ -31,6 +31,8 @@ TICK_MS: Final = 1000
 RETRY_S: Final = 0.5
 DRAIN_BLOCK_MS: Final = 1
 READ_AT_ONCE: Final = 1000
+GROUPS_AT_ONCE: Final = 500
+"""New groups that one decision may be asked about: the renewal of the leadership must get its turn."""
 
 
 @dataclass(slots=True)
@@ -167,10 +169,11 @@ class Loop:
         self.mirror.on_finished(event.task_id, event.state or TaskState.FAILED, measured, now_ms)
 
     async def _commit(self) -> None:
-        """Decide about what has changed and carry it out, in one batch."""
-        changed = self.mirror.take_changed()
-        if not changed:
-            return
+        """Decide about what has changed and carry it out: one batch, unless very much has changed."""
+        while changed := self.mirror.take_changed(GROUPS_AT_ONCE):
+            await self._decide(changed)
+
+    async def _decide(self, changed: Changed) -> None:
         now_ms = self._clock()
         mono = time.perf_counter()
         mirror = self.mirror

@@ -32,9 +32,13 @@ class Mirror:
         self.deadlines = Deadlines()
         self.changed = Changed()
 
-    def take_changed(self) -> Changed:
-        """What to decide about now."""
+    def take_changed(self, most: int = 0) -> Changed:
+        """What to decide about now; `most` groups of it at a time (0 = all)."""
         changed, self.changed = self.changed, Changed()
+        if most and len(changed.groups) > most:
+            groups = list(changed.groups)
+            changed.groups = dict.fromkeys(groups[:most])
+            self.changed.groups = dict.fromkeys(groups[most:])
         return changed
 
     def on_submitted(self, spec: TaskSpec) -> None:

@@ -51,6 +51,12 @@ def is_startable(group: Group, fleet: Fleet) -> bool:
     return bool(fleet.idle_with.at(key) or fleet.one_key.at(key))
 
 
+def is_short(key: SetupKey, draft: Draft) -> bool:
+    """Whether tasks of a setup may be queued behind each other at a worker: they are known to be short."""
+    knowledge, rules = draft.facts.knowledge, draft.facts.rules
+    return rules.look_ahead > 0 and knowledge.knows_run(key) and knowledge.run_s(key) < rules.short_s
+
+
 def place(group: Group, draft: Draft) -> tuple[Assign, Worker] | Wait:
     """What to do with the next task of a group.
 
@@ -123,8 +129,8 @@ def _idle_warm(group: Group, draft: Draft) -> Worker | None:
 def _ahead(group: Group, draft: Draft) -> Worker | None:
     """The look-ahead rule: behind a short task of the same setup, unless one who goes first waits there."""
     facts, key = draft.facts, group.setup_key
-    rules, knowledge = facts.rules, facts.knowledge
-    if not rules.look_ahead or not knowledge.knows_run(key) or knowledge.run_s(key) >= rules.short_s:
+    rules = facts.rules
+    if not is_short(key, draft):
         return None
 
     def fit(worker: Worker) -> bool:

@@ -12,13 +12,13 @@ from heapq import heapify, heappop, heappush
 from typing import Final
 
 from stoker.core.messages import SetupKey, WorkerId
-from stoker_scheduler.actions import Action, Assign, Changed, GroupId, Rules, Wait
+from stoker_scheduler.actions import Action, Assign, Changed, GroupId, Rules, Start, Wait
 from stoker_scheduler.draft import Draft
 from stoker_scheduler.eviction import Facts
 from stoker_scheduler.fleet import Fleet, Kind, Worker
 from stoker_scheduler.knowledge import Knowledge
 from stoker_scheduler.matching import admits
-from stoker_scheduler.placement import is_startable, place
+from stoker_scheduler.placement import is_short, is_startable, place
 from stoker_scheduler.queues import Group, Queues, Shape
 
 GROUPS_OF_KEY: Final = 32
@@ -56,7 +56,7 @@ def decide(
     groups = _touched(draft, changed)
     while groups:
         visited.update((group.id, None) for group in groups)
-        found, left = _settle(draft, groups)
+        found, left = _settle(draft, groups, changed)
         assigns += found
         waits += left
         # Where tasks went, further groups may find a free worker: look on until nothing moves.
@@ -64,8 +64,12 @@ def decide(
     return (*assigns, *waits)
 
 
-def _settle(draft: Draft, groups: list[Group]) -> tuple[list[Assign], list[Wait]]:
-    """Give each group its turn, in order, until none of them can start a task."""
+def _settle(draft: Draft, groups: list[Group], changed: Changed) -> tuple[list[Assign], list[Wait]]:
+    """Give each group its turn, in order, until none of them can start a task.
+
+    Groups that a free worker led to have nothing to gain once it is taken; they are left as they were.
+    """
+    free = {worker_id for worker_id in changed.workers if _servable(draft, worker_id) is not None}
     fair_s = min(draft.used_s(group.key_id) for group in groups)
     line = [(_order(draft, group, fair_s), group) for group in groups]
     heapify(line)
@@ -73,6 +77,8 @@ def _settle(draft: Draft, groups: list[Group]) -> tuple[list[Assign], list[Wait]
     waits: list[Wait] = []
     while line:
         _, group = heappop(line)
+        if not free and group.id not in changed.groups:
+            continue
         placed = place(group, draft)
         if isinstance(placed, Wait):
             waits.append(placed)
@@ -81,6 +87,8 @@ def _settle(draft: Draft, groups: list[Group]) -> tuple[list[Assign], list[Wait]
         assign, worker = placed
         draft.record(group, assign, worker)
         assigns.append(assign)
+        if assign.start is not Start.WARM or not is_short(group.setup_key, draft):
+            free.discard(worker.id)
         if draft.left(group):
             heappush(line, (_order(draft, group, fair_s), group))
     return assigns, waits
@@ -109,7 +117,7 @@ def _touched(draft: Draft, changed: Changed) -> list[Group]:
         claimant = queues.claimant(worker_id)
         if claimant is not None:
             found[claimant.id] = claimant
-        for key in _servable(draft, worker_id):
+        for key in _servable(draft, worker_id) or ():
             found.update((group.id, group) for group in queues.of_key(key, GROUPS_OF_KEY))
     _look(draft, changed, found, found)
     return list(found.values())
@@ -140,14 +148,19 @@ def _look(
                 found[group.id] = group
 
 
-def _servable(draft: Draft, worker_id: WorkerId) -> list[SetupKey]:
-    """The setups that a worker could serve without loading: its residents', or what it may queue behind."""
+def _servable(draft: Draft, worker_id: WorkerId) -> list[SetupKey] | None:
+    """The setups that a worker could serve without loading, or None when it has no place for a task.
+
+    An idle worker serves its residents; a busy one takes a task only behind its own short ones.
+    """
     worker = draft.facts.fleet.workers.get(worker_id)
     if worker is None or not worker.engine.available:
-        return []
+        return None
     if not worker.held:
         return list(worker.residents)
-    return [worker.held[0].setup_key] if len(worker.held) <= draft.facts.rules.look_ahead else []
+    key = worker.held[0].setup_key
+    room = len(worker.held) + draft.given.get(worker_id, 0) <= draft.facts.rules.look_ahead
+    return [key] if room and is_short(key, draft) else None
 
 
 def _idle(draft: Draft, changed: Changed) -> list[Worker]:

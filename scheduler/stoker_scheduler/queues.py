@@ -15,7 +15,7 @@ from stoker.core.messages import Needs, SetupKey, TaskId, TaskSpec, WorkerId
 from stoker_scheduler.actions import GroupId, Reason, Why
 from stoker_scheduler.shares import Shares
 
-WINDOW: Final = 64
+WINDOW: Final = 32
 """Groups that one changed worker leads to, at most, in one look."""
 WINDOW_LOWER: Final = 8
 """The same for each lower level of priority."""
