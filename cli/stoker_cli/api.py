@@ -58,11 +58,12 @@ class Api:
 
     def __init__(self, url: str, key: str) -> None:
         self.url = url
+        authorization = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = httpx.AsyncClient(
             base_url=url,
             timeout=TIMEOUT_S,
             headers={
-                "Authorization": f"Bearer {key}",
+                **authorization,
                 "X-API-Version": "2",
                 "User-Agent": f"stoker-cli/{__version__}",
                 "Accept": "application/json",

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from stoker_worker.describe import describe
-from stoker_worker.environment import Environments, env_key
 
 from stoker.settings import WorkerSettings, load
 from stoker_cli.api import Api, ApiError
 from stoker_cli.output import CommandFailed, ExitCode
 from stoker_worker import bundles, manifest
+from stoker_worker.describe import describe
+from stoker_worker.environment import Environments, env_key
 
 OnLine = Callable[[str], None]
 MANIFEST_NAME: Final = "inf.yml"
@@ -53,7 +53,9 @@ def find_app_folders(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-async def deploy_folder(api: Api, folder: Path, on_line: OnLine, *, force: bool = False) -> Deployed:
+async def deploy_folder(
+    api: Api, folder: Path, on_line: OnLine, *, force: bool = False, data_dir: Path | None = None
+) -> Deployed:
     """Deploy one app and make the version current.
 
     1. pack  2. stop here if the server's current version is this one  3. environment and schemas
@@ -64,6 +66,7 @@ async def deploy_folder(api: Api, folder: Path, on_line: OnLine, *, force: bool 
         folder: holds inf.yml and inference.py.
         on_line: gets what the build prints, line by line.
         force: deploy also what is unchanged.
+        data_dir: whose cache of environments to use; None = the one of the settings.
 
     Raises:
         CommandFailed: the folder is no app, its environment cannot be built, or its code cannot be imported.
@@ -75,9 +78,8 @@ async def deploy_folder(api: Api, folder: Path, on_line: OnLine, *, force: bool 
     try:
         if not force and await _current_version(api, namespace, app.name) == version_id:
             return Deployed(app=f"{namespace}/{app.name}", version_id=version_id, changed=False)
-        settings = load(WorkerSettings)
-        uv = find_uv()
-        environments = Environments(settings.cache_path, uv)
+        settings = load(WorkerSettings, {"data_dir": data_dir})
+        environments = Environments(settings.cache_path, find_uv())
         described = await describe(folder, app, environments, on_line)
         record = await api.upload(bundle, category="app")
         body = {

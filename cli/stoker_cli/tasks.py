@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from stoker_cli.api import Task, connected, state_name, state_of
+from stoker_cli.api import ENDED, Task, connected, state_name, state_of
 from stoker_cli.output import JsonFlag, Markup, items_of, out, print_json, print_table
 from stoker_cli.run import follow
 from stoker_cli.task_view import COLOURS, LOG_TYPES, TaskView, exit_code
@@ -56,7 +56,8 @@ def get(
     elif not follow_:
         view = TaskView(out)
         view.update(task)
-        view.finish(task)
+        if state_of(task) in ENDED:
+            view.finish(task)
     if follow_:
         raise typer.Exit(exit_code(task))
 
@@ -122,7 +123,7 @@ def _app_name(task: Task) -> str:
     app_field = task.get("app")
     if isinstance(app_field, dict):
         return f"{app_field.get('namespace', '')}/{app_field.get('name', '')}"
-    return str(app_field or task.get("app_id") or "")
+    return str(task.get("app_ref") or app_field or task.get("app_id") or "")
 
 
 def _coloured(state: str) -> Markup:

@@ -116,7 +116,7 @@ class Greeting:
         folders = find_app_folders(self._settings.examples) if self._settings.examples else []
         for folder in folders:
             try:
-                result = await deploy_folder(api, folder, self._line)
+                result = await deploy_folder(api, folder, self._line, data_dir=self._settings.data_dir)
             except StokerError as error:
                 self._failed(f"deploy of {folder.name}", error)
                 continue
