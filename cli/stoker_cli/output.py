@@ -15,7 +15,9 @@ from stoker.core.errors import StokerError
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
-out: Final = Console(highlight=False, soft_wrap=True)
+PIPE_WIDTH: Final = 160
+"""Columns of a table that goes to a file or a program."""
+out: Final = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 err: Final = Console(stderr=True, highlight=False, soft_wrap=True)
 
 

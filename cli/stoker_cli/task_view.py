@@ -29,8 +29,11 @@ class TaskView:
 
     def update(self, task: Task) -> None:
         """Print what `task` has that the last update had not."""
-        self._show_states(task)
-        self._show_logs(task)
+        moments = [*self._new_states(task), *self._new_logs(task)]
+        for _, text in sorted(
+            moments, key=lambda moment: moment[0]
+        ):  # stable: a state comes before its lines
+            self._console.print(text)
         reason = str(task.get("queue_reason") or "")
         if reason and reason != self._reason and state_of(task) == "queued":
             self._console.print(f"            [dim]{escape(reason)}[/]")
@@ -48,7 +51,9 @@ class TaskView:
         else:
             self._console.print(f"[bold yellow]{escape(state)}[/]")
 
-    def _show_states(self, task: Task) -> None:
+    def _new_states(self, task: Task) -> list[tuple[str, str]]:
+        """(time, text) of each state that was not shown yet."""
+        fresh = []
         seen = [
             (state_name(event.get("status")), str(event.get("event_time") or event.get("created_at") or ""))
             for event in task.get("events") or []
@@ -58,8 +63,9 @@ class TaskView:
             seen.append((now, str(task.get("updated_at") or "")))
         for name, at in seen[self._common(seen) :]:
             colour = COLOURS.get(name, "cyan")
-            self._console.print(f"  [{colour}]{name:<11}[/] [dim]{self._elapsed(at)}[/]")
+            fresh.append((at, f"  [{colour}]{name:<11}[/] [dim]{self._elapsed(at)}[/]"))
         self._states = seen
+        return fresh
 
     def _common(self, seen: list[tuple[str, str]]) -> int:
         """How many leading states were printed already."""
@@ -78,12 +84,16 @@ class TaskView:
         self._first = self._first or moment
         return f"{(moment - self._first).total_seconds():8.3f} s"
 
-    def _show_logs(self, task: Task) -> None:
+    def _new_logs(self, task: Task) -> list[tuple[str, str]]:
+        """(time, text) of each log line that was not shown yet."""
+        fresh = []
         for line in new_lines(task.get("logs") or [], self._last_line):
             self._last_line = line_id(line)
             kind = line.get("log_type")
             name = LOG_TYPES[kind] if isinstance(kind, int) and kind < len(LOG_TYPES) else str(kind)
-            self._console.print(f"    [dim]{name:>5} |[/] {escape(str(line.get('content', '')).rstrip())}")
+            text = f"    [dim]{name:>5} |[/] {escape(str(line.get('content', '')).rstrip())}"
+            fresh.append((str(line.get("created_at") or ""), text))
+        return fresh
 
 
 def line_id(line: dict[str, Any]) -> str:

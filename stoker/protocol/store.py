@@ -60,7 +60,10 @@ class Store:
 
     async def info(self) -> dict[str, str]:
         """What the server says of itself that durability hangs on: version, persistence, eviction policy."""
-        text: bytes = await self._connection.command("INFO")
+        reply = await self._connection.command("INFO")
+        if isinstance(reply, dict):  # the client library parses it
+            return {str(name): str(value) for name, value in reply.items()}
+        text: bytes = reply
         lines = (line.partition(":")[::2] for line in text.decode().splitlines() if ":" in line)
         return dict(lines)
 

@@ -43,7 +43,15 @@ def test_log_lines_are_shown_once_also_when_old_ones_are_left_out(shown):
     view, text = shown
     view.update({"status": 7, "logs": [line(1, "one"), line(2, "two")]})
     view.update({"status": 7, "logs": [line(2, "two"), line(3, "three")]})
-    assert [row.split()[-1] for row in text.getvalue().splitlines()[1:]] == ["one", "two", "three"]
+    rows = [row.split()[-1] for row in text.getvalue().splitlines() if "|" in row]
+    assert rows == ["one", "two", "three"]
+
+
+def test_states_and_log_lines_are_shown_in_the_order_of_their_times(shown):
+    view, text = shown
+    early = line(1, "early") | {"created_at": "2026-01-01T00:00:01.000Z"}
+    view.update({"status": 10, "events": [event(7, 0), event(10, 2)], "logs": [early]})
+    assert [row.split()[0] for row in text.getvalue().splitlines()] == ["running", "run", "completed"]
 
 
 def test_brackets_in_a_log_are_text_and_no_markup(shown):
