@@ -22,6 +22,7 @@ from stoker.core.messages import (
 )
 from stoker.core.states import TaskState
 from stoker_scheduler.actions import Assign, Rules, Wait
+from stoker_scheduler.deadlines import Limits
 from stoker_scheduler.measures import Measured
 from stoker_scheduler.mirror import Mirror
 from stoker_scheduler.policy import decide
@@ -74,7 +75,7 @@ def timed(call, times):
 
 def measure(workers, queued, setups, rounds):
     random.seed(1)
-    mirror, now_ms = Mirror(Rules()), 1_000_000
+    mirror, now_ms = Mirror(Rules(), Limits()), 1_000_000
     for number in range(workers // WORKERS_OF_AN_ENGINE):
         mirror.on_engine(engine(number), now_ms)
     numbers = iter(range(10**9))

@@ -228,6 +228,11 @@ class SchedulerSettings(CommonSettings):
     age_cap_s: float = Field(
         default=30, ge=0, description="Seconds that a task may be passed by tasks whose model is warm."
     )
+    hold_timeout_s: float = Field(
+        default=DAY_S,
+        ge=60,
+        description="Seconds after which a task without a run timeout is taken from a worker machine that is stuck.",
+    )
     look_ahead: int = Field(
         default=1,
         ge=0,

@@ -124,6 +124,7 @@ class FakeEngine:
     info: EngineInfo
     hold: bool = False
     hand_back: bool = False
+    deaf: bool = False  # reads its inbox and does nothing
     loads: list[tuple[str, str]] = field(default_factory=list)
     ran: list[tuple[str, str]] = field(default_factory=list)
     evicted: list[str] = field(default_factory=list)
@@ -166,6 +167,8 @@ class FakeEngine:
         while True:
             cursor, found = await self.store.engines.inbox(self.info.id, cursor, 500)
             for entry, message in found:
+                if self.deaf:
+                    continue
                 if isinstance(message, Assignment):
                     self._queues[message.worker_id].put_nowait((entry, message))
                 elif isinstance(message, EvictOrder):
@@ -211,11 +214,11 @@ class FakeEngine:
 
 
 @contextlib.asynccontextmanager
-async def scheduling(store, rules=Rules(), clock=None):  # noqa: B008 - frozen
+async def scheduling(store, rules=Rules(), **options):  # noqa: B008 - frozen
     """A loop that leads; yields it."""
     epoch = await store.scheduling.lead("test", 60)
-    loop = Loop(store, rules, get_logger("test"), **({"clock": clock} if clock else {}))
-    task = asyncio.create_task(loop.run(epoch))
+    loop = Loop(store, rules, get_logger("test"), **options)
+    task = loop.task = asyncio.create_task(loop.run(epoch))
     try:
         yield loop
     finally:

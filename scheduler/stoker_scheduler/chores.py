@@ -5,7 +5,8 @@ from typing import Final
 
 from stoker.core.errors import NoCapacity
 from stoker.core.events import Event
-from stoker.core.messages import EvictOrder, TaskId
+from stoker.core.messages import EngineId, EvictOrder, TaskId, TaskView
+from stoker.core.states import ON_ENGINE, TaskState
 from stoker.log import Logger
 from stoker.protocol import Store
 from stoker_scheduler.deadlines import no_match_text, overdue_unmatched, queue_timeout_text
@@ -14,6 +15,10 @@ from stoker_scheduler.mirror import Mirror
 
 LOOKS: Final = 64
 """Waiting groups that get a second look each second: times pass, and with them reasons."""
+ACCEPT_S: Final = 60.0
+"""An engine confirms an assignment at once, unless it must stop an instance first; that is bounded by 30 s."""
+AUDITS: Final = 200
+"""Tasks read in one audit."""
 
 
 class Chores:
@@ -33,16 +38,18 @@ class Chores:
 
     async def fail_late(self, now_ms: int) -> int:
         """End tasks whose time in the queue is over; how many."""
-        queues = self._mirror.queues
+        queues, limits = self._mirror.queues, self._mirror.deadlines.limits
         late: dict[TaskId, str] = {}
         for task_id in self._mirror.deadlines.due(now_ms):
             group = queues.group_of(task_id)
             if group is not None:
-                late[task_id] = queue_timeout_text(group.tasks[task_id], group.reason)
-        for task_id in overdue_unmatched(now_ms, queues):
+                waited_s = limits.queue_s(group.tasks[task_id])
+                late[task_id] = queue_timeout_text(waited_s, group.reason)
+        for task_id in overdue_unmatched(now_ms, queues, limits):
             group = queues.group_of(task_id)
             if group is not None:
-                late.setdefault(task_id, no_match_text(group.tasks[task_id], group.reason))
+                waited_s = limits.no_match_s(group.tasks[task_id])
+                late.setdefault(task_id, no_match_text(waited_s, group.reason))
         await asyncio.gather(*(self._fail(task_id, text) for task_id, text in late.items()))
         return len(late)
 
@@ -61,6 +68,45 @@ class Chores:
                 reason=evict.reason,
             )
         return len(evicts)
+
+    async def audit(self, now_ms: int) -> int:
+        """Look at tasks that an engine has had for long, ever more seldom each; how many were taken back.
+
+        Two things are put right: an assignment that a living engine never started (a lost message), and a task
+        that is held beyond every limit (an engine that lives and is stuck).
+        """
+        due = [held for held in self._mirror.fleet.heads() if now_ms >= held.audit_ms][:AUDITS]
+        if not due:
+            return 0
+        views = await self._store.tasks.read_many([held.task_id for held in due], with_logs=False)
+        taken = 0
+        for held, view in zip(due, views, strict=True):
+            held.audit_ms = 2 * now_ms - held.assigned_ms
+            if view is None or view.attempt != held.attempt or view.state not in ON_ENGINE:
+                self._mirror.on_taken_back(held.task_id, now_ms)
+            elif why := self._stuck(view, now_ms):
+                taken += await self._take_back(view, why, now_ms)
+        return taken
+
+    def _stuck(self, view: TaskView, now_ms: int) -> str:
+        had_s = (now_ms - view.history[-1][2]) / 1000 if view.history else 0.0
+        if view.state is TaskState.SCHEDULED and had_s > ACCEPT_S:
+            return f"{view.worker_id} did not start it within {had_s:.0f} s"
+        assigned = [at_ms for attempt, _, at_ms in view.history if attempt == view.attempt]
+        held_s = (now_ms - assigned[0]) / 1000 if assigned else 0.0
+        limit_s = self._mirror.deadlines.limits.hold_s(view.request)
+        return f"{view.worker_id} held it for more than {limit_s:.0f} s" if held_s > limit_s else ""
+
+    async def _take_back(self, view: TaskView, why: str, now_ms: int) -> bool:
+        spend = view.state is not TaskState.SCHEDULED
+        state = await self._store.scheduling.requeue(
+            self._epoch, view.request.id, EngineId(view.engine_id), view.attempt, why, spend=spend
+        )
+        ended = self._mirror.fleet.held(view.request.id)
+        if ended is not None:
+            self._mirror.on_stuck(view.request.id, now_ms)
+        self._log.warning(Event.TASK_REQUEUED, task_id=view.request.id, worker=view.worker_id, reason=why)
+        return state is not None
 
     def look_again(self) -> None:
         """Have the groups decided about whose last look is the longest ago."""

@@ -90,6 +90,7 @@ class Held:
     load_s: float  # expected until it runs; 0 = warm
     run_s: float
     needs_env: bool = False
+    audit_ms: int = 0  # when it is next made sure that the engine really works on it
     prepare_s: float = 0.0  # measured: how long the environment took
     running_ms: int = 0
 
@@ -204,6 +205,10 @@ class Fleet:
     def worker_of(self, task_id: TaskId) -> Worker | None:
         """Who has a task, as far as is known."""
         return self._of_task.get(task_id)
+
+    def heads(self) -> Iterator[Held]:
+        """What the workers work on; for the clock's chores, never for a decision."""
+        return (worker.held[0] for worker in self.workers.values() if worker.held)
 
     def idle_of_kind(self, kind: Kind) -> Iterator[Worker]:
         """Idle workers of a kind, those with the fewest residents first."""
@@ -342,6 +347,7 @@ class Fleet:
         elif resident is not None and resident.phase is Phase.LOADING:
             del worker.residents[held.setup_key]
         for after in worker.held[:1]:  # it was queued behind, and starts now
+            after.audit_ms += now_ms - after.assigned_ms
             after.assigned_ms = now_ms
         if not (as_before and all(after.setup_key == held.setup_key for after in worker.held)):
             self._refile(worker)

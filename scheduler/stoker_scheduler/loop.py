@@ -20,6 +20,7 @@ from stoker.protocol.scheduling import AssignOrder, AssignResult, WakeEvent, Wak
 from stoker_scheduler import reasons
 from stoker_scheduler.actions import Assign, Changed, GroupId, Rules, Start, Wait
 from stoker_scheduler.chores import Chores
+from stoker_scheduler.deadlines import Limits
 from stoker_scheduler.leader import LeadershipLost
 from stoker_scheduler.measures import Measured
 from stoker_scheduler.mirror import Mirror
@@ -33,6 +34,8 @@ DRAIN_BLOCK_MS: Final = 1
 READ_AT_ONCE: Final = 1000
 GROUPS_AT_ONCE: Final = 500
 """New groups that one decision may be asked about: the renewal of the leadership must get its turn."""
+
+DEFAULT_LIMITS: Final = Limits()
 
 
 @dataclass(slots=True)
@@ -75,8 +78,16 @@ class Loop:
     engines, and decide about those  5. once a second, the clock's chores.
     """
 
-    def __init__(self, store: Store, rules: Rules, log: Logger, clock: Callable[[], int] = wall_ms) -> None:
-        self.mirror = Mirror(rules)
+    def __init__(
+        self,
+        store: Store,
+        rules: Rules,
+        log: Logger,
+        *,
+        limits: Limits = DEFAULT_LIMITS,
+        clock: Callable[[], int] = wall_ms,
+    ) -> None:
+        self.mirror = Mirror(rules, limits)
         self.counters = Counters()
         self._store = store
         self._rules = rules
@@ -270,6 +281,7 @@ class Loop:
         self.counters.failed += await chores.fail_late(now_ms)
         await self._read_engines(self.mirror.fleet.suspects())
         self.counters.evicted += await chores.unload(now_ms)
+        self.counters.taken_back += await chores.audit(now_ms)
         chores.look_again()
         await self._commit()
         await self._write_reasons([group.id for group in self.mirror.queues.groups()], only_new=False)
@@ -303,7 +315,7 @@ class Loop:
         self.counters.rebuilt += 1
         mono = time.monotonic()
         knowledge = self.mirror.knowledge
-        self.mirror = Mirror(self._rules)
+        self.mirror = Mirror(self._rules, self.mirror.deadlines.limits)
         self.mirror.knowledge = knowledge
         self._written.clear()
         orphans = await self._drain()

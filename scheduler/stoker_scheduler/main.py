@@ -12,6 +12,7 @@ from stoker.log import Logger, get_logger
 from stoker.protocol import Store
 from stoker.settings import SchedulerSettings
 from stoker_scheduler.actions import Rules
+from stoker_scheduler.deadlines import Limits
 from stoker_scheduler.leader import Leader, pause
 from stoker_scheduler.loop import Loop
 
@@ -28,6 +29,15 @@ def rules_of(settings: SchedulerSettings) -> Rules:
     )
 
 
+def limits_of(settings: SchedulerSettings) -> Limits:
+    """The settings that deadlines look at."""
+    return Limits(
+        queue_timeout_s=settings.queue_timeout_s,
+        no_match_timeout_s=settings.no_match_timeout_s,
+        hold_timeout_s=settings.hold_timeout_s,
+    )
+
+
 async def serve(settings: SchedulerSettings, stop: asyncio.Event) -> None:
     """Lead or stand by until `stop` is set. Redis being away is waited out."""
     log = get_logger("scheduler")
@@ -37,7 +47,7 @@ async def serve(settings: SchedulerSettings, stop: asyncio.Event) -> None:
     holder = f"{socket.gethostname()}-{os.getpid()}-{new_id()[:6]}"
     try:
         leader = Leader(store.scheduling, holder, settings.leader_ttl_s, log)
-        await leader.run(Loop(store, rules_of(settings), log), stop)
+        await leader.run(Loop(store, rules_of(settings), log, limits=limits_of(settings)), stop)
     finally:
         await store.close()
 

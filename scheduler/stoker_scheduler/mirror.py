@@ -8,7 +8,7 @@ from typing import Final
 from stoker.core.messages import EngineId, EngineView, SetupKey, TaskId, TaskSpec, TaskView, WorkerId
 from stoker.core.states import TaskState
 from stoker_scheduler.actions import Assign, Changed, Evict, Rules, Start, Wait
-from stoker_scheduler.deadlines import Deadlines
+from stoker_scheduler.deadlines import Deadlines, Limits
 from stoker_scheduler.fleet import Fleet, Held, Phase, Worker
 from stoker_scheduler.knowledge import Knowledge
 from stoker_scheduler.measures import Measured, learn_end, learn_move
@@ -16,6 +16,10 @@ from stoker_scheduler.queues import Group, Queues
 
 HANDED_BACK_MS: Final = 5_000
 """How long a worker that handed a task back is not tried again with that setup."""
+STUCK_MS: Final = 60_000
+"""The same after a task was found stuck there."""
+AUDIT_MS: Final = 60_000
+"""After this time it is made sure that an engine works on a task; then at double the time, and so on."""
 GIB: Final = 1024**3
 _LOADING: Final = frozenset({TaskState.PREPARING, TaskState.SERVING, TaskState.SETTING_UP})
 _RUNS: Final = frozenset({TaskState.RUNNING, TaskState.UPLOADING})
@@ -24,12 +28,12 @@ _RUNS: Final = frozenset({TaskState.RUNNING, TaskState.UPLOADING})
 class Mirror:
     """Queue, fleet, knowledge and deadlines, and what has changed since the last decision."""
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: Rules, limits: Limits) -> None:
         self.rules = rules
         self.queues = Queues()
         self.fleet = Fleet()
         self.knowledge = Knowledge()
-        self.deadlines = Deadlines()
+        self.deadlines = Deadlines(limits)
         self.changed = Changed()
 
     def take_changed(self, most: int = 0) -> Changed:
@@ -62,6 +66,13 @@ class Mirror:
         ended = self.fleet.end(task_id, now_ms, warm=False)
         if ended is not None:
             self.changed.workers[ended[0].id] = None
+
+    def on_stuck(self, task_id: TaskId, now_ms: int) -> None:
+        """A task was taken from an engine that lives and does not start it, or never ends it."""
+        worker, held = self.fleet.worker_of(task_id), self.fleet.held(task_id)
+        if worker is not None and held is not None:
+            self.fleet.refuse(worker, held.setup_key, now_ms + STUCK_MS)
+            self.on_taken_back(task_id, now_ms)
 
     def on_cancelled(self, task_id: TaskId) -> None:
         """A task that waited has ended."""
@@ -178,6 +189,7 @@ class Mirror:
             attempt=attempt,
             assigned_ms=now_ms,
             load_s=0.0,
+            audit_ms=now_ms + AUDIT_MS,
             run_s=self.knowledge.run_s(key, app),
         )
 

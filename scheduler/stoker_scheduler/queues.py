@@ -163,7 +163,7 @@ class Queues:
             return
         group.reason = reason
         self._rotate(group)
-        if reason.why in (Why.NO_MATCH, Why.UNAVAILABLE):
+        if reason.why is Why.NO_MATCH:
             group.unmatched_ms = group.unmatched_ms or now_ms
             self._unmatched[group_id] = None
         else:

@@ -97,8 +97,8 @@ class TaskSpec(Struct, frozen=True, kw_only=True):
     key_id: str = ""
     created_ms: int = 0
     max_attempts: int = 3
-    queue_timeout_s: float = 86_400
-    no_match_timeout_s: float = 600
+    queue_timeout_s: float = 0  # 0 = the scheduler's setting
+    no_match_timeout_s: float = 0  # 0 = the scheduler's setting
 
 
 class Owner(Struct, frozen=True, kw_only=True):

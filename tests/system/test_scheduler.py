@@ -2,12 +2,19 @@
 
 import asyncio
 
+import pytest
 from helpers import eventually
 from scheduling import FakeEngine, engine_info, gpu_needs, scheduling, spec, submit
 
 from stoker.core.messages import EngineId
 from stoker.core.states import TaskState
+from stoker.embedded import EmbeddedServer
+from stoker.log import get_logger
+from stoker.protocol import Store
 from stoker_scheduler.actions import Rules
+from stoker_scheduler.deadlines import Limits
+from stoker_scheduler.leader import Leader, LeadershipLost
+from stoker_scheduler.loop import Loop, wall_ms
 
 
 async def done(store, task_id):
@@ -213,11 +220,72 @@ async def test_an_engine_that_refuses_is_read_again(store):
             await done(store, task_id)
 
 
-async def test_a_second_scheduler_stands_by_and_takes_over(store):
-    from stoker.log import get_logger
-    from stoker_scheduler.leader import Leader
-    from stoker_scheduler.loop import Loop
+class Clock:
+    """The wall clock, and what a test adds to it."""
 
+    def __init__(self):
+        self.ahead_s = 0
+
+    def __call__(self):
+        return wall_ms() + self.ahead_s * 1000
+
+
+async def test_an_assignment_that_a_living_engine_never_starts_goes_to_another(store):
+    clock = Clock()
+    async with FakeEngine(store, engine_info("deaf"), deaf=True), scheduling(store, clock=clock) as loop:
+        task_id = await submit(store, spec("a"))
+        await eventually(lambda: loop.mirror.fleet.worker_of(task_id), "the assignment")
+        async with FakeEngine(store, engine_info("good")):
+            clock.ahead_s = 61
+            view = await done(store, task_id)
+    assert (view.worker_id, view.attempt) == ("good-cpu-0", 2)
+
+
+async def test_a_task_that_is_held_beyond_every_limit_is_taken_back(store):
+    clock, limits = Clock(), Limits(hold_timeout_s=100)
+    async with (
+        FakeEngine(store, engine_info("stuck"), hold=True) as stuck,
+        scheduling(store, clock=clock, limits=limits),
+    ):
+        task_id = await submit(store, spec("a"))
+        await eventually(lambda: stuck.loads, "the load")
+        async with FakeEngine(store, engine_info("good")):
+            clock.ahead_s = 200
+            assert (await done(store, task_id)).worker_id == "good-cpu-0"
+
+
+async def test_a_leader_whose_write_is_refused_stops(store):
+    async def lose():
+        async with FakeEngine(store, engine_info()), scheduling(store) as loop:
+            await eventually(lambda: loop.counters.rounds, "a first round")
+            await store.scheduling.resign("test", loop._epoch)
+            await store.scheduling.lead("other", 60)
+            await submit(store, spec("a"))
+            await eventually(loop.task.done, "the end of the loop")
+
+    with pytest.raises(LeadershipLost):
+        await lose()
+
+
+async def test_the_loop_goes_on_after_the_server_was_restarted(tmp_path):
+    server = EmbeddedServer(tmp_path)
+    await server.start()
+    opened = await Store.open(server.url, "restart")
+    try:
+        async with scheduling(opened) as loop:
+            first = await submit(opened, spec("a"))
+            await eventually(lambda: first in loop.mirror.queues, "the task in the queue")
+            await server.stop()
+            await server.start()
+            await eventually(lambda: loop.counters.rebuilt > 1 and first in loop.mirror.queues, "a rebuild")
+            async with FakeEngine(opened, engine_info()):
+                await done(opened, first)
+    finally:
+        await opened.close()
+        await server.stop()
+
+
+async def test_a_second_scheduler_stands_by_and_takes_over(store):
     log = get_logger("test")
     stops = [asyncio.Event(), asyncio.Event()]
     leaders = [Leader(store.scheduling, f"s{i}", 1.0, log) for i in range(2)]

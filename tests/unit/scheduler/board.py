@@ -4,6 +4,7 @@ from scheduling import engine_info, engine_view, resident, spec
 
 from stoker.core.states import TaskState
 from stoker_scheduler.actions import Assign, Changed, Rules, Start, Wait
+from stoker_scheduler.deadlines import Limits
 from stoker_scheduler.measures import Measured
 from stoker_scheduler.mirror import Mirror
 from stoker_scheduler.policy import decide
@@ -15,7 +16,7 @@ class Board:
 
     def __init__(self, rules=Rules()):  # noqa: B008 - frozen
         self.rules = rules
-        self.mirror = Mirror(rules)
+        self.mirror = Mirror(rules, Limits())
         self.now_ms = 1_000_000
         self.cold = []  # (worker, setup key) of every cold start
         self.evicted = []

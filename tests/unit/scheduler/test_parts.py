@@ -8,6 +8,7 @@ from stoker_scheduler.actions import Assign, GroupId, Reason, Rules, Start, Why
 from stoker_scheduler.deadlines import (
     COMPACT_AT,
     Deadlines,
+    Limits,
     no_match_text,
     overdue_unmatched,
     queue_timeout_text,
@@ -339,7 +340,7 @@ def test_a_wrong_estimate_is_corrected():
 
 
 def test_deadlines_are_told_once_and_compacted():
-    deadlines, queues = Deadlines(), Queues()
+    deadlines, queues = Deadlines(Limits()), Queues()
     waiting = spec("a", queue_timeout_s=5)
     queues.add(waiting)
     deadlines.add(waiting)
@@ -359,10 +360,10 @@ def test_only_tasks_past_their_own_no_match_timeout_are_late():
     group_id = queues.add(young)
     reason = Reason(why=Why.NO_MATCH, text="none")
     queues.waits(group_id, reason, 2000)
-    assert overdue_unmatched(602_000, queues) == []
-    assert overdue_unmatched(602_001, queues) == [old.id]
+    assert overdue_unmatched(602_000, queues, Limits()) == []
+    assert overdue_unmatched(602_001, queues, Limits()) == [old.id]
     queues.waits(group_id, Reason(why=Why.ALL_BUSY), 602_001)
-    assert overdue_unmatched(9_999_999, queues) == []
+    assert overdue_unmatched(9_999_999, queues, Limits()) == []
 
 
 def test_instances_idle_for_long_are_unloaded_unless_tasks_wait_for_them():
@@ -409,13 +410,12 @@ def test_every_assignment_has_a_reason(start):
 
 
 def test_errors_of_tasks_that_waited_too_long_carry_the_last_reason():
-    task = spec("a", queue_timeout_s=60, no_match_timeout_s=600)
     reason = Reason(why=Why.FREEING, worker_id="w")
-    assert queue_timeout_text(task, reason) == (
+    assert queue_timeout_text(60, reason) == (
         "The task waited 60 s in the queue and was not started. "
         "Last reason: waiting for w, which is freeing GPU memory."
     )
-    assert no_match_text(task, None) == "No worker could run this task within 10 min: no worker matches."
+    assert no_match_text(600, None) == "No worker could run this task within 10 min: no worker matches."
 
 
 def test_a_slot_may_move_to_another_engine():
