@@ -13,7 +13,9 @@ LEASE_S = "3"
 def breakable():
     """A system whose parts may be killed; `stoker up` starts them again."""
     with tempfile.TemporaryDirectory(prefix="stoker-faults-", ignore_cleanup_errors=True) as folder:
-        running = start_system(Path(folder) / "data", "--workers", "2", STOKER_LEASE_S=LEASE_S)
+        running = start_system(
+            Path(folder) / "data", "--workers", "2", STOKER_LEASE_S=LEASE_S, STOKER_TELEMETRY_S="1"
+        )
         running.deploy(EXAMPLES / "echo")
         running.deploy(EXAMPLES / "slow")
         yield running

@@ -11,7 +11,15 @@ from rich.markup import escape
 
 from stoker import log, service
 from stoker.embedded import DirLock
-from stoker.settings import InvalidSettings, UpSettings, load
+from stoker.settings import (
+    GatewaySettings,
+    InvalidSettings,
+    JobsSettings,
+    SchedulerSettings,
+    UpSettings,
+    WorkerSettings,
+    load,
+)
 from stoker_cli.output import err, out, print_event
 from stoker_cli.up.greeting import Greeting
 from stoker_cli.up.supervisor import Supervisor
@@ -49,6 +57,8 @@ def up(
         "listen": listen,
     }
     settings = load(UpSettings, flags)
+    for part in (GatewaySettings, SchedulerSettings, WorkerSettings, JobsSettings):
+        load(part)  # a part that cannot start would only be started again and again
     check_listen(settings)
     log.configure("up", json=json, level=settings.log_level)
     service.run(lambda stop: serve(settings, stop, first_task or [], json=json))
