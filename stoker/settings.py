@@ -337,15 +337,6 @@ class WorkerSettings(CommonSettings):
         """`spool_dir` with its default filled in."""
         return (self.spool_dir or self.data_dir / "spool").expanduser().absolute()
 
-    @model_validator(mode="after")
-    def _lease_covers_heartbeats(self) -> Self:
-        if self.telemetry_s * 2 > self.lease_s:
-            raise ValueError(
-                f"telemetry_s ({self.telemetry_s:g}) must be at most half of lease_s ({self.lease_s:g}), "
-                "else a worker is taken for dead between two heartbeats"
-            )
-        return self
-
 
 class JobsSettings(CommonSettings):
     """Background work on RQ."""

@@ -72,7 +72,6 @@ def test_the_environment_adds_to_the_workers_of_the_file(monkeypatch, tmp_path):
         (GatewaySettings, {"STOKER_PUBLIC_URL": "ftp://x"}, ["public_url", "http://"]),
         (GatewaySettings, {"STOKER_POOL": "a:b"}, ["pool", "'a:b'"]),
         (WorkerSettings, {"STOKER_WORKERS": "{"}, ["environment", "workers"]),
-        (WorkerSettings, {"STOKER_LEASE_S": "5"}, ["telemetry_s (5)", "lease_s (5)"]),
         (
             SchedulerSettings,
             {"STOKER_QUEUE_TIMEOUT_S": "60"},
