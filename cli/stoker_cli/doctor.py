@@ -8,7 +8,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from enum import StrEnum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 from msgspec import Struct
@@ -16,10 +16,12 @@ from rich.markup import escape
 
 from stoker import __version__, settings
 from stoker.core.errors import StokerError
-from stoker.protocol import Store
 from stoker.settings import ALL_SETTINGS, CommonSettings, GatewaySettings, load, origins, unknown_variables
 from stoker_cli.deploy import find_uv
 from stoker_cli.output import ExitCode, JsonFlag, Markup, out, print_json, print_table
+
+if TYPE_CHECKING:
+    from stoker.protocol import Store
 
 PYTHON_MIN: Final = (3, 11)
 DISK_WARN_BYTES: Final = 10_000_000_000
@@ -179,6 +181,8 @@ async def look_at_store(common: CommonSettings) -> list[Finding]:
     """Whether what was accepted is on disk, and stays there."""
     where = common.redis_url or "the embedded server"
     try:
+        from stoker.protocol import Store  # noqa: PLC0415 - half a second that no other command needs
+
         store = await Store.open(common.store_url, common.pool)
     except StokerError as error:
         if not common.redis_url:
@@ -272,7 +276,7 @@ def _hidden(text: str) -> str:
     return text
 
 
-async def _config(store: Store, name: str) -> str:
+async def _config(store: "Store", name: str) -> str:
     try:
         return await store.config(name)
     except StokerError:
