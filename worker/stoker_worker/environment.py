@@ -35,6 +35,7 @@ TOLD_LINES: Final = 8
 """Of the installer's last lines, as many as an error message carries."""
 _FORMAT: Final = "1"  # a change of how environments are built makes all of them new
 _DPKG: Final = Path("/var/lib/dpkg/info")
+_PRE_RELEASES: Final = re.compile(r"pre-?release", re.IGNORECASE)
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 OnLine = Callable[[LogType, str], None]
@@ -116,16 +117,18 @@ class Environments:
                 LogType.BUILD, f"{SYSTEM_PACKAGES} names {package}, which is not installed on this machine"
             )
         target = self._path / key
+        for left in self._path.glob(f".{key}-*"):  # by a build that was killed: the lock is ours
+            await asyncio.to_thread(shutil.rmtree, left, ignore_errors=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=self._path))
         try:
             venv = scratch / "venv"
-            env = clean_environment(os.environ, for_install=True) | app.env
+            env = clean_environment(os.environ) | app.env
             env |= {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
             installer = _Installer(app, app_dir, env, on_line)
             on_line(LogType.BUILD, f"building the environment with Python {version_of(app.kernel)}")
             await installer.run("the environment", self._uv, *_venv_args(python, venv))
             for title, args in _installs(app_dir, venv):
-                await installer.run(title, self._uv, *args)
+                await installer.install(title, self._uv, *args)
             await asyncio.to_thread(
                 shutil.rmtree, target, ignore_errors=True
             )  # one whose interpreter is gone
@@ -174,6 +177,21 @@ class _Installer:
         self._app_dir = app_dir
         self._env = env
         self._on_line = on_line
+        self._lines: list[str] = []
+
+    async def install(self, title: str, *command: str) -> None:
+        """An install step; with pre-releases where it cannot be solved without, as on the hosted platform.
+
+        Raises:
+            BuildFailed: it failed.
+        """
+        try:
+            await self.run(title, *command)
+        except BuildFailed:
+            if not any(_PRE_RELEASES.search(line) for line in self._lines):
+                raise
+            self._on_line(LogType.BUILD, "again, with pre-releases allowed")
+            await self.run(title, *command, "--prerelease", "allow")
 
     async def run(self, title: str, *command: str) -> None:
         """One step.
@@ -182,6 +200,7 @@ class _Installer:
             BuildFailed: it failed.
         """
         lines: list[str] = []
+        self._lines = lines
 
         def take(line: str) -> None:
             lines.append(line)
@@ -230,8 +249,7 @@ def _venv_args(python: Path, venv: Path) -> tuple[str, ...]:
 def _installs(app_dir: Path, venv: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Title and arguments of each install step; the options are the platform's own."""
     python = str(venv / "bin" / "python")
-    platform_like = ("--index-strategy", "unsafe-best-match", "--prerelease", "allow")
-    options = ("pip", "install", "--python", python, *platform_like)
+    options = ("pip", "install", "--python", python, "--index-strategy", "unsafe-best-match")
     first, second = (app_dir / name for name in REQUIREMENT_FILES)
     named = {_package(line) for line in (*_lines(first), *_lines(second))}
     added = tuple(name for name in ALWAYS if name not in named)

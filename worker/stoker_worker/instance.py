@@ -10,8 +10,11 @@ but those that the caller bounds.
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import socket
+import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -195,6 +198,10 @@ class Instance:
         self._on_partial: Callable[[bytes], None] | None = None
         self._task_id = ""
         self._lost: InstanceLost | None = None
+        self._package = spec.work_dir / "package"
+        self._tmp = spec.work_dir / "tmp"
+        self._results: list[Path] = []
+        self._run_at = 0.0
 
     @classmethod
     async def start(cls, spec: InstanceSpec, on_line: OnLine) -> "Instance":
@@ -206,7 +213,8 @@ class Instance:
         instance = cls(spec, on_line)
         try:
             await instance._spawn()
-            await instance._loading({"type": "init", "app_dir": str(spec.app_dir)}, "import")
+            order = {"type": "init", "app_dir": str(spec.app_dir), "package_dir": str(instance._package)}
+            await instance._loading(order, "import")
         except OSError as error:
             await instance.stop("it could not be started")
             raise InstanceFailed(f"The app's process cannot be started: {error}", "start") from error
@@ -245,7 +253,6 @@ class Instance:
             InstanceLost: the process ended.
             InstanceTimeout: it took too long.
         """
-        self._task_id, self._on_partial = task.task_id, on_partial
         order = {
             "type": "run",
             "task_id": task.task_id,
@@ -253,15 +260,20 @@ class Instance:
             "input": task.input,
             "metadata": task.metadata,
         }
+        self._leave_nothing()
+        self._task_id, self._on_partial = task.task_id, on_partial
         try:
             async with asyncio.timeout(timeout_s or None):
                 answer = await self._ask(order)
+        except FrameTooLarge as error:
+            raise InputError(f"The input is too large: {error}. Pass large data as a file.") from error
         except TimeoutError:
             raise InstanceTimeout(f"The app took longer than {timeout_s:g} s for this task.") from None
         finally:
             self._task_id, self._on_partial = "", None
         if answer.type == "result":
             files = [msgspec.convert(file, OutFile) for file in answer.files]
+            self._results = [Path(file.path) for file in files]
             return RunResult(output=msgspec.json.decode(answer.output), files=files)
         if answer.fault == "input":
             raise InputError(answer.message, tuple((f["loc"], f["message"]) for f in answer.fields))
@@ -300,10 +312,20 @@ class Instance:
             self._stopping = asyncio.ensure_future(self._stop())
         await asyncio.shield(self._stopping)
 
+    def _leave_nothing(self) -> None:
+        """Remove the files of the run before: they are stored, and apps do not remove them."""
+        for path in self._results:
+            own = path.is_relative_to(self._tmp) or path.is_relative_to(tempfile.gettempdir())
+            with contextlib.suppress(OSError):
+                if own and path.stat().st_mtime >= self._run_at:
+                    path.unlink()
+        self._results = []
+        self._run_at = time.time()
+
     async def _spawn(self) -> None:
-        spec = self._spec
-        tmp = spec.work_dir / "tmp"
-        tmp.mkdir(parents=True, exist_ok=True)
+        spec, tmp = self._spec, self._tmp
+        for folder in (tmp, self._package):
+            folder.mkdir(parents=True, exist_ok=True)
         ours, theirs = socket.socketpair()
         try:
             ours.setblocking(False)
@@ -396,13 +418,14 @@ class Instance:
                 pipe.close()
             self._link.close()
             self.exited.set()
-            return
-        grace_s = self._spec.stop_grace_s
-        busy = self._answer is not None and not self._answer.done()
-        if not busy and self._phase is LogType.RUN:
-            self._link.send({"type": "stop"})
-            await self._gone_within(grace_s)
-        await self._end(grace_s)
+        else:
+            grace_s = self._spec.stop_grace_s
+            busy = self._answer is not None and not self._answer.done()
+            if not busy and self._phase is LogType.RUN:
+                self._link.send({"type": "stop"})
+                await self._gone_within(grace_s)
+            await self._end(grace_s)
+        await asyncio.to_thread(shutil.rmtree, self._spec.work_dir, ignore_errors=True)
 
     async def _end(self, grace_s: float) -> None:
         """SIGTERM, SIGKILL to the group."""

@@ -15,43 +15,21 @@ READ_BYTES: Final = 64 * 1024
 DRAIN_READS: Final = 16
 """Reads of one drain: a pipe holds 64 KiB, so what was printed before is in the first of them."""
 
-_KEPT_NAMES: Final = frozenset(
-    {
-        "PATH",
-        "HOME",
-        "USER",
-        "LOGNAME",
-        "SHELL",
-        "TZ",
-        "LD_LIBRARY_PATH",
-        "LD_PRELOAD",
-        "SSL_CERT_FILE",
-        "SSL_CERT_DIR",
-        "REQUESTS_CA_BUNDLE",
-        "CURL_CA_BUNDLE",
-        "XDG_CACHE_HOME",
-        "CC",
-        "CXX",
-    }
-)
-_KEPT_PREFIXES: Final = ("CUDA_", "NVIDIA_", "NCCL_", "HF_", "HUGGINGFACE_", "TORCH_", "OMP_", "MKL_", "GIT_")
-_INSTALLER_PREFIXES: Final = ("UV_", "PIP_")
-_PROXIES: Final = ("http_proxy", "https_proxy", "no_proxy", "all_proxy", "ftp_proxy")
+_DROPPED_NAMES: Final = frozenset({"VIRTUAL_ENV", "NOTIFY_SOCKET", "INVOCATION_ID", "JOURNAL_STREAM"})
+_DROPPED_PREFIXES: Final = ("STOKER_", "PYTHON", "LISTEN_", "CONDA_")
+"""Settings and secrets of the daemon, and what would lead an app's Python to the daemon's packages."""
 _END_OF_LINE: Final = re.compile(rb"\r\n|\n|\r")
 
 
-def clean_environment(environ: Mapping[str, str], *, for_install: bool = False) -> dict[str, str]:
-    """What a process of an app gets of this daemon's environment: no setting or secret of the daemon.
+def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """What a process of an app gets of the daemon's environment: all but what is the daemon's own.
 
-    Args:
-        environ: the daemon's own.
-        for_install: with what points the installer to its index and cache.
+    So an operator sets a variable for apps (a token, a proxy) by setting it for the daemon.
     """
-    prefixes = _KEPT_PREFIXES + (_INSTALLER_PREFIXES if for_install else ())
     kept = {
         name: value
         for name, value in environ.items()
-        if name in _KEPT_NAMES or name.startswith(prefixes) or name.lower() in _PROXIES
+        if name not in _DROPPED_NAMES and not name.startswith(_DROPPED_PREFIXES)
     }
     kept.setdefault("PATH", os.defpath)
     return kept | {"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}

@@ -94,7 +94,7 @@ class Runner:
         self._link.tell(**{"kind": answer.pop("type"), **answer})
 
     async def _init(self, message: dict) -> dict:
-        self._app = loader.load_app(message["app_dir"])
+        self._app = loader.load_app(message["app_dir"], message["package_dir"])
         return {"type": "ready"}
 
     async def _setup(self, message: dict) -> dict:
@@ -224,7 +224,9 @@ async def _serve(link: wire.Wire) -> None:
 
 def main() -> None:
     """Serve one app until the daemon says stop or is gone."""
-    link = wire.Wire(int(sys.argv[1]))
+    fd = int(sys.argv[1])
+    wire.close_others(fd)
+    link = wire.Wire(fd)
     sys.path[:] = [path for path in sys.path if Path(path) != HERE]
     for module in (call, frames, loader, values, wire):
         sys.modules.pop(module.__name__, None)  # an app may have modules of these names

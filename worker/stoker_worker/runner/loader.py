@@ -1,5 +1,6 @@
 """Loads an app's folder and says what is in it: the App object, its functions, its setup, their schemas."""
 
+import contextlib
 import importlib
 import importlib.util
 import inspect
@@ -22,18 +23,30 @@ class BadApp(Exception):
     """The folder is no app, or lacks what was asked for."""
 
 
-def load_app(folder: str) -> object:
+def load_app(folder: str, package_dir: str) -> object:
     """Import the folder as a package and make its App.
+
+    Args:
+        folder: the app's.
+        package_dir: an empty one, where the package is put for processes that the app spawns.
 
     Raises:
         BadApp: there is no inference.py or no App in it.
         Exception: whatever the app's own code raises.
     """
+    _help_children(folder, package_dir)
     module = _import_package(folder)
     kind = getattr(module, "App", None)
     if not isinstance(kind, type):
         raise BadApp(f"{ENTRY_FILE} has no class App")
     return kind()
+
+
+def _help_children(folder: str, package_dir: str) -> None:
+    """Let processes that `multiprocessing` spawns import the package by name; they get our path."""
+    with contextlib.suppress(FileExistsError):
+        (Path(package_dir) / PACKAGE).symlink_to(folder, target_is_directory=True)
+    sys.path.append(package_dir)
 
 
 def _import_package(folder: str) -> types.ModuleType:
@@ -100,8 +113,18 @@ def _takes_model(method: "typing.Callable") -> bool:
     return first is not None and is_model(first[1])
 
 
+_known: dict = {}
+
+
 def parameters_of(method: "typing.Callable") -> "list[tuple[str, object]]":
-    """(name, annotation or None) of each parameter but self."""
+    """(name, annotation or None) of each parameter but self; looked up once a method."""
+    key = getattr(method, "__func__", method)
+    if key not in _known:
+        _known[key] = _read_parameters(method)
+    return _known[key]
+
+
+def _read_parameters(method: "typing.Callable") -> "list[tuple[str, object]]":
     try:
         hints = typing.get_type_hints(method)
     except Exception:  # an annotation that is no type any more; the plain ones still serve

@@ -10,6 +10,7 @@ import math
 import mimetypes
 import os
 import sys
+import typing
 from enum import Enum
 from pathlib import Path
 
@@ -83,21 +84,43 @@ def dump(value: object) -> "tuple[object, list[dict]]":
     """
     files: list[dict] = []
     try:
-        return _dump(value, "", files), files
+        dumped = _dump(value, "", files)
     except RecursionError:
         raise BadOutput("The app returned an output that is nested too deeply, or contains itself") from None
+    if isinstance(dumped, dict) and "output_meta" in dumped and dumped["output_meta"] is None:
+        del dumped["output_meta"]  # a field of the SDK's base class, which most apps leave empty
+    return dumped, files
 
 
 def encode(value: object) -> bytes:
-    """JSON bytes of a dumped value."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    """JSON bytes of a dumped value.
+
+    Raises:
+        BadOutput: it holds NaN or an infinity.
+    """
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except ValueError:
+        where, number = next(_not_finite(value, ""), ("", "a number"))
+        raise BadOutput(f"The app's output {_field(where)} is {number}; JSON has no such number") from None
+    return text.encode("utf-8", "replace")
+
+
+def _not_finite(value: object, pointer: str) -> "typing.Iterator[tuple[str, float]]":
+    """Where numbers are that JSON does not have."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield pointer, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _not_finite(item, f"{pointer}/{_escaped(str(key))}")
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _not_finite(item, f"{pointer}/{number}")
 
 
 def _dump(value: object, pointer: str, files: "list[dict]") -> object:
-    if value is None or isinstance(value, (bool, int, str)):
+    if value is None or isinstance(value, (bool, int, float, str)):
         return value.value if isinstance(value, Enum) else value
-    if isinstance(value, float):
-        return _finite(value, pointer)
     if is_file(value):
         return _dump_file(value, pointer, files)
     if is_model(type(value)):
@@ -118,33 +141,26 @@ def _dump_group(value: object, pointer: str, files: "list[dict]") -> object:
     return _dump_other(value, pointer, files)
 
 
-def _finite(value: float, pointer: str) -> float:
-    if math.isfinite(value):
-        return float(value)
-    raise BadOutput(f"The app returned {value} in {_field(pointer)}; JSON has no such number")
-
-
 def _dump_model(model: object, pointer: str, files: "list[dict]") -> object:
-    """A pydantic model: its own dump decides (aliases off, serialisers on); files are found in its fields."""
-    holds: dict = {}
-    for name in (*type(model).model_fields, *(model.__pydantic_extra__ or {})):
-        held = getattr(model, name, None)
-        if may_hold_file(held):
-            holds[name] = held
+    """A pydantic model: its own dump decides, but for the fields that hold files."""
+    if issubclass(type(model), sys.modules["pydantic"].RootModel):
+        return _dump(model.root, pointer, files)
+    shown = [name for name, field in type(model).model_fields.items() if not field.exclude]
+    shown += model.__pydantic_extra__ or ()
+    held = {name: getattr(model, name, None) for name in shown}
+    holds = {name: value for name, value in held.items() if may_hold_file(value)}
     try:
         dumped = model.model_dump(mode="json", exclude=set(holds) or None)
     except Exception as error:
         raise BadOutput(f"The app's output {_field(pointer)} cannot be written as JSON: {error}") from error
     if not isinstance(dumped, dict) or not holds:
-        return _dump(dumped, pointer, [])
-    names = (*type(model).model_fields, *(model.__pydantic_extra__ or {}), *dumped)
+        return dumped
     merged = {}
-    for name in dict.fromkeys(names):
-        where = f"{pointer}/{_escaped(name)}"
+    for name in dict.fromkeys((*shown, *dumped)):  # in the order of the fields
         if name in holds:
-            merged[name] = _dump(holds[name], where, files)
+            merged[name] = _dump(holds[name], f"{pointer}/{_escaped(name)}", files)
         elif name in dumped:
-            merged[name] = _dump(dumped[name], where, [])
+            merged[name] = dumped[name]
     return merged
 
 
@@ -193,27 +209,30 @@ def is_file(value: object) -> bool:
 
 
 def _dump_file(file: object, pointer: str, files: "list[dict]") -> object:
-    """A map like the SDK's own; one that lies on disk is also told to the daemon, which uploads it."""
+    """A map like the SDK's own, without paths of this machine. The daemon uploads what lies on it."""
     uri, path = getattr(file, "uri", None), getattr(file, "path", None)
-    remote = isinstance(uri, str) and uri.startswith(("http://", "https://"))
-    shown = {"uri": uri, "path": None if path is None else str(Path(path).absolute())}
-    shown.update({name: getattr(file, name, None) for name in ("content_type", "size", "filename")})
-    if path and not remote:
-        files.append(_out_file(shown, pointer))
-    elif remote:
-        shown["path"] = None
+    shown = {name: getattr(file, name, None) for name in ("content_type", "size", "filename")}
+    if isinstance(uri, str) and uri.startswith(("http://", "https://")):
+        shown["uri"] = uri
+    elif path:
+        found = _out_file(Path(path).absolute(), shown, pointer)
+        files.append(found)
+        shown = {name: found[name] for name in shown}
+    elif isinstance(uri, str):
+        raise BadOutput(
+            f"The app's output {_field(pointer)} is a File that is neither on disk nor on the web"
+        )
     return {key: item for key, item in shown.items() if item is not None}
 
 
-def _out_file(shown: dict, pointer: str) -> dict:
-    path = shown["path"]
-    filename = shown["filename"] or Path(path).name
+def _out_file(path: Path, shown: dict, pointer: str) -> dict:
+    filename = shown["filename"] or path.name
     try:
-        size = Path(path).stat().st_size
+        size = path.stat().st_size
     except OSError:
         size = 0  # the daemon names the field when it finds nothing there
     kind = shown["content_type"] or mimetypes.guess_type(filename)[0] or "application/octet-stream"
-    return {"pointer": pointer, "path": path, "content_type": kind, "filename": filename, "size": size}
+    return {"pointer": pointer, "path": str(path), "content_type": kind, "filename": filename, "size": size}
 
 
 def _key(key: object) -> str:

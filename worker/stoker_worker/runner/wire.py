@@ -4,12 +4,15 @@ The thread is there because most apps block the event loop: the socket must be r
 noticed, all the same. End of file means that the daemon is gone: then the process ends at once.
 """
 
+import contextlib
 import json
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable  # noqa: TC003 - evaluated in Wire
+from pathlib import Path
 
 from frames import Decoder, pack
 
@@ -24,6 +27,7 @@ class Wire:
         self._socket.setblocking(True)
         os.set_inheritable(fd, False)  # what the app starts must not hold the connection open
         self._lock = threading.Lock()
+        self._pid = os.getpid()
         self.on_message: Callable[[dict], None] = ignore
 
     def start(self) -> None:
@@ -31,7 +35,9 @@ class Wire:
         threading.Thread(target=self._read, name="stoker-wire", daemon=True).start()
 
     def send(self, payload: bytes) -> None:
-        """Send one JSON payload whole; what the app forked may not speak for it."""
+        """Send one JSON payload whole. A process that the app forked and that came back here ends instead."""
+        if os.getpid() != self._pid:
+            os._exit(0)
         frame = pack(payload)
         with self._lock:
             self._socket.sendall(frame)
@@ -53,6 +59,14 @@ class Wire:
 
 def ignore(_message: dict) -> None:
     """Until somebody listens."""
+
+
+def close_others(keep: int) -> None:
+    """Close what this process inherited beside its three streams and the socket `keep`."""
+    for number in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
+        if number > sys.stderr.fileno() and number != keep:
+            with contextlib.suppress(OSError):  # the one that listed the folder is gone already
+                os.close(number)
 
 
 def end_group() -> None:
