@@ -16,16 +16,22 @@ class Measured(Struct, frozen=True, kw_only=True):
 
 
 def learn_move(knowledge: Knowledge, held: Held, state: TaskState, now_ms: int) -> None:
-    """Time the preparing of an environment: from the assignment to the start of the process after it."""
+    """Time what comes before a run, so that tasks which wait need not wait for the end to know it.
+
+    Preparing lasts from the assignment to the start of the process, loading from there to the run.
+    """
+    since_s = (now_ms - held.assigned_ms) / 1000
     if state is TaskState.SERVING and held.needs_env and not held.prepare_s:
-        held.prepare_s = (now_ms - held.assigned_ms) / 1000
-        knowledge.learn_prepare(held.env_key, held.prepare_s)
+        held.prepare_s = since_s
+        knowledge.learn_prepare(held.env_key, since_s)
+    elif state is TaskState.RUNNING and held.load_s and not held.running_ms:
+        knowledge.learn_load(held.setup_key, held.app, max(0.0, since_s - held.prepare_s))
 
 
 def learn_end(knowledge: Knowledge, held: Held, state: TaskState, measured: Measured) -> None:
     """Learn from an ending; a failed or cancelled run says nothing about how long a run takes."""
     key = held.setup_key
-    if measured.load_s > 0 and measured.run_s > 0:
+    if measured.load_s > 0 and measured.run_s > 0 and not held.running_ms:
         knowledge.learn_load(key, held.app, max(0.0, measured.load_s - held.prepare_s))
     if state is TaskState.COMPLETED and measured.run_s > 0:
         knowledge.learn_run(key, held.app, measured.run_s)

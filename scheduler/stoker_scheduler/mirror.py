@@ -12,7 +12,7 @@ from stoker_scheduler.deadlines import Deadlines, Limits
 from stoker_scheduler.fleet import Fleet, Held, Phase, Worker
 from stoker_scheduler.knowledge import Knowledge
 from stoker_scheduler.measures import Measured, learn_end, learn_move
-from stoker_scheduler.queues import Group, Queues
+from stoker_scheduler.queues import GROUPS_OF_KEY, Group, Queues
 
 HANDED_BACK_MS: Final = 5_000
 """How long a worker that handed a task back is not tried again with that setup."""
@@ -89,6 +89,10 @@ class Mirror:
             worker = self.fleet.worker_of(task_id)
             if worker is not None:
                 self.changed.workers[worker.id] = None
+            for group in self.queues.of_key(held.setup_key, GROUPS_OF_KEY):
+                self.changed.groups[group.id] = (
+                    None  # now that the load's time is known, one elsewhere may pay
+                )
 
     def on_finished(self, task_id: TaskId, state: TaskState, measured: Measured, now_ms: int) -> None:
         """A task has ended on its worker."""

@@ -19,10 +19,8 @@ from stoker_scheduler.fleet import Fleet, Kind, Worker
 from stoker_scheduler.knowledge import Knowledge
 from stoker_scheduler.matching import admits
 from stoker_scheduler.placement import is_short, is_startable, place
-from stoker_scheduler.queues import Group, Queues, Shape
+from stoker_scheduler.queues import GROUPS_OF_KEY, Group, Queues, Shape
 
-GROUPS_OF_KEY: Final = 32
-"""Groups that share a setup and are looked at when one of its workers changes."""
 VISITS_MAX: Final = 2_048
 """Groups that one decision may visit; the others are visited by the next ones."""
 

@@ -15,6 +15,8 @@ from stoker.core.messages import Needs, SetupKey, TaskId, TaskSpec, WorkerId
 from stoker_scheduler.actions import GroupId, Reason, Why
 from stoker_scheduler.shares import Shares
 
+GROUPS_OF_KEY: Final = 32
+"""Groups that share a setup and are looked at when one of its workers changes."""
 WINDOW: Final = 32
 """Groups that one changed worker leads to, at most, in one look."""
 WINDOW_LOWER: Final = 8

@@ -92,6 +92,18 @@ def test_a_deep_queue_loads_a_second_copy_once_the_times_are_known():
     assert board.order == [tasks[0], tasks[2]]
 
 
+def test_a_second_task_loads_elsewhere_as_soon_as_the_first_load_was_short():
+    board = Board().engine(engine_info(workers=2))
+    first = board.submit("a")
+    board.decide()
+    second = board.submit("a")
+    assert starts(board.decide()) == []
+    board.later(0.5)
+    board.run(first)
+    assert starts(board.decide()) == [("box-cpu-1", Start.COLD)]
+    assert board.worker_of(second) == "box-cpu-1"
+
+
 def test_an_overdue_run_is_not_waited_for_forever():
     board = warm_board().learn("a", load_s=20, run_s=5)
     board.submit("a")
