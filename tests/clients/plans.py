@@ -16,8 +16,14 @@ def task(app: str, **given: Any) -> dict[str, Any]:
     return {"app": app, "infra": "private", "input": given}
 
 
-def everyday_steps(numbers: tuple[int, int, int]) -> list[Step]:
-    """The calls that people make all day; each client does them all in one process."""
+def everyday_steps(numbers: tuple[int, int, int], base_url: str, upload: Step) -> list[Step]:
+    """The calls that people make all day, and the traps; each client does them all in one process.
+
+    Args:
+        numbers: completed, failed, cancelled, as the client knows them.
+        base_url: of the system; a step tries it with a slash at its end.
+        upload: what the upload step needs: `path`, `filename`, `from_path`.
+    """
     return [
         {"name": "run", "do": "run", "params": task(ECHO, message="hi there")},
         {"name": "get", "do": "get", "params": task(ECHO, message="later"), "terminal": list(numbers)},
@@ -36,4 +42,13 @@ def everyday_steps(numbers: tuple[int, int, int]) -> list[Step]:
         {"name": "missing_input", "do": "run", "params": {"app": ECHO, "infra": "private"}},
         {"name": "odd_text", "do": "run", "params": task(SLOW, seconds=0, lines=1, text=ODD_TEXT)},
         {"name": "odd_output", "do": "run", "params": task(ECHO, message=ODD_TEXT)},
+        {"name": "again", "do": "wait_again", "params": task(ECHO, message="once")},
+        {"name": "slash", "do": "run", "params": task(ECHO, message="slash"), "base_url": f"{base_url}/"},
+        {"name": "upload", "do": "upload", **upload},
     ]
+
+
+def ending_steps(numbers: tuple[int, int, int]) -> list[Step]:
+    """One task for each ending."""
+    wanted = ("run", "get", "cancel", "failing")
+    return [step for step in everyday_steps(numbers, "", {}) if step["name"] in wanted]

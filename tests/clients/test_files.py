@@ -76,11 +76,11 @@ def test_a_file_that_was_never_uploaded_fails_with_its_address(http, system_with
 
 def test_an_output_file_has_its_name_type_and_size(http, system_with_ocr):
     data = (EXAMPLES / "ocr" / "sample.png").read_bytes()
-    record = raw.upload(http, "my receipt.png", "image/png", data)
+    record = raw.upload(http, "receipt.png", "image/png", data)
     made = raw.run(http, task(OCR, image=record["uri"]))
     ended = raw.wait_end(system_with_ocr, made["id"])
     annotated = ended["output"]["annotated"]
-    assert annotated["filename"] == "my receipt-annotated.png"
+    assert annotated["filename"] == "receipt-annotated.png"
     assert annotated["content_type"] == "image/png"
     assert len(httpx.get(annotated["uri"], trust_env=False).content) == annotated["size"]
-    assert "my%20receipt-annotated.png" in annotated["uri"]
+    assert annotated["uri"].endswith("/receipt-annotated.png")

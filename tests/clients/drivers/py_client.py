@@ -8,6 +8,7 @@ and prints {name: facts}. A step that raises gives `error` beside the facts coll
 """
 
 import asyncio
+import base64
 import hashlib
 import inspect
 import json
@@ -92,9 +93,11 @@ async def upload(caller, step, facts):
 
 
 async def run_on_file(caller, step, facts):
-    """Run an app on bytes that the SDK uploads by itself, and download what it gives back."""
-    data = pathlib.Path(step["path"])
-    image = str(data) if step.get("from_path", True) else data.read_bytes()
+    """Run an app on a file that the SDK uploads by itself, and download what it gives back."""
+    path = pathlib.Path(step["path"])
+    image = str(path)
+    if not step.get("from_path", True):
+        image = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
     params = {**step["params"], "input": {**step["params"]["input"], step["field"]: image}}
     facts["result"] = await caller.call("run", params)
     output = facts["result"]["output"][step["output_field"]]

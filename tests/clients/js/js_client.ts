@@ -61,6 +61,13 @@ const verbs: Record<string, (client: Inference, step: Step, facts: Facts) => Pro
     });
   },
 
+  /** Wait for a task that has ended already, and cancel it: neither may reject. */
+  async wait_again(client, step, facts) {
+    const first = await client.run(step.params);
+    facts.result = await client.tasks.watch({ id: first.id, status: 1 }).done;
+    await client.tasks.cancel(first.id);
+  },
+
   /** The server-sent events that `tasks.stream` opens, up to the first terminal state. */
   async events(client, step, facts) {
     const task = await client.run(step.params, { wait: false });
