@@ -146,9 +146,6 @@ class MachineRecorder:
         await self.step("upload")
         return result.output
 
-    def tidy(self, order):
-        pass
-
 
 class Version:
     """A prepared app version without needs."""

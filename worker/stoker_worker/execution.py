@@ -122,7 +122,6 @@ class Execution:
         finally:
             if warm is not None:
                 residency.release(warm)
-            self._tools.machine.tidy(self.order)
 
     async def _run(self, worker: WorkerInfo, residency: Residency, warm: Residence | None) -> None:
         ending: Outcome | str | None

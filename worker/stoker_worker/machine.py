@@ -32,6 +32,7 @@ class Machine:
         self._environments = environments
         self._gateway = gateway
         self._work = work
+        self._out_dir = work / "out"
         self._starts = 0
         self._cleaning: set[asyncio.Task[None]] = set()
 
@@ -106,7 +107,7 @@ class Machine:
             function=task.function,
             input=task.input,
             metadata=_metadata(task, order.worker_id, ()),
-            out_dir=self._out_dir(order),
+            out_dir=self._out_dir,
         )
 
     async def upload(self, order: Assignment, result: RunResult) -> object:
@@ -120,13 +121,6 @@ class Machine:
         for file, uri in zip(result.files, uris, strict=True):
             output = put_at(output, file.pointer, _address(file, uri))
         return output
-
-    def tidy(self, order: Assignment) -> None:
-        """See `AppMachine.tidy`."""
-        _remove(self._out_dir(order))
-
-    def _out_dir(self, order: Assignment) -> Path:
-        return self._work / "out" / f"{order.task.id}.{order.attempt}"
 
 
 def put_at(document: Any, pointer: str, value: object) -> Any:

@@ -62,7 +62,7 @@ class AppMachine(Protocol):
         """
 
     def run_spec(self, order: Assignment) -> RunSpec:
-        """What an instance is told to run, with a fresh directory for its files."""
+        """What an instance is told to run."""
 
     async def upload(self, order: Assignment, result: RunResult) -> object:
         """Store the files of a result; the output with their addresses in it.
@@ -71,6 +71,3 @@ class AppMachine(Protocol):
             OutputFileMissing: names the field.
             UploadFailed: the gateway did not take a file.
         """
-
-    def tidy(self, order: Assignment) -> None:
-        """Remove what the run left in its directory."""
