@@ -17,6 +17,7 @@ from redis.exceptions import (
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
+    ResponseError,
 )
 from redis.exceptions import (
     ConnectionError as RedisConnectionError,
@@ -43,6 +44,8 @@ _UNAVAILABLE = (
     OutOfMemoryError,
     OSError,
 )
+
+_NOT_NOW = ("MISCONF", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
 
 Arg = str | bytes | int | float
 _Call = tuple[tuple[Any, ...], asyncio.Future[Any]]
@@ -172,10 +175,15 @@ class Connection:
         return await pipeline.execute(raise_on_error=False)
 
 
+def _refuses_writes(result: Any) -> bool:
+    """Whether the server is in a state in which it takes no writes: its disk or its replicas are gone."""
+    return isinstance(result, ResponseError) and str(result).startswith(_NOT_NOW)
+
+
 def _resolve(future: asyncio.Future[Any], result: Any) -> None:
     if future.done():  # its caller was cancelled
         return
-    if isinstance(result, _UNAVAILABLE):
+    if isinstance(result, _UNAVAILABLE) or _refuses_writes(result):
         result = unavailable(result)
     if isinstance(result, Exception):
         future.set_exception(result)
