@@ -1,0 +1,7 @@
+"""Imported relatively and, as some apps do, absolutely."""
+
+WORD = "helped"
+
+
+def square(number):
+    return number * number

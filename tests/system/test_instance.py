@@ -1,0 +1,488 @@
+"""Processes of apps, also of those that behave badly. The interpreter is this one: nothing needs to be built."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from stoker.core.messages import LogType
+from stoker_worker.instance import (
+    AppError,
+    InputError,
+    Instance,
+    InstanceFailed,
+    InstanceLost,
+    InstanceSpec,
+    InstanceTimeout,
+    RunSpec,
+)
+
+APPS = Path(__file__).parents[1] / "apps"
+LIMIT_S = 30.0
+
+
+class Driver:
+    """An instance with what it printed and yielded."""
+
+    def __init__(self, instance, lines, spec):
+        self.instance, self.lines, self.spec = instance, lines, spec
+        self.partials = []
+
+    async def run(self, given, function="run", timeout_s=LIMIT_S):
+        order = RunSpec(
+            task_id="task",
+            function=function,
+            input=given,
+            metadata={"app_variant": "default", "task_id": "task"},
+            out_dir=self.spec.work_dir / "out",
+        )
+        return await self.instance.run(order, self.partials.append, timeout_s)
+
+    async def do(self, what, **given):
+        return (await self.run({"do": what, **given})).output
+
+    def printed(self, kind=LogType.RUN):
+        return [text for phase, text in self.lines if phase is kind]
+
+    async def until_printed(self, text):
+        async with asyncio.timeout(LIMIT_S):
+            while text not in self.printed():  # noqa: ASYNC110 - lines come from a process
+                await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+async def start(tmp_path):
+    """A function that starts and sets up an app of tests/apps."""
+    started = []
+
+    async def start(app="odd", setup=None, python=sys.executable, *, ready=True, env=None):
+        lines = []
+        spec = InstanceSpec(
+            python=Path(python),
+            app_dir=APPS / app,
+            work_dir=tmp_path / f"work{len(started)}",
+            setup=setup or {},
+            env=env or {},
+            metadata={"app_variant": "default"},
+            stop_grace_s=1.0,
+        )
+        instance = await Instance.start(spec, lambda kind, text: lines.append((kind, text)))
+        started.append(instance)
+        if ready:
+            await instance.setup(LIMIT_S)
+        return Driver(instance, lines, spec)
+
+    yield start
+    for instance in started:
+        await instance.stop("the test is over")
+
+
+def content_of(path):
+    return Path(path).read_bytes() if Path(path).exists() else None
+
+
+async def is_gone(pid):
+    async with asyncio.timeout(LIMIT_S):
+        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    return True
+
+
+async def test_runs_one_after_another_use_the_same_object(start):
+    app = await start()
+    assert await app.do("echo", text="ä€😀") == {
+        "got": {"do": "echo", "text": "ä€😀"},
+        "runs": 1,
+        "word": "helped",
+    }
+    assert (await app.do("echo"))["runs"] == 2
+    assert await app.do("nothing") is None
+
+
+async def test_lines_carry_the_phase_they_were_printed_in(start):
+    app = await start()
+    await app.do("flood", lines=2)
+    await app.instance.stop("enough")
+    assert app.lines == [
+        (LogType.SETUP, "setup prints"),
+        (LogType.RUN, "0"),
+        (LogType.RUN, "1"),
+        (LogType.RUN, "unload prints"),
+    ]
+
+
+async def test_the_process_sees_only_what_is_its_own(start, monkeypatch):
+    monkeypatch.setenv("STOKER_SECRET", "not yours")
+    monkeypatch.setenv("A_TOKEN", "yours")
+    inherited, other = os.pipe()
+    os.set_inheritable(inherited, True)
+    try:
+        app = await start(setup={"model": "tiny"}, env={"MODE": "test", "PYTHONPATH": "/app:/other"})
+        known = await app.do("know")
+    finally:
+        os.close(inherited)
+        os.close(other)
+    env = known["env"]
+    assert not [name for name in env if name.startswith("STOKER_")]
+    assert (env["A_TOKEN"], env["MODE"]) == ("yours", "test")
+    assert env["PYTHONPATH"] == f"{APPS / 'odd'}:/other"
+    assert env["TMPDIR"].startswith(str(app.spec.work_dir))
+    assert env["CUDA_VISIBLE_DEVICES"] == ""
+    assert known["config"] == {"model": "tiny"}
+    assert known["got"] == ["default", "default"]
+    assert known["cwd"] == str(APPS / "odd")
+    assert known["stdin"] == ""
+    assert known["group"] is True
+    assert inherited not in known["fds"]
+    assert len(known["fds"]) <= 8
+
+
+@pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.13"])
+async def test_every_supported_python_runs_the_runner(start, version):
+    from stoker_worker.pythons import PythonMissing, find_python
+
+    try:
+        python = find_python(version)
+    except PythonMissing:
+        pytest.skip(f"Python {version} is not on this machine")
+    app = await start(python=python)
+    assert ".".join(str(part) for part in (await app.do("know"))["version"]) == version
+    plain = await start("plain", python=python)
+    result = await plain.run({"text": "ab", "times": 2, "unknown": 1})
+    assert result.output == {"text": "abab", "note": None}
+
+
+async def test_an_error_carries_the_apps_words_and_leaves_the_instance_usable(start):
+    app = await start()
+    with pytest.raises(AppError) as caught:
+        await app.do("raise", text="No credits left.")
+    assert caught.value.message == "No credits left."
+    assert app.printed()[-1] == "ValueError: No credits left."
+    assert not [text for text in app.printed() if "runner" in text]
+    with pytest.raises(AppError) as caught:
+        await app.do("raise_unprintable")
+    assert caught.value.message == "Unprintable"
+    with pytest.raises(AppError, match=r"called exit\(3\)"):
+        await app.do("sys_exit")
+    assert (await app.do("echo"))["runs"] == 4
+
+
+@pytest.mark.parametrize(
+    ("order", "words"),
+    [
+        ({"do": "os_exit"}, "exit code 3"),
+        ({"do": "signal", "number": 9}, r"SIGKILL \(signal 9\); often the machine ran out of memory"),
+        ({"do": "segfault"}, r"SIGSEGV \(signal 11\)"),
+    ],
+)
+async def test_a_lost_process_is_told_with_how_it_ended(start, order, words):
+    app = await start()
+    with pytest.raises(InstanceLost, match=words):
+        await app.run(order)
+    assert app.instance.exited.is_set()
+    with pytest.raises(InstanceLost):
+        await app.do("echo")
+
+
+async def test_what_was_printed_before_the_end_is_not_lost(start):
+    app = await start()
+    with pytest.raises(InstanceLost):
+        await app.do("os_exit")
+    assert app.printed() == ["last words"]
+
+
+async def test_all_lines_of_a_run_are_there_when_it_returns(start):
+    app = await start()
+    assert await app.do("flood", lines=50_000) == 50_000
+    assert app.printed() == [str(number) for number in range(50_000)]
+
+
+async def test_what_is_no_text_is_cut_and_replaced(start):
+    app = await start()
+    await app.do("binary")
+    first, long, after, *progress = app.printed()
+    assert first == "\ufffd\ufffd\x00binary"
+    assert long == "x" * 65536 + " [line cut]"
+    assert [after, *progress] == ["after", "10%", "20%", "30%", "done"]
+    await app.instance.stop("enough")
+    assert "unfinished" in "".join(app.printed())
+
+
+async def test_children_and_c_code_print_into_the_log(start):
+    app = await start()
+    await app.do("child_prints")
+    await app.do("c_prints")
+    assert sorted(app.printed()) == ["from C", "from a child", "to stderr"]
+
+
+@pytest.mark.parametrize(
+    ("order", "words"),
+    [
+        ({"do": "nan"}, r"output 'scores\.1' is nan"),
+        ({"do": "not_json"}, r"output 'thing' is a _thread\.lock"),
+        ({"do": "circle"}, "contains itself"),
+        ({"do": "large", "bytes": 65 * 1024 * 1024}, "Return large data as a File"),
+    ],
+)
+async def test_an_output_that_cannot_be_sent_is_the_apps_error(start, order, words):
+    app = await start()
+    with pytest.raises(AppError, match=words):
+        await app.run(order)
+    assert (await app.do("echo"))["runs"] == 2
+
+
+async def test_an_input_above_the_limit_is_the_callers_error(start):
+    app = await start()
+    with pytest.raises(InputError, match="too large"):
+        await app.do("echo", text="x" * (65 * 1024 * 1024))
+    assert await app.do("nothing") is None
+
+
+async def test_an_app_that_listens_stops_by_itself(start):
+    app = await start()
+    run = asyncio.ensure_future(app.do("listen"))
+    await app.until_printed("waiting")
+    assert await app.instance.cancel(LIMIT_S) is True
+    assert await run == "heard"
+    assert (await app.do("echo"))["runs"] == 2
+
+
+async def test_a_waiting_run_is_cancelled_and_the_instance_stays(start):
+    app = await start()
+    run = asyncio.ensure_future(app.do("wait", seconds=60))
+    await app.until_printed("waiting")
+    assert await app.instance.cancel(1.0) is True
+    with pytest.raises(AppError):
+        await run
+    assert "on_cancel was called" in app.printed()
+    assert (await app.do("echo"))["runs"] == 2
+
+
+@pytest.mark.parametrize("order", [{"do": "block", "seconds": 60}, {"do": "deaf"}, {"do": "block_term"}])
+async def test_a_run_that_does_not_listen_is_killed(start, order):
+    app = await start()
+    run = asyncio.ensure_future(app.run(order))
+    await asyncio.sleep(0)
+    assert await app.instance.cancel(0.3) is False
+    with pytest.raises(InstanceLost):
+        await run
+    assert await is_gone(app.instance.pid)
+
+
+async def test_a_cancel_without_grace_kills_at_once(start):
+    app = await start()
+    run = asyncio.ensure_future(app.do("wait", seconds=60))
+    await app.until_printed("waiting")
+    assert await app.instance.cancel(0) is False
+    with pytest.raises(InstanceLost, match="SIGKILL"):
+        await run
+    assert "on_cancel was called" not in app.printed()
+
+
+async def test_a_cancel_without_a_run_changes_nothing(start):
+    app = await start()
+    assert await app.instance.cancel(1.0) is True
+    assert (await app.do("echo"))["runs"] == 1
+
+
+async def test_a_run_over_its_time_is_told(start):
+    app = await start()
+    with pytest.raises(InstanceTimeout, match=r"0\.2 s"):
+        await app.run({"do": "block", "seconds": 60}, timeout_s=0.2)
+    await app.instance.stop("too slow")
+    assert app.instance.exited.is_set()
+
+
+async def test_a_forked_child_cannot_answer_for_the_app(start):
+    app = await start()
+    assert await app.do("fork") == "from the parent"
+    assert (await app.do("echo"))["runs"] == 2
+
+
+async def test_spawned_processes_can_import_the_app(start):
+    app = await start()
+    assert await app.do("spawn") == [4, 9]
+
+
+async def test_what_an_app_leaves_behind_ends_with_it(start):
+    app = await start()
+    await app.do("leave_thread")
+    child = await app.do("leave_child")
+    await app.instance.stop("enough")
+    assert await is_gone(app.instance.pid)
+    assert await is_gone(child)
+    assert not app.spec.work_dir.exists()
+
+
+async def test_closed_streams_do_not_harm(start):
+    app = await start()
+    assert await app.do("close_streams") == "closed"
+
+
+async def test_the_working_directory_is_restored_between_runs(start):
+    app = await start()
+    assert await app.do("move") == "/"
+    assert (await app.do("know"))["cwd"] == str(APPS / "odd")
+
+
+async def test_files_are_reported_where_they_stand_and_removed_after_use(start):
+    app = await start()
+    result = await app.run({"do": "file"})
+    first, second = result.files
+    assert (first.pointer, first.content_type, first.size) == ("/files/0", "text/plain", 5)
+    assert (second.pointer, second.path, second.size) == ("/a~1b", "/does/not/exist.png", 0)
+    assert str(app.spec.work_dir) not in str(result.output)
+    assert content_of(first.path) == b"hello"
+    await app.do("nothing")
+    assert content_of(first.path) is None
+
+
+async def test_partials_come_in_order_and_the_last_is_the_result(start):
+    app = await start()
+    assert await app.do("partials", count=3, pause=0.06) == {"number": 2}
+    assert app.partials == [b'{"number":0}', b'{"number":1}', b'{"number":2}']
+
+
+async def test_many_partials_are_thinned_out(start):
+    app = await start()
+    assert await app.do("partials", count=5000) == {"number": 4999}
+    assert len(app.partials) < 500
+
+
+async def test_a_failed_setup_says_why(start):
+    with pytest.raises(InstanceFailed, match="the weights are gone"):
+        await start(setup={"fail": True})
+
+
+async def test_a_slow_setup_is_told(start):
+    app = await start(setup={"block": True}, ready=False)
+    with pytest.raises(InstanceTimeout, match="setup took longer"):
+        await app.instance.setup(0.2)
+    await app.instance.stop("too slow")
+    assert await is_gone(app.instance.pid)
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("import nosuchmodule", "No module named 'nosuchmodule'"),
+        ("raise SystemExit('no licence')", "called exit"),
+        ("import os; os._exit(4)", "exit code 4"),
+        ("x = 1", "no class App"),
+        ("class App:\n    def __init__(self, needed): pass", "needed"),
+        ("class App(", "'\\(' was never closed"),
+    ],
+)
+async def test_an_app_that_cannot_be_imported_says_why(tmp_path, code, words):
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "inference.py").write_text(code)
+    spec = InstanceSpec(python=Path(sys.executable), app_dir=tmp_path / "app", work_dir=tmp_path / "work")
+    with pytest.raises(InstanceFailed, match=words):
+        await Instance.start(spec, lambda kind, text: None)
+
+
+async def test_an_interpreter_that_is_missing_is_told(tmp_path):
+    spec = InstanceSpec(python=tmp_path / "python", app_dir=APPS / "odd", work_dir=tmp_path / "work")
+    with pytest.raises(InstanceFailed, match="cannot be started"):
+        await Instance.start(spec, lambda kind, text: None)
+
+
+async def test_a_start_that_is_cancelled_leaves_no_process(tmp_path):
+    (tmp_path / "inference.py").write_text("import time, os\nprint(os.getpid(), flush=True)\ntime.sleep(60)")
+    spec = InstanceSpec(
+        python=Path(sys.executable), app_dir=tmp_path, work_dir=tmp_path / "work", stop_grace_s=0.5
+    )
+    lines = asyncio.Queue()
+    start = asyncio.ensure_future(Instance.start(spec, lambda kind, text: lines.put_nowait(text)))
+    pid = int(await asyncio.wait_for(lines.get(), LIMIT_S))
+    start.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await start
+    assert await is_gone(pid)
+
+
+async def test_models_are_built_and_dumped(start):
+    app = await start("models", setup={"size": "large"}, env={"GREETING": "hello"})
+    result = await app.run({"name": "Ada", "unknown": True})
+    assert result.output == {
+        "text": "hello Ada task",
+        "size": "large",
+        "file": {"content_type": "text/plain", "size": 3, "filename": "greeting.txt"},
+        "files": [
+            {"uri": "https://example.org/a.png"},
+            {"content_type": "application/octet-stream", "size": 0, "filename": "missing.bin"},
+        ],
+    }
+    assert [(file.pointer, file.path) for file in result.files] == [
+        ("/file", str(app.spec.work_dir / "tmp" / "greeting.txt")),
+        ("/files/1", str(APPS / "models" / "missing.bin")),
+    ]
+    assert (await app.run({"name": "x", "times": 2}, "stream")).output["text"] == "xx"
+
+
+async def test_a_bad_input_names_its_fields(start):
+    app = await start("models")
+    with pytest.raises(InputError) as caught:
+        await app.run({"times": "many"})
+    assert caught.value.message.startswith("The input is not valid: name: Field required; times: ")
+    assert [field for field, _ in caught.value.input_fields] == ["name", "times"]
+    with pytest.raises(AppError, match="no function 'helper'; it has run, stream"):
+        await app.run({}, "helper")
+    assert (await app.run({"name": "x"}, "stream")).output["text"] == "x"
+
+
+async def test_bad_setup_values_name_their_fields(start):
+    with pytest.raises(InstanceFailed, match=r"The setup is not valid: size: .*; steps: "):
+        await start("models", setup={"size": "huge", "steps": 0})
+
+
+async def test_describe_tells_functions_and_schemas(start):
+    app = await start("models", ready=False)
+    functions, setup_schema = await app.instance.describe()
+    assert sorted(functions) == ["run", "stream"]
+    assert functions["run"]["description"] == "Greet.\n\nWith files."
+    assert list(functions["run"]["input_schema"]["properties"]) == ["name", "times"]
+    assert list(functions["stream"]["output_schema"]["properties"])[:2] == ["text", "size"]
+    assert setup_schema["properties"]["steps"]["minimum"] == 1
+
+
+async def test_stopping_twice_and_at_once_is_fine(start):
+    app = await start()
+    await asyncio.gather(app.instance.stop("one"), app.instance.stop("two"))
+    await app.instance.stop("three")
+    assert app.printed().count("unload prints") == 1
+
+
+async def test_the_process_dies_with_its_daemon(tmp_path):
+    code = f"""
+import asyncio, sys
+from pathlib import Path
+from stoker_worker.instance import Instance, InstanceSpec
+
+async def main():
+    spec = InstanceSpec(python=Path(sys.executable), app_dir=Path({str(APPS / "odd")!r}),
+                        work_dir=Path({str(tmp_path)!r}))
+    instance = await Instance.start(spec, lambda kind, text: None)
+    print(instance.pid, flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+    daemon = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        code,
+        stdout=asyncio.subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert daemon.stdout is not None
+    pid = int(await asyncio.wait_for(daemon.stdout.readline(), LIMIT_S))
+    with contextlib.suppress(ProcessLookupError):
+        daemon.send_signal(signal.SIGKILL)
+    await daemon.wait()
+    assert await is_gone(pid)
