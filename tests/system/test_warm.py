@@ -15,6 +15,7 @@ DEFAULTS = {
     "box_threshold": 0.5,
     "unclip_ratio": 1.6,
     "max_side": 960,
+    "threads": 1,
     "detect": True,
     "orientation": True,
 }

@@ -28,6 +28,7 @@ class AppSetup(BaseAppSetup):
     box_threshold: float = Field(default=0.5, ge=0, le=1, description="How sure the detector must be of a line")
     unclip_ratio: float = Field(default=1.6, ge=1, le=4, description="How far boxes reach around the letters")
     max_side: int = Field(default=960, ge=64, le=4096, description="Pixels to which the detector scales a picture down")
+    threads: int = Field(default=1, ge=1, le=64, description="CPU threads of each model")
     detect: bool = Field(default=True, description="Off: the whole picture is one line of text")
     orientation: bool = Field(default=True, description="Turn lines that stand upside down")
 
@@ -62,6 +63,8 @@ class App(BaseApp):
             det_unclip_ratio=config.unclip_ratio,
             det_limit_type="max",
             det_limit_side_len=config.max_side,
+            rec_batch_num=1,  # a batch is as wide as its longest line: on a CPU that only adds work
+            intra_op_num_threads=config.threads,
         )
         self.work = tempfile.TemporaryDirectory(prefix="ocr-")
         log.info("models loaded: %s", config.model_dump())
@@ -80,7 +83,7 @@ class App(BaseApp):
         if input_data.annotate:
             name = Path(input_data.image.filename or "picture").stem
             path = Path(tempfile.mkdtemp(dir=self.work.name)) / f"{name}-annotated.png"
-            annotated(picture, lines).save(path)
+            annotated(picture, lines).save(path, compress_level=1)
             output.annotated = File(path=str(path))
         return output
 
