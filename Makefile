@@ -26,7 +26,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; none was found (set PYTHON=...)"; exit 1; }
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@$(PY) -c 'import uv' 2>/dev/null || $(PY) -m pip install -q --disable-pip-version-check 'uv>=0.5'
-	$(PY) -m uv pip install -q --python $(PY) --require-hashes -r requirements.lock \
+	$(PY) -m uv pip install -q --compile-bytecode --python $(PY) --require-hashes -r requirements.lock \
 		|| $(PY) -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
 	$(PY) -m uv pip install -q --python $(PY) --no-deps -e . \
 		|| $(PY) -m pip install -q --disable-pip-version-check --no-deps -e .

@@ -82,8 +82,12 @@ def wait_gone(pids: set[int], timeout_s: float = PATIENCE_S) -> None:
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """This process's environment without any setting of Stoker, plus `extra`."""
+    """This process's environment without any setting of Stoker, plus `extra`.
+
+    Also without PYTHONDONTWRITEBYTECODE: a system is seven interpreters, and each would compile everything anew.
+    """
     plain = {name: value for name, value in os.environ.items() if not name.startswith("STOKER_")}
+    plain.pop("PYTHONDONTWRITEBYTECODE", None)
     return plain | {"NO_COLOR": "1"} | extra
 
 
