@@ -4,10 +4,10 @@ The same files give the same id, whatever their times, owners and order. Symboli
 helpers by linking to files beside their folder.
 """
 
-import fnmatch
 import gzip
 import hashlib
 import os
+import re
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -144,11 +144,21 @@ def is_ignored(name: str, patterns: tuple[str, ...], *, is_dir: bool) -> bool:
         if rule.endswith("/") and not is_dir:
             continue
         rule = rule.rstrip("/")
-        anchored = "/" in rule
-        subject = name if anchored else name.rsplit("/", 1)[-1]
-        if fnmatch.fnmatchcase(subject, rule.lstrip("/")):
+        subject = name if "/" in rule else name.rsplit("/", 1)[-1]  # a rule with a slash begins at the top
+        if re.fullmatch(_as_regex(rule.lstrip("/")), subject):
             ignored = not negated
     return ignored
+
+
+def _as_regex(rule: str) -> str:
+    """`*` and `?` stay within one folder, `**` does not."""
+    found = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^]/]+\])", rule)
+    return "".join(
+        found.get(part)
+        or (part.replace("[!", "[^") if part[:1] == "[" and part[-1:] == "]" else re.escape(part))
+        for part in parts
+    )
 
 
 def _read_ignore(path: Path) -> list[str]:

@@ -1,0 +1,78 @@
+"""Bytes of an app's streams as lines, and how its process ended."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stoker_worker.procs import CUT_MARK, MAX_LINE_BYTES, Lines, clean_environment, describe_exit
+
+
+def lines_of(data, size=None):
+    lines = Lines()
+    found = []
+    for start in range(0, len(data), size or len(data) or 1):
+        found += lines.feed(data[start : start + (size or len(data))])
+    return found + lines.finish()
+
+
+@pytest.mark.parametrize(
+    ("data", "lines"),
+    [
+        (b"", []),
+        (b"a", ["a"]),
+        (b"a\n", ["a"]),
+        (b"a\n\nb\n", ["a", "", "b"]),
+        (b"10%\r20%\r\nend", ["10%", "20%", "end"]),
+        (b"\xff\n", ["\ufffd"]),
+        ("ä\n".encode(), ["ä"]),
+    ],
+)
+def test_lines_end_with_a_line_feed_or_a_carriage_return(data, lines):
+    assert lines_of(data) == lines
+
+
+@given(st.text(alphabet="ab\r\nä", max_size=40), st.integers(1, 5))
+def test_lines_do_not_depend_on_how_the_bytes_arrive(text, size):
+    assert lines_of(text.encode(), size) == lines_of(text.encode())
+
+
+@pytest.mark.parametrize("size", [None, 1000, 65536])
+def test_a_long_line_is_cut_once(size):
+    data = b"x" * (3 * MAX_LINE_BYTES) + b"\nnext\n"
+    assert lines_of(data, size) == ["x" * MAX_LINE_BYTES + CUT_MARK, "next"]
+
+
+@pytest.mark.parametrize(
+    ("returncode", "text"),
+    [
+        (0, "ended with exit code 0"),
+        (3, "ended with exit code 3"),
+        (-9, "ended with SIGKILL (signal 9)"),
+        (-11, "ended with SIGSEGV (signal 11)"),
+        (-63, "ended with a signal (signal 63)"),
+    ],
+)
+def test_an_end_is_named(returncode, text):
+    assert describe_exit(returncode) == text
+
+
+def test_what_is_the_daemons_own_is_not_handed_on():
+    own = {
+        "STOKER_KEY": "x",
+        "PYTHONPATH": "x",
+        "PYTHONHOME": "x",
+        "VIRTUAL_ENV": "x",
+        "LISTEN_FDS": "3",
+        "PATH": "/bin",
+        "HF_TOKEN": "t",
+        "LANG": "de_DE",
+    }
+    env = clean_environment(own)
+    assert env == {
+        "PATH": "/bin",
+        "HF_TOKEN": "t",
+        "LANG": "C.UTF-8",
+        "LC_ALL": "C.UTF-8",
+        "PYTHONUTF8": "1",
+        "PYTHONUNBUFFERED": "1",
+    }

@@ -1,0 +1,87 @@
+"""inf.yml, as apps write it."""
+
+from pathlib import Path
+
+import pytest
+
+from stoker.core.messages import GpuType, Needs
+from stoker_worker import manifest
+from stoker_worker.manifest import BadManifest, parse, size_of
+
+APPS = Path(__file__).parents[2] / "apps"
+
+
+def needs_of(**resources):
+    return parse({"name": "x", "resources": resources}).needs
+
+
+def test_a_whole_file_is_read():
+    app = manifest.load(APPS / "models")
+    assert (app.name, app.namespace, app.kernel) == ("models", "tests", "3.11")
+    assert app.env == {"PYTHONPATH": "/app", "GREETING": "hello", "FLAG": "true", "NUMBER": "3"}
+    assert (app.secrets, app.optional_secrets) == (("A_TOKEN",), ("ANOTHER",))
+    assert app.needs == Needs(ram_bytes=4_000_000_000)
+    assert app.resources == {"gpu": {"count": 0, "vram": 0, "type": "none"}, "ram": 4_000_000_000}
+    assert app.default_function == "run"
+
+
+def test_almost_everything_may_be_missing_or_null():
+    app = parse(
+        {"name": "x", "env": None, "resources": None, "secrets": None, "metadata": None, "images": None}
+    )
+    assert app == parse({"name": "x"})
+    assert (app.category, app.needs) == ("other", Needs())
+
+
+@pytest.mark.parametrize(
+    ("number", "size"),
+    [
+        (0, 0),
+        (4, 4_000_000_000),
+        (16, 16_000_000_000),
+        (512, 512_000_000),
+        (2048, 2_048_000_000),
+        (8_589_934_592, 8_589_934_592),
+    ],
+)
+def test_small_numbers_are_gigabytes_or_megabytes(number, size):
+    assert size_of(number) == size
+
+
+def test_the_count_of_gpus_decides():
+    assert needs_of(gpu={"count": 0, "vram": 5, "type": "any"}) == Needs()
+    assert needs_of(gpu={"count": 1, "vram": 12_000_000_000, "type": ""}) == Needs(
+        gpu_count=1, gpu_type=GpuType.ANY, vram_bytes=12_000_000_000
+    )
+    assert needs_of(gpu={"count": "1", "type": "nvidia"}).gpu_type is GpuType.NVIDIA
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ({}, "has no name"),
+        ({"name": ""}, "has no name"),
+        ({"name": "x", "resources": {"ram": "lots"}}, "resources.ram must be a number, found 'lots'"),
+        ({"name": "x", "resources": {"gpu": {"count": -1}}}, "must not be negative"),
+    ],
+)
+def test_what_is_wrong_is_named(document, words):
+    with pytest.raises(BadManifest, match=words):
+        parse(document)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [(None, "is no app"), ("- a\n", "must hold a mapping"), ("a: [", "not valid YAML"), ("", "mapping")],
+)
+def test_a_file_that_is_none_is_named(tmp_path, text, words):
+    if text is not None:
+        (tmp_path / "inf.yml").write_text(text)
+    with pytest.raises(BadManifest, match=words):
+        manifest.load(tmp_path)
+
+
+def test_yaml_cannot_run_code(tmp_path):
+    (tmp_path / "inf.yml").write_text("name: !!python/object/apply:os.getcwd []\n")
+    with pytest.raises(BadManifest, match="not valid YAML"):
+        manifest.load(tmp_path)
