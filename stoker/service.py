@@ -92,10 +92,10 @@ async def _supervised(main: ServiceMain, parent: int) -> None:
     def on_signal(number: int) -> None:
         orphan = is_orphan()
         now = orphan or stop.is_set()
-        log.info(Event.PART_STOPPING, signal=signal.Signals(number).name, now=now, orphan=orphan)
         stop.set()
         if now:
             task.cancel()
+        log.info(Event.PART_STOPPING, signal=signal.Signals(number).name, now=now, orphan=orphan)
 
     loop = asyncio.get_running_loop()
 
