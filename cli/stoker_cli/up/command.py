@@ -60,7 +60,8 @@ def up(
     for part in (GatewaySettings, SchedulerSettings, WorkerSettings, JobsSettings):
         load(part)  # a part that cannot start would only be started again and again
     check_listen(settings)
-    log.configure("up", json=json, level=settings.log_level)
+    # People get sentences and warnings; events are for programs.
+    log.configure("up", json=json, level=settings.log_level if json else "warning")
     service.run(lambda stop: serve(settings, stop, first_task or [], json=json))
 
 
