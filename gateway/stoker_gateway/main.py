@@ -94,6 +94,7 @@ def uvicorn_config(app: Any) -> uvicorn.Config:
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=SHUTDOWN_S,
+        proxy_headers=False,  # addresses come from settings, never from a header
         server_header=False,
         date_header=False,
     )

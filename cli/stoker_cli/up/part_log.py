@@ -17,6 +17,7 @@ LINE_MAX_BYTES: Final = 64 * 1024
 READ_BYTES: Final = 64 * 1024
 LOUD: Final = frozenset({"warning", "error", "critical"})
 WORDS_KEPT: Final = 5
+QUIET: Final = b'"level":"info"'
 
 OnWarning = Callable[[str, Mapping[str, Any]], None]
 
@@ -39,25 +40,27 @@ class PartLog:
         rest = b""
         while chunk := await stream.read(READ_BYTES):
             *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                self.add(line)
+            self.add(*lines)
             if len(rest) > LINE_MAX_BYTES:
                 self.add(rest)
                 rest = b""
         if rest:
             self.add(rest)
 
-    def add(self, line: bytes) -> None:
-        """Take one line."""
-        text = line[:LINE_MAX_BYTES].decode(errors="replace").rstrip()
-        if not text:
+    def add(self, *lines: bytes) -> None:
+        """Take lines that came together: one write to the file for all of them."""
+        texts = [text for line in lines if (text := line[:LINE_MAX_BYTES].decode(errors="replace").rstrip())]
+        if not texts:
             return
-        self._file.emit(logging.makeLogRecord({"msg": text}))
-        fields = parse_event(line)
-        if fields is None:
-            self._plain.append(text)
-        elif fields.get("level") in LOUD:
-            self._on_warning(self.name, fields)
+        self._file.emit(logging.makeLogRecord({"msg": "\n".join(texts)}))
+        for line, text in zip(filter(bytes.rstrip, lines), texts, strict=True):
+            if QUIET in line:  # a busy part prints thousands of these a second
+                continue
+            fields = parse_event(line)
+            if fields is None:
+                self._plain.append(text)
+            elif fields.get("level") in LOUD:
+                self._on_warning(self.name, fields)
 
     def last_words(self) -> str:
         """The last lines that were no log events, a traceback's end as a rule; forgets them."""
