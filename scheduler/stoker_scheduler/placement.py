@@ -11,7 +11,7 @@ from stoker_scheduler.draft import Draft
 from stoker_scheduler.eviction import make_room
 from stoker_scheduler.fleet import Fleet, Phase, Worker
 from stoker_scheduler.matching import admits, candidates, fits, kinds
-from stoker_scheduler.queues import Group
+from stoker_scheduler.queues import GROUPS_OF_KEY, Group
 
 LOOK: Final = 64
 """Workers that one choice compares, at most: 1,000 would cost milliseconds and gain nothing."""
@@ -20,6 +20,8 @@ LATER_MAX: Final = 256
 """How deep a cold start may reach into its group for the task that would wait longest."""
 FIRST_LOAD_PATIENCE: Final = 2.0
 """No second load of a model starts before one was measured, or took this many times its estimate."""
+OWN_WORK_FACTOR: Final = 2.0
+"""A copy on a worker with tasks of its own takes as much from them as it gives, and costs a load on top."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,10 +216,27 @@ def _cold_on(worker: Worker, group: Group, draft: Draft) -> _Cold | Reason:
     if group.env_key not in worker.engine.environments and not worker.preparing(group.env_key):
         start_s += facts.knowledge.prepare_s(group.env_key)
     spare = GPU_SPARE_S if worker.kind.gpus and not group.shape.needs.gpu_count else 0.0
-    cost_s = start_s + spare + room.regret_s
+    cost_s = start_s + spare + room.regret_s + OWN_WORK_FACTOR * _own_work_s(worker, group, draft)
     used = sum(resident.vram_bytes for resident in worker.residents.values())
     order = (cost_s, len(worker.residents), used, worker.engine.id, worker.index)
     return _Cold(worker, start_s, cost_s, room.evict, order)
+
+
+def _own_work_s(worker: Worker, group: Group, draft: Draft) -> float:
+    """Seconds of waiting tasks, no less urgent than the group's, for what is loaded on this worker."""
+    facts = draft.facts
+    seconds = 0.0
+    for key, resident in worker.residents.items():
+        if key == group.setup_key or resident.phase is not Phase.READY:
+            continue
+        tasks = sum(
+            draft.left(rival)
+            for rival in facts.queues.of_key(key, GROUPS_OF_KEY)
+            if rival.priority >= group.priority
+        )
+        if tasks:
+            seconds += tasks * facts.knowledge.run_s(key, resident.app) / len(facts.fleet.holders.at(key))
+    return seconds
 
 
 def _idle_candidates(group: Group, draft: Draft) -> list[Worker]:

@@ -337,3 +337,61 @@ def test_nothing_changed_decides_nothing():
     board = warm_board()
     board.submit("a")
     assert board.ask(Changed()) == ()
+
+
+def drain(board, run_s, load_s):
+    """Carry out what is decided, one task after the other on each worker, until nothing is left."""
+    lines = {}
+    while True:
+        for action in board.decide():
+            if isinstance(action, Assign):
+                took = run_s + (load_s if action.start is Start.COLD else 0)
+                lines.setdefault(action.worker_id, []).append((action.task_id, took, action.start))
+        if not any(lines.values()):
+            return
+        ends = {}
+        for worker_id, line in lines.items():
+            if line:
+                ends[worker_id] = board.since.setdefault(worker_id, board.now_ms) + line[0][1] * 1000
+        worker_id = min(ends, key=ends.get)
+        task_id, _, start = lines[worker_id].pop(0)
+        board.now_ms = max(board.now_ms, int(ends[worker_id]))
+        board.run(task_id)
+        board.finish(task_id, run_s=run_s, load_s=load_s if start is Start.COLD else 0)
+        board.since.pop(worker_id)
+        if lines[worker_id]:
+            board.since[worker_id] = board.now_ms
+
+
+@pytest.mark.parametrize("load_s", [0.3, 1.0, 20.0])
+def test_two_setups_that_wait_at_once_keep_a_worker_each(load_s):
+    """A second copy on the other's worker would only make the other one wait: both have work to the end."""
+    board = Board().engine(engine_info(workers=2)).learn("a", load_s=load_s, run_s=0.2)
+    board.learn("b", load_s=load_s, run_s=0.2)
+    board.since = {}
+    for number in range(50):
+        board.submit("ab"[number % 2])
+    drain(board, run_s=0.2, load_s=load_s)
+    assert sorted(board.cold) == [("box-cpu-0", "a"), ("box-cpu-1", "b")]
+
+
+def test_a_worker_whose_own_queue_is_empty_helps_out():
+    board = warm_board(warm=(("box-cpu-0", "a"), ("box-cpu-1", "b")))
+    board.learn("a", load_s=2, run_s=5).learn("b", load_s=2, run_s=5)
+    for _ in range(4):
+        board.submit("a")
+    board.decide()
+    assert board.cold == [("box-cpu-1", "a")]
+
+
+def test_a_setup_that_is_loaded_nowhere_gets_a_worker_whose_own_tasks_wait():
+    board = warm_board(workers=1, warm=(("box-cpu-0", "b"),), rules=Rules(look_ahead=0))
+    board.learn("b", load_s=2, run_s=1)
+    first = board.submit("b")
+    board.decide()
+    board.submit("a", priority=1)
+    board.submit("b")
+    board.run(first)
+    board.finish(first, run_s=1)
+    board.decide()
+    assert board.cold == [("box-cpu-0", "a")]
