@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from recorders import MachineRecorder, order, until
-from stoker_worker.instance import RunResult
 
 from stoker.core.messages import (
     DrainOrder,
@@ -22,6 +21,7 @@ from stoker.embedded import EmbeddedServer
 from stoker.protocol import AssignOrder, Store, WakeKind
 from stoker_worker.daemon import Daemon
 from stoker_worker.execution import Tools
+from stoker_worker.instance import RunResult
 from stoker_worker.spool import Spool
 from stoker_worker.telemetry import Sensors
 

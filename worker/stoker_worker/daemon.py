@@ -167,6 +167,7 @@ class Daemon:
         """Leave the pool without losing a task or spending an attempt."""
         self._draining = True
         self.workload.refuse("the worker is draining")
+        self._report_due.set()
         await self._send_report()
         self.workload.give_back("the worker is draining", running=False)
         await self._emptied(stop)

@@ -5,11 +5,11 @@ import asyncio
 import msgspec
 import pytest
 from recorders import MachineRecorder, NoDevices, StoreRecorder, order, until
-from stoker_worker.instance import AppError, InputError, InstanceFailed, InstanceLost, RunResult
 
 from stoker.core.messages import LogType, ResidentState, WorkerInfo
 from stoker.core.states import TaskState as S
 from stoker_worker.execution import Execution, Stop, StopKind, Tools
+from stoker_worker.instance import AppError, InputError, InstanceFailed, InstanceLost, RunResult
 from stoker_worker.outcomes import OutputFileMissing, PreparationFailed
 from stoker_worker.residency import Residency
 from stoker_worker.spool import Spool

@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 from recorders import DONE, MachineRecorder, NoDevices, StoreRecorder, order, until
-from stoker_worker.instance import RunResult
 
 from stoker.core.messages import CancelOrder, EvictOrder, WorkerInfo
 from stoker.core.states import TaskState as S
 from stoker_worker.execution import Tools
+from stoker_worker.instance import RunResult
 from stoker_worker.spool import Spool, Spooled
 from stoker_worker.workload import QUEUE_LIMIT, Workload
 

@@ -37,6 +37,10 @@ def die_with(parent: int) -> ctypes.CDLL:
 
 libc = die_with(int(sys.argv[2]))
 
+import guard  # noqa: E402
+
+guard.start(int(sys.argv[1]))
+
 import call  # noqa: E402
 import frames  # noqa: E402 - loaded here, because the folder leaves the path below
 import loader  # noqa: E402
