@@ -60,12 +60,12 @@ async def start(tmp_path):
     """A function that starts and sets up an app of tests/apps."""
     started = []
 
-    async def start(app="odd", setup=None, python=sys.executable, *, ready=True, env=None):
+    async def start(app="odd", setup=None, python=sys.executable, *, ready=True, env=None, work_dir=None):
         lines = []
         spec = InstanceSpec(
             python=Path(python),
             app_dir=APPS / app,
-            work_dir=tmp_path / f"work{len(started)}",
+            work_dir=work_dir or tmp_path / f"work{len(started)}",
             setup=setup or {},
             env=env or {},
             metadata={"app_variant": "default"},
@@ -80,6 +80,10 @@ async def start(tmp_path):
     yield start
     for instance in started:
         await instance.stop("the test is over")
+
+
+def is_same(one, other):
+    return Path(one).samefile(other)
 
 
 def content_of(path):
@@ -131,7 +135,8 @@ async def test_the_process_sees_only_what_is_its_own(start, monkeypatch):
     assert not [name for name in env if name.startswith("STOKER_")]
     assert (env["A_TOKEN"], env["MODE"]) == ("yours", "test")
     assert env["PYTHONPATH"] == f"{APPS / 'odd'}:/other"
-    assert env["TMPDIR"].startswith(str(app.spec.work_dir))
+    assert is_same(env["TMPDIR"], app.spec.work_dir / "tmp")
+    assert len(env["TMPDIR"]) < 60
     assert env["CUDA_VISIBLE_DEVICES"] == ""
     assert known["config"] == {"model": "tiny"}
     assert known["got"] == ["default", "default"]
@@ -319,6 +324,16 @@ async def test_what_an_app_leaves_behind_ends_with_it(start):
     assert not app.spec.work_dir.exists()
 
 
+async def test_temporary_paths_are_short_and_plain(start, tmp_path):
+    app = await start(work_dir=tmp_path / "with a blank" / ("long" * 20))
+    folder = (await app.do("know"))["env"]["TMPDIR"]
+    assert is_same(folder, app.spec.work_dir / "tmp")
+    assert len(folder) < 60
+    assert " " not in folder
+    await app.instance.stop("enough")
+    assert not Path(folder).parents[1].exists()
+
+
 async def test_closed_streams_do_not_harm(start):
     app = await start()
     assert await app.do("close_streams") == "closed"
@@ -419,7 +434,7 @@ async def test_models_are_built_and_dumped(start):
         ],
     }
     assert [(file.pointer, file.path) for file in result.files] == [
-        ("/file", str(app.spec.work_dir / "tmp" / "greeting.txt")),
+        ("/file", f"{app.instance._tmp}/greeting.txt"),
         ("/files/1", str(APPS / "models" / "missing.bin")),
     ]
     assert (await app.run({"name": "x", "times": 2}, "stream")).output["text"] == "xx"

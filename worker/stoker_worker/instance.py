@@ -24,10 +24,12 @@ import msgspec
 
 from stoker.core.errors import AppFailed, StokerError
 from stoker.core.messages import LogType
-from stoker_worker.procs import LinePipe, clean_environment, describe_exit, signal_group
+from stoker_worker.procs import LinePipe, ShortPath, clean_environment, describe_exit, signal_group
 from stoker_worker.runner.frames import Decoder, FrameTooLarge, pack
 
 RUNNER: Final = Path(__file__).parent / "runner"
+PYTHON_FLAGS: Final = ("-I", "-u", "-X", "utf8", "-X", "faulthandler")
+"""Isolated, so that no file beside the app stands for a module of the library; a crash in C tells its stack."""
 KILL_WAIT_S: Final = 5.0
 """After SIGKILL a process is gone in milliseconds, unless a driver call holds it; then nobody can help."""
 LAST_WORDS_S: Final = 0.5
@@ -199,6 +201,7 @@ class Instance:
         self._task_id = ""
         self._lost: InstanceLost | None = None
         self._package = spec.work_dir / "package"
+        self._short = ShortPath(spec.work_dir)
         self._tmp = spec.work_dir / "tmp"
         self._results: list[Path] = []
         self._run_at = 0.0
@@ -315,37 +318,37 @@ class Instance:
     def _leave_nothing(self) -> None:
         """Remove the files of the run before: they are stored, and apps do not remove them."""
         for path in self._results:
-            own = path.is_relative_to(self._tmp) or path.is_relative_to(tempfile.gettempdir())
+            temporary = (self._tmp, self._spec.work_dir, tempfile.gettempdir())
             with contextlib.suppress(OSError):
-                if own and path.stat().st_mtime >= self._run_at:
+                if (
+                    any(path.is_relative_to(folder) for folder in temporary)
+                    and path.stat().st_mtime >= self._run_at
+                ):
                     path.unlink()
         self._results = []
         self._run_at = time.time()
 
     async def _spawn(self) -> None:
-        spec, tmp = self._spec, self._tmp
-        for folder in (tmp, self._package):
+        spec = self._spec
+        for folder in (self._tmp, self._package):
             folder.mkdir(parents=True, exist_ok=True)
+        work_dir = self._short.open()
+        self._tmp = work_dir / "tmp"
         ours, theirs = socket.socketpair()
         try:
             ours.setblocking(False)
             self._pipes = [LinePipe(self._line), LinePipe(self._line)]
             self._process = await asyncio.create_subprocess_exec(
-                *(
-                    str(spec.python),
-                    "-I",
-                    "-u",
-                    "-X",
-                    "utf8",
-                    str(RUNNER),
-                    str(theirs.fileno()),
-                    str(os.getpid()),
-                ),
+                spec.python,
+                *PYTHON_FLAGS,
+                RUNNER,
+                str(theirs.fileno()),
+                str(os.getpid()),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=self._pipes[0].write_fd,
                 stderr=self._pipes[1].write_fd,
                 cwd=spec.app_dir,
-                env=process_environment(spec, tmp),
+                env=process_environment(spec, work_dir),
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
@@ -425,6 +428,7 @@ class Instance:
                 self._link.send({"type": "stop"})
                 await self._gone_within(grace_s)
             await self._end(grace_s)
+        self._short.close()
         await asyncio.to_thread(shutil.rmtree, self._spec.work_dir, ignore_errors=True)
 
     async def _end(self, grace_s: float) -> None:
@@ -442,8 +446,8 @@ class Instance:
                 await self.exited.wait()
 
 
-def process_environment(spec: InstanceSpec, tmp: Path) -> dict[str, str]:
-    """The variables of the app's process: little of ours, what the app asks for, what this instance needs."""
+def process_environment(spec: InstanceSpec, work_dir: Path) -> dict[str, str]:
+    """The variables of the app's process: none that are ours, what the app asks for, what the instance needs."""
     env = clean_environment(os.environ)
     env["PATH"] = f"{spec.python.parent}{os.pathsep}{env['PATH']}"
     env |= spec.env
@@ -453,8 +457,8 @@ def process_environment(spec: InstanceSpec, tmp: Path) -> dict[str, str]:
             str(spec.app_dir) if path == PLATFORM_APP_DIR else path for path in paths
         )
     env |= {
-        "TMPDIR": str(tmp),
-        "FILE_CACHE_DIR": str(spec.work_dir / "files"),
+        "TMPDIR": str(work_dir / "tmp"),
+        "FILE_CACHE_DIR": str(work_dir / "files"),
         "CUDA_VISIBLE_DEVICES": ",".join(spec.gpus),
     }
     return {name: value for name, value in env.items() if not name.startswith("STOKER_")}

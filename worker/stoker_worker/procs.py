@@ -5,8 +5,12 @@ import contextlib
 import os
 import re
 import signal
+import tempfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Final
+
+from stoker.settings import PLAIN_PATH
 
 MAX_LINE_BYTES: Final = 64 * 1024
 """A longer line is cut: progress bars without an end, or binary data that was printed."""
@@ -14,6 +18,9 @@ CUT_MARK: Final = " [line cut]"
 READ_BYTES: Final = 64 * 1024
 DRAIN_READS: Final = 16
 """Reads of one drain: a pipe holds 64 KiB, so what was printed before is in the first of them."""
+
+SHORT_PATH_BYTES: Final = 48
+"""Leaves half of a socket's path (unix(7): 107 bytes) to what apps put below it."""
 
 _DROPPED_NAMES: Final = frozenset({"VIRTUAL_ENV", "NOTIFY_SOCKET", "INVOCATION_ID", "JOURNAL_STREAM"})
 _DROPPED_PREFIXES: Final = ("STOKER_", "PYTHON", "LISTEN_", "CONDA_")
@@ -134,6 +141,34 @@ class LinePipe:
         os.close(self._read_fd)
         for line in self._lines.finish():
             self._on_line(line)
+
+
+class ShortPath:
+    """A second path to a folder, where its own would harm apps; `close` removes it again.
+
+    Some apps put paths unquoted into shell lines, and sockets in a temporary folder (multiprocessing, vLLM)
+    need a path of at most 107 bytes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._made: Path | None = None
+
+    def open(self) -> Path:
+        """The folder's own path, or a short one that leads there."""
+        text = str(self._folder)
+        if len(os.fsencode(text)) <= SHORT_PATH_BYTES and PLAIN_PATH.fullmatch(text):
+            return self._folder
+        self._made = Path(tempfile.mkdtemp(prefix="stoker-"))
+        link = self._made / "w"
+        link.symlink_to(self._folder, target_is_directory=True)
+        return link
+
+    def close(self) -> None:
+        if self._made is not None:
+            (self._made / "w").unlink(missing_ok=True)
+            self._made.rmdir()
+            self._made = None
 
 
 def _text(line: bytes) -> str:
