@@ -161,7 +161,7 @@ class Box:
 
     async def until(self, condition):
         async with asyncio.timeout(PATIENCE_S):
-            while not await condition():
+            while not await condition():  # noqa: ASYNC110 - what is waited for is in other processes
                 await asyncio.sleep(0.01)
 
     async def submit(self, app, task_id=None, worker=0, **changes):
@@ -229,7 +229,7 @@ async def box(store, tmp_path, cache):
 async def gone(pids):
     """Wait until none of these processes is left."""
     async with asyncio.timeout(PATIENCE_S):
-        while any(alive(pid) for pid in pids):
+        while any(alive(pid) for pid in pids):  # noqa: ASYNC110 - it is in other processes
             await asyncio.sleep(0.01)
 
 
