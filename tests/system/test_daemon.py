@@ -1,6 +1,8 @@
 """The daemon against a real server, with a scheduler that the test plays and apps that are recorded."""
 
 import asyncio
+import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -324,4 +326,24 @@ async def test_an_outcome_survives_the_daemon_that_could_not_deliver_it(own_serv
     await later.state(S.COMPLETED)
     assert (await later.task()).attempt == 1
     await later.kill()
+    await store.close()
+
+
+async def test_a_server_that_falls_silent_stops_its_tasks_before_the_lease_is_over(own_server, tmp_path):
+    """It may be alive for others: the scheduler can hand the task on when the lease is over."""
+    store = await Store.open(own_server.url, "silent")
+    scene = Scene(store, tmp_path)
+    scene.machine.holds = "run"
+    await scene.start(lease_s=2.0)
+    await scene.submit()
+    await scene.state(S.RUNNING)
+    os.kill(own_server.pid, signal.SIGSTOP)
+    try:
+        await reach(lambda: "cancel 0" in scene.machine.steps)
+    finally:
+        os.kill(own_server.pid, signal.SIGCONT)
+    await scene.state(S.QUEUED)
+    assert (await scene.task()).attempt == 1
+    await reach(lambda: scene.daemon.held() == {})
+    await scene.kill()
     await store.close()
