@@ -15,6 +15,8 @@ FRESH_S = 1.0
 """How long another gateway's deploy may stay unseen here."""
 _KEPT = 1000
 _ERRORS_SHOWN = 5
+_SETUP = "setup"
+"""Where a setup's fields lie in a request; no function can have this name."""
 
 Found = tuple[App, AppVersion]
 
@@ -68,16 +70,26 @@ class Registry:
         Raises:
             InvalidRequest: lists the fields and what is wrong with each.
         """
-        key = (version.id, function.name)
+        self._check((version.id, function.name), function.input_schema, value, "")
+
+    def validate_setup(self, version: AppVersion, setup: Mapping[str, Any]) -> None:
+        """Check a completed setup against its schema: a wrong one would cost a load before the app says so.
+
+        Raises:
+            InvalidRequest: lists the fields and what is wrong with each.
+        """
+        self._check((version.id, _SETUP), version.setup_schema, setup, _SETUP)
+
+    def _check(self, key: tuple[str, str], schema: Mapping[str, Any], value: Any, root: str) -> None:
         if key not in self._validators:
             if len(self._validators) >= _KEPT:
                 self._validators.clear()
-            self._validators[key] = compiled(function.input_schema)
+            self._validators[key] = compiled(schema)
         validator = self._validators[key]
         if validator is None or validator.is_valid(value):
             return
         errors = [
-            f"{'.'.join(str(part) for part in error.instance_path) or 'input'}: {error.message}"
+            f"{'.'.join(str(part) for part in (root, *error.instance_path) if part != '') or 'input'}: {error.message}"
             for error in validator.iter_errors(value)
         ]
         more = f" (and {len(errors) - _ERRORS_SHOWN} more)" if len(errors) > _ERRORS_SHOWN else ""

@@ -52,7 +52,7 @@ class Submitter:
     """Turns run requests into tasks.
 
     1. find the app and its version  2. find the function  3. check infra and workers  4. validate the input
-    5. complete the setup and hash it  6. store the task.
+    5. complete, validate and hash the setup  6. store the task.
     """
 
     def __init__(self, store: Store, registry: Registry, settings: GatewaySettings) -> None:
@@ -80,6 +80,7 @@ class Submitter:
         given = {} if body.input is None else body.input
         self._registry.validate(version, function, given)  # 4
         setup = fill_defaults(version.setup_schema, body.setup or {})  # 5
+        self._registry.validate_setup(version, setup)
         request = TaskRequest(
             id=TaskId(new_id("" if self._store.pool == "default" else f"{self._store.pool}.")),
             app_id=app.id,

@@ -84,3 +84,10 @@ def test_an_output_file_has_its_name_type_and_size(http, system_with_ocr):
     assert annotated["content_type"] == "image/png"
     assert len(httpx.get(annotated["uri"], trust_env=False).content) == annotated["size"]
     assert annotated["uri"].endswith("/receipt-annotated.png")
+
+
+def test_a_wrong_setup_is_refused_before_anything_is_loaded(http):
+    body = {**task(OCR, image="http://127.0.0.1:1/x.png"), "setup": {"min_confidence": 7}}
+    answer = http.post("/apps/run", json=body)
+    assert answer.status_code == 400
+    assert answer.json()["detail"].startswith("Input validation failed: setup.min_confidence: 7")
