@@ -32,6 +32,8 @@ PYTHON_FLAGS: Final = ("-I", "-u", "-X", "utf8", "-X", "faulthandler")
 """Isolated, so that no file beside the app stands for a module of the library; a crash in C tells its stack."""
 KILL_WAIT_S: Final = 5.0
 """After SIGKILL a process is gone in milliseconds, unless a driver call holds it; then nobody can help."""
+CLOCK_TICK_S: Final = 0.01
+"""Times of files come from the kernel's tick (10 ms at 100 Hz) and lie that much behind."""
 LAST_WORDS_S: Final = 0.5
 """What a process sent before it died is in the socket; this is for reading it."""
 PLATFORM_APP_DIR: Final = "/app"
@@ -326,7 +328,7 @@ class Instance:
                 ):
                     path.unlink()
         self._results = []
-        self._run_at = time.time()
+        self._run_at = time.time() - CLOCK_TICK_S
 
     async def _spawn(self) -> None:
         spec = self._spec
