@@ -22,6 +22,8 @@ DRAIN_READS: Final = 16
 SHORT_PATH_BYTES: Final = 48
 """Leaves half of a socket's path (unix(7): 107 bytes) to what apps put below it."""
 
+_SHORT_PREFIX: Final = "stoker-app-"
+
 _DROPPED_NAMES: Final = frozenset({"VIRTUAL_ENV", "NOTIFY_SOCKET", "INVOCATION_ID", "JOURNAL_STREAM"})
 _DROPPED_PREFIXES: Final = ("STOKER_", "PYTHON", "LISTEN_", "CONDA_")
 """Settings and secrets of the daemon, and what would lead an app's Python to the daemon's packages."""
@@ -159,7 +161,8 @@ class ShortPath:
         text = str(self._folder)
         if len(os.fsencode(text)) <= SHORT_PATH_BYTES and PLAIN_PATH.fullmatch(text):
             return self._folder
-        self._made = Path(tempfile.mkdtemp(prefix="stoker-"))
+        _sweep_short_paths()
+        self._made = Path(tempfile.mkdtemp(prefix=_SHORT_PREFIX))
         link = self._made / "w"
         link.symlink_to(self._folder, target_is_directory=True)
         return link
@@ -169,6 +172,15 @@ class ShortPath:
             (self._made / "w").unlink(missing_ok=True)
             self._made.rmdir()
             self._made = None
+
+
+def _sweep_short_paths() -> None:
+    """Remove those that daemons left which were killed: their folder is gone."""
+    for link in Path(tempfile.gettempdir()).glob(f"{_SHORT_PREFIX}*/w"):
+        with contextlib.suppress(OSError):  # of another user, or swept by another process just now
+            if link.is_symlink() and not link.exists():
+                link.unlink()
+                link.parent.rmdir()
 
 
 def _text(line: bytes) -> str:

@@ -1,10 +1,12 @@
 """Bytes of an app's streams as lines, and how its process ended."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoker_worker.procs import CUT_MARK, MAX_LINE_BYTES, Lines, clean_environment, describe_exit
+from stoker_worker.procs import CUT_MARK, MAX_LINE_BYTES, Lines, ShortPath, clean_environment, describe_exit
 
 
 def lines_of(data, size=None):
@@ -54,6 +56,23 @@ def test_a_long_line_is_cut_once(size):
 )
 def test_an_end_is_named(returncode, text):
     assert describe_exit(returncode) == text
+
+
+def test_short_paths_are_made_where_needed_and_swept(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    plain = Path("/srv/work")
+    assert ShortPath(plain).open() == plain
+    folder = tmp_path / "a blank"
+    folder.mkdir()
+    left, used = ShortPath(folder), ShortPath(folder)
+    link = left.open()
+    assert used.open().samefile(folder)
+    assert link.samefile(folder)
+    used.close()
+    used.close()
+    folder.rmdir()
+    ShortPath(tmp_path / "another one").open()
+    assert not link.parent.exists()
 
 
 def test_what_is_the_daemons_own_is_not_handed_on():
