@@ -176,11 +176,12 @@ class ShortPath:
 
 def _sweep_short_paths() -> None:
     """Remove those that daemons left which were killed: their folder is gone."""
-    for link in Path(tempfile.gettempdir()).glob(f"{_SHORT_PREFIX}*/w"):
+    for made in Path(tempfile.gettempdir()).glob(f"{_SHORT_PREFIX}*"):
+        link = made / "w"
         with contextlib.suppress(OSError):  # of another user, or swept by another process just now
             if link.is_symlink() and not link.exists():
                 link.unlink()
-                link.parent.rmdir()
+                made.rmdir()
 
 
 def _text(line: bytes) -> str:
