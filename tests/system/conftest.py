@@ -1,0 +1,36 @@
+"""Fixtures of the tests that start processes."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from instances import APPS, LIMIT_S, Driver
+
+from stoker_worker.instance import Instance, InstanceSpec
+
+
+@pytest.fixture
+async def start(tmp_path):
+    """A function that starts and sets up an app of tests/apps."""
+    started = []
+
+    async def start(app="odd", setup=None, python=sys.executable, *, ready=True, env=None, work_dir=None):
+        lines = []
+        spec = InstanceSpec(
+            python=Path(python),
+            app_dir=APPS / app,
+            work_dir=work_dir or tmp_path / f"work{len(started)}",
+            setup=setup or {},
+            env=env or {},
+            metadata={"app_variant": "default"},
+            stop_grace_s=1.0,
+        )
+        instance = await Instance.start(spec, lambda kind, text: lines.append((kind, text)))
+        started.append(instance)
+        if ready:
+            await instance.setup(LIMIT_S)
+        return Driver(instance, lines, spec)
+
+    yield start
+    for instance in started:
+        await instance.stop("the test is over")

@@ -1,0 +1,114 @@
+"""How apps are imported, described and set up in processes, and what is told when that fails."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+from instances import APPS, LIMIT_S, is_gone
+
+from stoker_worker.instance import (
+    AppError,
+    InputError,
+    Instance,
+    InstanceFailed,
+    InstanceSpec,
+    InstanceTimeout,
+)
+
+
+async def test_a_failed_setup_says_why(start):
+    with pytest.raises(InstanceFailed, match="the weights are gone"):
+        await start(setup={"fail": True})
+
+
+async def test_a_slow_setup_is_told(start):
+    app = await start(setup={"block": True}, ready=False)
+    with pytest.raises(InstanceTimeout, match="setup took longer"):
+        await app.instance.setup(0.2)
+    await app.instance.stop("too slow")
+    assert await is_gone(app.instance.pid)
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("import nosuchmodule", "No module named 'nosuchmodule'"),
+        ("raise SystemExit('no licence')", "called exit"),
+        ("import os; os._exit(4)", "exit code 4"),
+        ("x = 1", "no class App"),
+        ("class App:\n    def __init__(self, needed): pass", "needed"),
+        ("class App(", "'\\(' was never closed"),
+    ],
+)
+async def test_an_app_that_cannot_be_imported_says_why(tmp_path, code, words):
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "inference.py").write_text(code)
+    spec = InstanceSpec(python=Path(sys.executable), app_dir=tmp_path / "app", work_dir=tmp_path / "work")
+    with pytest.raises(InstanceFailed, match=words):
+        await Instance.start(spec, lambda kind, text: None)
+
+
+async def test_an_interpreter_that_is_missing_is_told(tmp_path):
+    spec = InstanceSpec(python=tmp_path / "python", app_dir=APPS / "odd", work_dir=tmp_path / "work")
+    with pytest.raises(InstanceFailed, match="cannot be started"):
+        await Instance.start(spec, lambda kind, text: None)
+
+
+async def test_a_start_that_is_cancelled_leaves_no_process(tmp_path):
+    (tmp_path / "inference.py").write_text("import time, os\nprint(os.getpid(), flush=True)\ntime.sleep(60)")
+    spec = InstanceSpec(
+        python=Path(sys.executable), app_dir=tmp_path, work_dir=tmp_path / "work", stop_grace_s=0.5
+    )
+    lines = asyncio.Queue()
+    start = asyncio.ensure_future(Instance.start(spec, lambda kind, text: lines.put_nowait(text)))
+    pid = int(await asyncio.wait_for(lines.get(), LIMIT_S))
+    start.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await start
+    assert await is_gone(pid)
+
+
+async def test_models_are_built_and_dumped(start):
+    app = await start("models", setup={"size": "large"}, env={"GREETING": "hello"})
+    result = await app.run({"name": "Ada", "unknown": True})
+    assert result.output == {
+        "text": "hello Ada task",
+        "size": "large",
+        "file": {"content_type": "text/plain", "size": 3, "filename": "greeting.txt"},
+        "files": [
+            {"uri": "https://example.org/a.png"},
+            {"content_type": "application/octet-stream", "size": 0, "filename": "missing.bin"},
+        ],
+    }
+    assert [(file.pointer, file.path) for file in result.files] == [
+        ("/file", f"{app.instance._tmp}/greeting.txt"),
+        ("/files/1", str(APPS / "models" / "missing.bin")),
+    ]
+    assert (await app.run({"name": "x", "times": 2}, "stream")).output["text"] == "xx"
+
+
+async def test_a_bad_input_names_its_fields(start):
+    app = await start("models")
+    with pytest.raises(InputError) as caught:
+        await app.run({"times": "many"})
+    assert caught.value.message.startswith("The input is not valid: name: Field required; times: ")
+    assert [field for field, _ in caught.value.input_fields] == ["name", "times"]
+    with pytest.raises(AppError, match="no function 'helper'; it has run, stream"):
+        await app.run({}, "helper")
+    assert (await app.run({"name": "x"}, "stream")).output["text"] == "x"
+
+
+async def test_bad_setup_values_name_their_fields(start):
+    with pytest.raises(InstanceFailed, match=r"The setup is not valid: size: .*; steps: "):
+        await start("models", setup={"size": "huge", "steps": 0})
+
+
+async def test_describe_tells_functions_and_schemas(start):
+    app = await start("models", ready=False)
+    functions, setup_schema = await app.instance.describe()
+    assert sorted(functions) == ["run", "stream"]
+    assert functions["run"]["description"] == "Greet.\n\nWith files."
+    assert list(functions["run"]["input_schema"]["properties"]) == ["name", "times"]
+    assert list(functions["stream"]["output_schema"]["properties"])[:2] == ["text", "size"]
+    assert setup_schema["properties"]["steps"]["minimum"] == 1
