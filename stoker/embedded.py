@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 from stoker.core.errors import CallerError, StokerError
 from stoker.service import dying_with_parent
 from stoker.settings import redis_socket, socket_url
@@ -53,7 +55,7 @@ class DirLock:
         """Take the lock.
 
         Raises:
-            DataDirInUse: another process holds it and kept it for `timeout_s`.
+            DataDirInUse: the process that took it lives, or what that one started kept it for `timeout_s`.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -63,10 +65,10 @@ class DirLock:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if time.monotonic() < deadline:
+                holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
+                if time.monotonic() < deadline and not _alive(holder):
                     await asyncio.sleep(POLL_S)
                     continue
-                holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
                 os.close(fd)
                 raise DataDirInUse(
                     f"'{self.path.parent}' is in use by another running copy (process {holder}); stop that "
@@ -218,6 +220,14 @@ class EmbeddedServer:
         with contextlib.suppress(OSError):
             return " | ".join(self.log_file.read_text(errors="replace").splitlines()[-5:])
         return "(no log)"
+
+
+def _alive(pid: str) -> bool:
+    """Whether the process that wrote its id into a lock file still runs."""
+    try:
+        return psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE
+    except (ValueError, psutil.Error):
+        return False
 
 
 async def _ended(process: subprocess.Popen[bytes], timeout_s: float) -> bool:
