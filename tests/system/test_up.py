@@ -14,8 +14,18 @@ PARTS = {"up", "server", "gateway", "scheduler", "worker", "jobs"}
 
 @pytest.fixture
 def own_system(tmp_path):
-    """A system that the test may break."""
-    system = start_system(tmp_path / "data dir", "--workers", "1")
+    """A system that the test may end."""
+    yield from running(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def mended_system(tmp_path_factory):
+    """A system whose parts a test may kill: they come back, and the next test finds it whole."""
+    yield from running(tmp_path_factory.mktemp("mended"))
+
+
+def running(folder):
+    system = start_system(folder / "data dir", "--workers", "1")
     yield system
     if system.process.poll() is None:
         everyone = family(system.process.pid)
@@ -23,11 +33,11 @@ def own_system(tmp_path):
         wait_gone(everyone)
 
 
-def test_all_parts_run_and_a_task_can(own_system):
-    assert set(own_system.pids) == PARTS
-    assert all(alive(pid) for pid in own_system.pids.values())
-    own_system.deploy(EXAMPLES / "echo")
-    done = own_system.cli("run", "infsh/echo", "--input", '{"message": "hi"}')
+def test_all_parts_run_and_a_task_can(mended_system):
+    assert set(mended_system.pids) == PARTS
+    assert all(alive(pid) for pid in mended_system.pids.values())
+    mended_system.deploy(EXAMPLES / "echo")
+    done = mended_system.cli("run", "infsh/echo", "--input", '{"message": "hi"}')
     for words in ("queued", "running", "completed", "hi"):
         assert words in done.stdout
 
@@ -46,14 +56,14 @@ def test_kill_9_of_up_leaves_no_process(own_system):
 
 
 @pytest.mark.parametrize("part", ["server", "gateway", "scheduler", "worker", "jobs"])
-def test_a_dead_part_is_started_again_and_tasks_go_on(own_system, part):
-    own_system.deploy(EXAMPLES / "echo")
-    old = own_system.pids[part]
+def test_a_dead_part_is_started_again_and_tasks_go_on(mended_system, part):
+    mended_system.deploy(EXAMPLES / "echo")
+    old = mended_system.pids[part]
     os.kill(old, signal.SIGKILL)
-    wait_until(lambda: own_system.pids[part] != old, f"a new {part}")
-    with own_system.client() as client:
+    wait_until(lambda: mended_system.pids[part] != old, f"a new {part}")
+    with mended_system.client() as client:
         wait_until(lambda: ready(client), "readiness")
-    done = own_system.cli("run", "infsh/echo", "--input", "message=again")
+    done = mended_system.cli("run", "infsh/echo", "--input", "message=again")
     assert "again" in done.stdout
 
 
@@ -64,8 +74,8 @@ def ready(client):
         return False
 
 
-def test_a_second_copy_on_the_same_directory_is_refused(own_system):
-    arguments = ["up", "--json", "--port", "0", "--data-dir", str(own_system.data_dir)]
+def test_a_second_copy_on_the_same_directory_is_refused(mended_system):
+    arguments = ["up", "--json", "--port", "0", "--data-dir", str(mended_system.data_dir)]
     done = subprocess.run(
         [sys.executable, "-m", "stoker_cli", *arguments],
         env=environment(),
@@ -78,19 +88,19 @@ def test_a_second_copy_on_the_same_directory_is_refused(own_system):
     assert "in use by another running copy" in done.stderr
     assert "--data-dir" in done.stderr
     assert "Traceback" not in done.stderr
-    assert alive(own_system.process.pid)
+    assert alive(mended_system.process.pid)
 
 
-def test_two_systems_run_beside_each_other(own_system, tmp_path):
+def test_two_systems_run_beside_each_other(mended_system, tmp_path):
     other = start_system(tmp_path / "other", "--workers", "1")
     try:
-        assert other.base_url != own_system.base_url
-        assert own_system.cli_json("apps", "list") is not None
+        assert other.base_url != mended_system.base_url
+        assert mended_system.cli_json("apps", "list") is not None
     finally:
         everyone = family(other.process.pid)
         other.stop()
         wait_gone(everyone)
-    assert all(alive(pid) for pid in own_system.pids.values())
+    assert all(alive(pid) for pid in mended_system.pids.values())
 
 
 def test_what_was_accepted_is_there_after_a_restart(tmp_path):
@@ -109,8 +119,8 @@ def test_what_was_accepted_is_there_after_a_restart(tmp_path):
         second.stop()
 
 
-def test_a_taken_port_is_said_in_one_sentence(own_system, tmp_path):
-    port = own_system.base_url.rsplit(":", 1)[1]
+def test_a_taken_port_is_said_in_one_sentence(mended_system, tmp_path):
+    port = mended_system.base_url.rsplit(":", 1)[1]
     done = subprocess.run(
         [sys.executable, "-m", "stoker_cli", "up", "--port", port, "--data-dir", str(tmp_path / "other")],
         env=environment(),
