@@ -3,6 +3,7 @@
 A plain ASGI middleware, so that an answer to a refused request has been through the same door.
 """
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from msgspec import Struct
 
-from stoker.core.errors import RateLimited, StokerError, Unauthorized
+from stoker.core.errors import RateLimited, StokerError, StoreUnavailable, Unauthorized
 from stoker.core.messages import ApiKey, Owner
 from stoker.protocol import RateState, Store
 from stoker.settings import GatewaySettings
@@ -27,6 +28,10 @@ _V2_PREFIX: Final = "/compat/v2"
 _SCOPE_KEY: Final = "stoker_caller"
 _OPEN_EXACT: Final = frozenset({"/health", "/ready", "/metrics", "/openapi.json", "/docs", "/"})
 _RUN_PATHS: Final = frozenset({"/apps/run", "/run"})
+
+
+Rate = RateState | asyncio.Task[RateState] | None
+"""What the limiter counted, or is counting; None on routes without a key."""
 
 
 class Caller(Struct, frozen=True, kw_only=True):
@@ -77,14 +82,14 @@ class Door:
         scope["raw_path"] = path.encode()
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         method = scope["method"]
-        rate: RateState | None = None
+        rate: Rate = None
         try:
             # A browser asks with OPTIONS, without a key, what it may send.
             key = None if method == "OPTIONS" or is_open(path) else await self._authenticate(headers)
             if key is not None:
                 rate = await self._count(key, rate_kind(method, path))
         except StokerError as error:
-            await self._refuse(send, error, rate)
+            await self._refuse(send, error)
             return
         scope[_SCOPE_KEY] = Caller(
             dialect=decide(headers, prefix_v2=prefix_v2, key_numbering=key.numbering if key else ""),
@@ -92,7 +97,7 @@ class Door:
             key=key,
             headers=headers,
         )
-        await self._app(cast("Scope", scope), receive, with_headers(send, rate_headers(rate)))
+        await self._app(cast("Scope", scope), receive, with_rate(send, rate))
 
     async def _authenticate(self, headers: Mapping[str, str]) -> ApiKey:
         scheme, _, text = headers.get("authorization", "").partition(" ")
@@ -112,9 +117,12 @@ class Door:
             raise Unauthorized("Invalid API key: it has expired")
         return key
 
-    async def _count(self, key: ApiKey, kind: str) -> RateState:
+    async def _count(self, key: ApiKey, kind: str) -> Rate:
         limit = key.rates.get(kind, self._rates[kind])
-        rate = await self._store.limits.hit(key.id, kind, limit)
+        hit = self._store.limits.hit(key.id, kind, limit)
+        if not limit:  # never refused, so the request does not wait until it is counted
+            return asyncio.create_task(hit)
+        rate = await hit
         if not rate.allowed:
             wait = rate.retry_after_s(time.time())
             raise _TooMany(
@@ -124,8 +132,8 @@ class Door:
             )
         return rate
 
-    async def _refuse(self, send: Send, error: StokerError, rate: RateState | None) -> None:
-        rate = error.rate if isinstance(error, _TooMany) else rate
+    async def _refuse(self, send: Send, error: StokerError) -> None:
+        rate = error.rate if isinstance(error, _TooMany) else None
         body = problem_bytes(error, self._base_url)
         headers = (
             rate_headers(rate)
@@ -190,15 +198,26 @@ def rate_headers(rate: RateState | None) -> dict[str, str]:
     }
 
 
-def with_headers(send: Send, headers: Mapping[str, str]) -> Send:
-    """`send` that adds headers to the start of the answer."""
-    if not headers:
+def with_rate(send: Send, rate: Rate) -> Send:
+    """`send` that adds what is known of the limit to the start of the answer."""
+    if rate is None:
         return send
-    extra = [(name.encode(), value.encode()) for name, value in headers.items()]
 
     async def add(message: Message) -> None:
         if message["type"] == "http.response.start":
+            headers = rate_headers(await _counted(rate))
+            extra = [(name.encode(), value.encode()) for name, value in headers.items()]
             message["headers"] = [*message["headers"], *extra]
         await send(message)
 
     return add
+
+
+async def _counted(rate: Rate) -> RateState | None:
+    """The count; None when Redis went away under a request that did not depend on it."""
+    if not isinstance(rate, asyncio.Task):
+        return rate
+    try:
+        return await rate
+    except StoreUnavailable:
+        return None
