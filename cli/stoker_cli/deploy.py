@@ -9,10 +9,11 @@ from typing import Any, Final
 
 import msgspec
 
+from stoker import manifest
 from stoker.settings import WorkerSettings, load
 from stoker_cli.api import Api, ApiError
 from stoker_cli.output import CommandFailed, ExitCode
-from stoker_worker import bundles, manifest
+from stoker_worker import bundles
 from stoker_worker.describe import describe
 from stoker_worker.environment import Environments, env_key
 

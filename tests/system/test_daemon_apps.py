@@ -11,12 +11,12 @@ import pytest
 from helpers import alive, environment, family
 from recorders import order
 
+from stoker import manifest
 from stoker.core.errors import NotFound
 from stoker.core.messages import Needs, Owner, TaskSpec
 from stoker.core.states import TERMINAL
 from stoker.core.states import TaskState as S
 from stoker.protocol import AssignOrder
-from stoker_worker import manifest
 from stoker_worker.environment import Environments
 from stoker_worker.main import find_uv
 

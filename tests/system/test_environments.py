@@ -10,9 +10,9 @@ import pytest
 from uv import find_uv_bin
 
 from stoker.core.messages import LogType
+from stoker.manifest import Manifest
 from stoker_worker.describe import NotDescribable, describe
 from stoker_worker.environment import BuildFailed, Environments
-from stoker_worker.manifest import Manifest
 from stoker_worker.pythons import PythonMissing
 
 APP = Manifest(name="app", kernel=f"python-{sys.version_info.major}.{sys.version_info.minor}")

@@ -21,7 +21,7 @@ from typing import Final
 
 from stoker.core.errors import StokerError
 from stoker.core.messages import LogType
-from stoker_worker.manifest import Manifest
+from stoker.manifest import Manifest
 from stoker_worker.procs import LinePipe, clean_environment, signal_group
 from stoker_worker.pythons import find_python, version_of
 

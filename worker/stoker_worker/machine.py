@@ -8,9 +8,9 @@ import shutil
 from pathlib import Path
 from typing import Any, Final
 
+from stoker import manifest
 from stoker.core.errors import StokerError
 from stoker.core.messages import Assignment, TaskRequest, WorkerInfo
-from stoker_worker import manifest
 from stoker_worker.environment import Environments
 from stoker_worker.files import Gateway, GatewayRefused
 from stoker_worker.instance import Instance, InstanceSpec, OutFile, RunResult, RunSpec

@@ -2,9 +2,9 @@
 
 import pytest
 
+from stoker.manifest import Manifest
 from stoker_worker import environment
 from stoker_worker.environment import Environments, env_key, missing_packages
-from stoker_worker.manifest import Manifest
 
 APP = Manifest(name="x", kernel="python-3.11")
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from stoker import manifest
 from stoker.core.messages import GpuType, Needs
-from stoker_worker import manifest
-from stoker_worker.manifest import BadManifest, parse, size_of
+from stoker.manifest import BadManifest, parse, size_of
 
 APPS = Path(__file__).parents[2] / "apps"
 
