@@ -201,7 +201,7 @@ def start_system(data_dir: Path, *arguments: str, ready: bool = True, **env: str
             str(data_dir),
             *arguments,
         ],
-        env=environ,
+        env=environ | {"STOKER_PARENT_PID": str(os.getpid())},  # a test run that is killed leaves nothing
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -3,6 +3,7 @@
 import asyncio
 import shlex
 import time
+from pathlib import Path
 from typing import Any, Final
 
 from rich.markup import escape
@@ -24,7 +25,8 @@ POLL_S: Final = 0.05
 
 
 class Greeting:
-    """1. wait until a task can run  2. say where everything is  3. deploy examples  4. run the first tasks.
+    """1. wait until a task can run  2. say where everything is  3. deploy the apps of the first tasks
+    4. run these tasks  5. deploy the other examples.
 
     A failed example or first task is shown and does not end the system.
     """
@@ -51,9 +53,13 @@ class Greeting:
         settings = load(ClientSettings, {"data_dir": self._settings.data_dir, "url": url})
         async with Api(url, find_key(settings)) as api:
             await self._introduce(api)
-            await self._deploy(api)
+            examples = self._settings.examples
+            folders = find_app_folders(examples) if examples else []
+            first = {app_name(text) for text in self._first_tasks}
+            await self._deploy(api, [folder for folder in folders if folder.name in first])
             for text in self._first_tasks:
                 await self._first_task(api, text)
+            await self._deploy(api, [folder for folder in folders if folder.name not in first])
         if not self._json:
             out.print("\n[bold green]ready[/]; Ctrl-C ends it")
 
@@ -112,8 +118,7 @@ class Greeting:
             after_s=round(took_s, 3),
         )
 
-    async def _deploy(self, api: Api) -> None:
-        folders = find_app_folders(self._settings.examples) if self._settings.examples else []
+    async def _deploy(self, api: Api, folders: list[Path]) -> None:
         for folder in folders:
             try:
                 result = await deploy_folder(api, folder, self._line, data_dir=self._settings.data_dir)
@@ -153,3 +158,9 @@ class Greeting:
         else:
             hint = getattr(error, "hint", "")
             out.print(f"[bold red]{escape(what)} failed:[/] {escape(error.message)} [dim]{escape(hint)}[/]")
+
+
+def app_name(first_task: str) -> str:
+    """The name of a first task's app, without namespace and version: what its example folder is called."""
+    ref, *_ = [*shlex.split(first_task), ""]
+    return ref.rpartition("/")[2].partition("@")[0].partition(":")[0]
