@@ -49,7 +49,7 @@ class ScriptedLLM:
         script = self
 
         class Handler(BaseHTTPRequestHandler):
-            def log_message(self, format: str, *args: Any) -> None:
+            def log_message(self, *_line: Any) -> None:
                 """Tests print nothing."""
 
             def do_GET(self) -> None:
@@ -83,14 +83,23 @@ class ScriptedLLM:
                         script.hold.wait(60)
                     reason = "tool_calls" if any("tool_calls" in delta for delta in turn) else "stop"
                     self._event({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})
-                    usage = {"prompt_tokens": 7, "completion_tokens": len(turn), "total_tokens": 7 + len(turn)}
+                    usage = {
+                        "prompt_tokens": 7,
+                        "completion_tokens": len(turn),
+                        "total_tokens": 7 + len(turn),
+                    }
                     self._event({"choices": [], "usage": usage})
                     self.wfile.write(b"data: [DONE]\n\n")
                 except OSError:
                     return  # the client hung up
 
             def _event(self, part: dict[str, Any]) -> None:
-                whole = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 0, "model": MODEL} | part
+                whole = {
+                    "id": "chatcmpl-1",
+                    "object": "chat.completion.chunk",
+                    "created": 0,
+                    "model": MODEL,
+                } | part
                 self.wfile.write(f"data: {json.dumps(whole)}\n\n".encode())
                 self.wfile.flush()
 

@@ -78,7 +78,11 @@ def test_a_picture_in_and_out(http):
     uri = raw.upload(http, "sample.png", "image/png", sample)["uri"]
     made = output(http, "resize", {"image": uri, "width": width // 2}, setup={"filter": "nearest"})
     small = httpx.get(made["image"]["uri"], trust_env=False).content
-    assert size_of_png(small) == (made["width"], made["height"]) == (width // 2, round(height * (width // 2) / width))
+    assert (
+        size_of_png(small)
+        == (made["width"], made["height"])
+        == (width // 2, round(height * (width // 2) / width))
+    )
     assert made["image"]["filename"] == "sample.png"
     assert made["image"]["size"] == len(small)
 

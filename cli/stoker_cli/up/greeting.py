@@ -25,7 +25,9 @@ POLL_S: Final = 0.05
 
 
 class Greeting:
-    """1. wait until a task can run  2. say where everything is  3. deploy the apps of the first tasks
+    """What happens after the start, step by step.
+
+    1. wait until a task can run  2. say where everything is  3. deploy the apps of the first tasks
     4. run these tasks  5. deploy the other examples.
 
     A failed example or first task is shown and does not end the system.

@@ -6,6 +6,7 @@
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 
+import "./globals"; // before the SDK
 import { Inference, type TaskDTO } from "@inferencesh/sdk";
 
 type Facts = Record<string, unknown>;
