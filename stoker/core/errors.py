@@ -4,7 +4,9 @@
       CallerError          change the request
         Unauthorized  Forbidden  NotFound  InvalidRequest  TooLarge  RateLimited  Conflict  MethodNotAllowed
       AppFailed            the app's own message
+        SessionNotFound  SessionExpired  SessionEnded  AppMismatch  VersionMismatch  WorkerLeased
       NoCapacity           wait, or add a worker
+      WorkerLost           the process that held the session's memory is gone: open a new session
       StaleAttempt         another attempt owns the task: stop, drop, count
       ProtocolRefusal      a script refused a write (unknown task, illegal move, lost leadership ...)
       StoreUnavailable     Redis did not answer: try again
@@ -96,6 +98,46 @@ class RateLimited(CallerError):
     retryable = True
 
 
+class SessionNotFound(CallerError):
+    """Session not found. It never was, or it ended more than a day ago."""
+
+    code = "SESSION_NOT_FOUND"
+    http = 404
+
+
+class SessionExpired(CallerError):
+    """The session has expired: no call came for its idle time. Open a new one with session: new."""
+
+    code = "SESSION_EXPIRED"
+    http = 410
+
+
+class SessionEnded(CallerError):
+    """The session was ended. Open a new one with session: new."""
+
+    code = "SESSION_ENDED"
+    http = 410
+
+
+class AppMismatch(CallerError):
+    """A session runs one app. Open another session for another app."""
+
+    code = "APP_MISMATCH"
+
+
+class VersionMismatch(CallerError):
+    """A session stays with the version of the app that it was opened with."""
+
+    code = "VERSION_MISMATCH"
+
+
+class WorkerLeased(CallerError):
+    """The worker is leased to a session. Name another one, or wait until that session is over."""
+
+    code = "WORKER_LEASED"
+    http = 409
+
+
 class AppFailed(StokerError):
     """Task failed"""
 
@@ -109,6 +151,13 @@ class NoCapacity(StokerError):
     code = "no_capacity"
     http = 503
     retryable = True
+
+
+class WorkerLost(StokerError):
+    """The worker that held the session was lost, and the session's memory with it. Open a new session."""
+
+    code = "worker_lost"
+    http = 500
 
 
 class StaleAttempt(StokerError):

@@ -80,6 +80,8 @@ class TaskRequest(Struct, frozen=True, kw_only=True):
     run_timeout_s: float = 0  # 0 = the engine's default
     setup_timeout_s: float = 0
     session_id: str = ""
+    opens_session: bool = False  # the session's first task: it may take a warm instance over, or load one
+    session_timeout_s: float = 0  # idle time, at the first task
     webhook: str = ""
 
 
@@ -99,6 +101,8 @@ class TaskSpec(Struct, frozen=True, kw_only=True):
     max_attempts: int = 3
     queue_timeout_s: float = 0  # 0 = the scheduler's setting
     no_match_timeout_s: float = 0  # 0 = the scheduler's setting
+    session_id: str = ""
+    opens_session: bool = False
 
 
 class Owner(Struct, frozen=True, kw_only=True):
@@ -163,6 +167,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     load_s: float = 0  # what this attempt spent on preparing, serving and setting up
     run_s: float = 0
     vram_bytes: int = 0  # measured for the instance after the run; 0 = unknown
+    instance_ended: bool = False  # the instance is gone, or never came up
 
 
 class GpuInfo(Struct, frozen=True, kw_only=True):

@@ -287,6 +287,7 @@ class Engines:
             "load_s": outcome.load_s,
             "run_s": outcome.run_s,
             "vram_bytes": outcome.vram_bytes,
+            "instance_ended": outcome.instance_ended,
         }
         await self._connection.script(
             "finish",

@@ -28,6 +28,7 @@ class Keys:
         self.api_keys = f"{self.prefix}:api-keys"
         self.api_key_ids = f"{self.prefix}:api-key-ids"
         self.owners = f"{self.prefix}:owners"
+        self.sessions = f"{self.prefix}:sessions"
         self.rates = f"{self.prefix}:rate"
 
     def task(self, task_id: TaskId) -> str:
@@ -57,6 +58,13 @@ class Keys:
 
     def engine_tasks(self, engine_id: EngineId) -> str:
         return f"{self.prefix}:engine:{engine_id}:tasks"
+
+    def session(self, session_id: str) -> str:
+        return f"{self.prefix}:session:{session_id}"
+
+    def session_tasks(self, session_id: str) -> str:
+        """Those of a session's tasks that have not ended."""
+        return f"{self.prefix}:session:{session_id}:tasks"
 
     def app_versions(self, app_id: str) -> str:
         return f"{self.prefix}:app:{app_id}:versions"

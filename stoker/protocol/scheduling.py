@@ -45,6 +45,8 @@ class WakeKind(StrEnum):
     ORPHANED = "orphaned"
     ENGINE = "engine"
     LOST = "lost"
+    SESSION = "session"
+    """A session is over."""
 
 
 class Measures(Struct, frozen=True, kw_only=True):
@@ -56,6 +58,7 @@ class Measures(Struct, frozen=True, kw_only=True):
     load_s: float = 0
     run_s: float = 0
     vram_bytes: int = 0
+    instance_ended: bool = False
 
 
 _measures = msgspec.json.Decoder(Measures)
@@ -69,6 +72,7 @@ class WakeEvent(Struct, frozen=True, kw_only=True):
     engine_id: EngineId = EngineId("")
     attempt: int = 0
     reason: str = ""
+    session_id: str = ""
     spec: TaskSpec | None = None
     state: TaskState | None = None
     measures: Measures | None = None
@@ -336,6 +340,7 @@ def _wake_event(fields: dict[bytes, bytes]) -> WakeEvent:
         engine_id=EngineId(text(b"engine")),
         attempt=int(text(b"attempt") or 0),
         reason=text(b"reason"),
+        session_id=text(b"session"),
         spec=decoded,
         state=TaskState(int(fields[b"s"])) if b"s" in fields else None,
         measures=_measures.decode(measures) if measures else None,

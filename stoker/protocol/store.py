@@ -11,6 +11,7 @@ from stoker.protocol.keys import Keys
 from stoker.protocol.limits import Limits
 from stoker.protocol.outbox import Outbox
 from stoker.protocol.scheduling import Scheduling
+from stoker.protocol.sessions import Sessions
 from stoker.protocol.tasks import Tasks
 
 
@@ -24,6 +25,7 @@ class Store:
         self.url = url
         self.tasks = Tasks(connection, keys)
         self.scheduling = Scheduling(connection, keys)
+        self.sessions = Sessions(connection, keys)
         self.engines = Engines(connection, keys)
         self.catalog = Catalog(connection, keys)
         self.keys = ApiKeys(connection, keys)

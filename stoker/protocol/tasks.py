@@ -9,9 +9,11 @@ import msgspec
 from stoker.core.errors import Conflict, NotFound, ProtocolRefusal, Unauthorized
 from stoker.core.groups import spec_group
 from stoker.core.messages import EngineId, LogLine, Owner, TaskId, TaskRequest, TaskSpec, TaskView
+from stoker.core.sessions import SessionInfo, plain_key
 from stoker.core.states import ON_ENGINE, TERMINAL, TaskState
 from stoker.protocol.connection import Connection
 from stoker.protocol.keys import Keys
+from stoker.protocol.sessions import session_error
 from stoker.protocol.streams import entries, mapping, pairs
 
 IDEMPOTENCY_S = 86_400
@@ -40,21 +42,24 @@ class Tasks:
         *,
         retention_s: float = 0,
         idempotency_key: str = "",
+        session: SessionInfo | None = None,
     ) -> TaskId:
         """Queue a task; once this returns it is not lost.
 
         Args:
             retention_s: how long the task is kept after its end; 0 = until it is deleted.
             idempotency_key: a repeat with the same key and request gives the first task again.
+            session: the session that the task opens; a later task of one has the id in its request alone.
 
         Returns:
             The id of the task, the first one's for a repeat.
 
         Raises:
             Conflict: the idempotency key came with another request before.
+            SessionNotFound, SessionExpired, SessionEnded, WorkerLost: the task's session does not go on.
             StoreUnavailable: no answer; safe to repeat with the same request.
 
-        Cost: one round trip, O(log n) of the queue. Script: lua/submit.lua.
+        Cost: one round trip, O(log n) of the queue. Script: lua/submit.lua, lua/call.lua.
         """
         keys = self._keys
         fields = {
@@ -65,29 +70,38 @@ class Tasks:
             "notify": request.webhook,
             "idempotency_ms": IDEMPOTENCY_S * 1000,
         }
-        body = _encode(msgspec.structs.replace(request, id=TaskId(""))) if idempotency_key else b""
+        body = _encode(_repeatable(request)) if idempotency_key else b""
+        names = [
+            keys.task(request.id),
+            keys.task_events(request.id),
+            keys.control(request.id),
+            keys.pending,
+            keys.wake,
+            keys.owner_tasks(owner.user_id),
+            keys.idempotency(owner.user_id, idempotency_key),
+        ]
+        arguments: list[str | bytes] = [
+            request.id,
+            _encode(request),
+            _encode(spec),
+            _encode(owner),
+            _encode(fields),
+            hashlib.sha256(body).hexdigest() if body else "",
+        ]
+        if request.session_id:
+            names += [
+                keys.session(request.session_id),
+                keys.session_tasks(request.session_id),
+                keys.sessions,
+            ]
+            arguments += [request.session_id, _encode(session) if session else ""]
         try:
             result = await self._connection.script(
-                "submit",
-                [
-                    keys.task(request.id),
-                    keys.task_events(request.id),
-                    keys.control(request.id),
-                    keys.pending,
-                    keys.wake,
-                    keys.owner_tasks(owner.user_id),
-                    keys.idempotency(owner.user_id, idempotency_key),
-                ],
-                [
-                    request.id,
-                    _encode(request),
-                    _encode(spec),
-                    _encode(owner),
-                    _encode(fields),
-                    hashlib.sha256(body).hexdigest() if body else "",
-                ],
+                "call" if request.session_id else "submit", names, arguments
             )
         except ProtocolRefusal as refusal:
+            if refusal.refusal != "IDEMPOTENCY_MISMATCH":
+                raise session_error(refusal) from refusal
             raise Conflict(
                 f"Idempotency-Key {idempotency_key!r} was used with another request. "
                 "Use a new key for a new request."
@@ -241,6 +255,14 @@ class Tasks:
             if b"l" in fields:
                 lines.extend(_lines.decode(fields[b"l"]))
         return lines
+
+
+def _repeatable(request: TaskRequest) -> TaskRequest:
+    """A request without what is made anew for a repeat of it: its id, and that of a session that it opens."""
+    request = msgspec.structs.replace(request, id=TaskId(""))
+    if not request.opens_session:
+        return request
+    return msgspec.structs.replace(request, session_id="", setup_key=plain_key(request.setup_key))
 
 
 def _view(fields: dict[bytes, bytes], logs: tuple[LogLine, ...], reason: str) -> TaskView:

@@ -1,0 +1,35 @@
+-- submission: store a task and queue it, once by task id and by idempotency key.
+
+-- Returns a result for the caller when the task, or one with this idempotency key, was accepted before.
+local function known_task(k, task_id, body_hash)
+  if redis.call('EXISTS', k.task) == 1 then
+    return {'OK', task_id}
+  end
+  if body_hash == '' then
+    return nil
+  end
+  local known = redis.call('HMGET', k.idempotency, 'task', 'body')
+  if known[1] then
+    return known[2] == body_hash and {'OK', known[1]} or {'IDEMPOTENCY_MISMATCH', known[1]}
+  end
+  return nil
+end
+
+local function queue_task(k, task_id, request, spec, owner, fields, body_hash)
+  if body_hash ~= '' then
+    redis.call('HSET', k.idempotency, 'task', task_id, 'body', body_hash)
+    redis.call('PEXPIRE', k.idempotency, fields.idempotency_ms)
+  end
+  local now = now_ms()
+  local at = text(now)
+  local score = text(now - fields.priority * 1e13)
+  redis.call('HSET', k.task, 'request', request, 'state', '2', 'attempt', '0', 'spent', '0',
+    'max_attempts', fields.max_attempts, 'retention_ms', text(fields.retention_ms), 'group', fields.group,
+    'notify', fields.notify, 'score', score, 'created', at, 'updated', at,
+    'history', '0,1,' .. at .. ';0,2,' .. at .. ';')
+  redis.call('HSET', k.control, 'spec', spec, 'owner', owner, 'created', at)
+  redis.call('ZADD', k.pending, score, task_id)
+  redis.call('ZADD', k.owner_tasks, at, task_id)
+  redis.call('XADD', k.wake, '*', 'k', 'submitted', 'task', task_id, 'spec', spec, 'at', at)
+  return {'OK', task_id}
+end
