@@ -114,6 +114,7 @@ def settings_page() -> str:
     seen: set[str] = set()
     for cls in (
         settings.CommonSettings,
+        settings.FilesSettings,
         settings.GatewaySettings,
         settings.SchedulerSettings,
         settings.WorkerSettings,

@@ -15,10 +15,18 @@ from typing import Any, Final, Literal, Self, TypeVar
 from urllib.parse import quote
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from stoker.core.errors import CallerError
+from stoker.file_settings import FileFields
 
 PREFIX: Final = "STOKER_"
 CONFIG_PLACES: Final = ("stoker.yml", "~/.config/stoker/stoker.yml", "/etc/stoker/stoker.yml")
@@ -175,7 +183,11 @@ class CommonSettings(BaseSettings):
         return self.data_dir / "logs"
 
 
-class GatewaySettings(CommonSettings):
+class FilesSettings(CommonSettings, FileFields):
+    """What the parts need that keep files, or remove them."""
+
+
+class GatewaySettings(FilesSettings):
     """The front door."""
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
@@ -338,7 +350,7 @@ class WorkerSettings(CommonSettings):
         return (self.spool_dir or self.data_dir / "spool").expanduser().absolute()
 
 
-class JobsSettings(CommonSettings):
+class JobsSettings(FilesSettings):
     """Background work on RQ."""
 
     jobs_redis_url: str = Field(

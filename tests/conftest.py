@@ -64,3 +64,30 @@ def system():
         running = start_system(Path(folder) / "data", "--workers", "2")
         yield running
         running.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """A function that gives the session's S3 server; the first call starts it."""
+    started = []
+
+    def server():
+        if not started:
+            from stores import S3Server  # its library is slow to import
+
+            started.append(S3Server())
+        return started[0]
+
+    yield server
+    for each in started:
+        each.stop()
+
+
+@pytest.fixture(params=["local", "s3"])
+def file_store(request, tmp_path, s3_server):
+    """Each kind of file store, empty."""
+    from stores import files_settings
+
+    from stoker.files import open_files
+
+    return open_files(files_settings(request.param, tmp_path, s3_server))

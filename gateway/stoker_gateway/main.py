@@ -11,6 +11,7 @@ import uvicorn
 from litestar import Litestar
 
 from stoker.core.events import Event
+from stoker.files import open_files
 from stoker.log import get_logger
 from stoker.protocol import Store
 from stoker.settings import GatewaySettings
@@ -55,6 +56,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
             files=FileStore(
                 settings.files_dir, settings.data_dir / "upload-secret", settings.max_upload_bytes
             ),
+            blobs=open_files(settings),
             base_url=base_url,
         )
 

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from stoker.core.errors import NotFound
 from stoker.core.messages import TaskId, TaskView
+from stoker.files import FileStore as BlobStore
 from stoker.protocol import Store
 from stoker.settings import GatewaySettings
 from stoker_gateway.door import caller_of
@@ -33,6 +34,7 @@ class Services(Struct, frozen=True, kw_only=True):
     submitter: Submitter
     hub: Hub
     files: FileStore
+    blobs: BlobStore
     base_url: str
 
 

@@ -10,6 +10,7 @@
       StaleAttempt         another attempt owns the task: stop, drop, count
       ProtocolRefusal      a script refused a write (unknown task, illegal move, lost leadership ...)
       StoreUnavailable     Redis did not answer: try again
+      FilesUnavailable     the file store did not answer: try again
       Bug                  ours: report it
 
 Each class has a `code` (the last part of the problem type), an HTTP status, and says whether a repeat helps.
@@ -182,6 +183,14 @@ class StoreUnavailable(StokerError):
     """Redis does not answer. Try again in a moment."""
 
     code = "store_unavailable"
+    http = 503
+    retryable = True
+
+
+class FilesUnavailable(StokerError):
+    """The file store does not answer. Try again in a moment."""
+
+    code = "files_unavailable"
     http = 503
     retryable = True
 
