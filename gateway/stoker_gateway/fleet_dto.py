@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from msgspec import structs
+
 from stoker.core.ids import short_id
 from stoker.core.messages import EngineView, GpuInfo, GpuSample, Resident, ResidentState, WorkerInfo
 from stoker_gateway.dto import iso
@@ -29,7 +31,7 @@ def engine_dto(engine: EngineView) -> dict[str, Any]:
 
 def worker_dto(engine: EngineView, worker: WorkerInfo) -> dict[str, Any]:
     """One worker: what it is, what it does, what is loaded on it."""
-    residents = [r for r in engine.report.residents if r.worker_id == worker.id]
+    residents = [_as_of_now(engine, r) for r in engine.report.residents if r.worker_id == worker.id]
     busy = next((r for r in residents if r.state is ResidentState.BUSY), None)
     first = busy or (residents[0] if residents else None)
     online = engine.status == "running"
@@ -56,6 +58,13 @@ def worker_dto(engine: EngineView, worker: WorkerInfo) -> dict[str, Any]:
         "warm_apps": [_resident(r) for r in residents if r.state in {ResidentState.IDLE, ResidentState.BUSY}],
         "residents": [_resident(r) for r in residents],
     }
+
+
+def _as_of_now(engine: EngineView, resident: Resident) -> Resident:
+    """A report is some seconds old; which tasks the engine holds is known at once."""
+    if resident.state is ResidentState.BUSY and resident.task_id not in engine.tasks:
+        return structs.replace(resident, state=ResidentState.IDLE, task_id="")
+    return resident
 
 
 def system_info(engine: EngineView) -> dict[str, Any]:

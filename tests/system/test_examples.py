@@ -138,3 +138,11 @@ def test_a_cancelled_answer_leaves_the_model_loaded(system, http, model):
     again = run(http, "llm", {"text": "hi"}, setup=setup)
     assert again["output"]["response"] == "again"
     assert not {4, 5, 6} & {event["status"] for event in again["events"]}
+
+
+def test_workers_are_shown_as_idle_when_their_tasks_have_ended(http):
+    output(http, "plain", {})
+    wait_until(
+        lambda: {worker["status"] for worker in raw.data_of(http.get("/workers"))["items"]} == {"idle"},
+        "workers that are idle",
+    )

@@ -85,6 +85,7 @@ class Daemon:
         self._drain_grace_s = drain_grace_s
         self._draining = False
         self._report_due = asyncio.Event()
+        self._reported: EngineReport | None = None
         self._drain_wanted = asyncio.Event()
         sensors.on_sample(self._on_sample)
 
@@ -206,12 +207,14 @@ class Daemon:
 
     async def _send_report(self) -> bool:
         """Report what lives here; False when the store is away."""
+        report = self.report()
         try:
-            await self._store.report(self._info.id, self.lease.session, self.report())
+            await self._store.report(self._info.id, self.lease.session, report)
         except StoreUnavailable:
             return False
         except ProtocolRefusal:
             return True  # declared lost: the lease registers again, with a fresh report
+        self._reported = report
         return True
 
     def _changed(self) -> None:
@@ -220,6 +223,9 @@ class Daemon:
     def _on_sample(self) -> None:
         for slot in self.workload.slots.values():
             slot.residency.refresh()
+        # Who is busy changes with every task and is not worth a write; people see it at the pace of the readings.
+        if self.report() != self._reported:
+            self._changed()
 
 
 async def _first(*waits: Coroutine[object, object, object]) -> None:

@@ -1,0 +1,34 @@
+"""Workers as clients read them."""
+
+import pytest
+
+from stoker.core.messages import (
+    EngineInfo,
+    EngineReport,
+    EngineView,
+    Resident,
+    ResidentState,
+    WorkerInfo,
+)
+from stoker_gateway.fleet_dto import worker_dto
+
+WORKER = WorkerInfo(id="box-cpu-0", index=0)
+BUSY = Resident(
+    worker_id=WORKER.id, setup_key="key", version_id="v", app="a/b", state=ResidentState.BUSY, task_id="task"
+)
+
+
+@pytest.mark.parametrize(("held", "status", "task_id"), [({"task": 1}, "busy", "task"), ({}, "idle", None)])
+def test_a_worker_is_busy_while_its_engine_holds_the_task(held, status, task_id):
+    info = EngineInfo(id="box", name="box", version="1", hostname="box", workers=(WORKER,))
+    engine = EngineView(
+        info=info,
+        status="running",
+        registered_ms=0,
+        seen_ms=0,
+        report=EngineReport(residents=(BUSY,)),
+        tasks=held,
+    )
+    dto = worker_dto(engine, WORKER)
+    assert (dto["status"], dto["task_id"]) == (status, task_id)
+    assert [warm["app"] for warm in dto["warm_apps"]] == ["a/b"]
