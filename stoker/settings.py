@@ -323,6 +323,11 @@ class WorkerSettings(CommonSettings):
     drain_grace_s: float = Field(
         default=30, ge=0, description="Seconds that running tasks have to end when the daemon is stopped."
     )
+    private_tmp: Literal["auto", "require", "off"] = Field(
+        default="auto",
+        description="A /tmp of its own for each app's process: where the kernel allows it, always (else the "
+        "worker does not start), or never.",
+    )
     cache_dir: Path | None = Field(
         default=None,
         description="Directory of app code, environments and models; unset = cache/ of the data directory.",

@@ -7,6 +7,7 @@ import msgspec
 from stoker.core.errors import StaleAttempt, StoreUnavailable
 from stoker.core.messages import Assignment, Outcome, TaskRequest
 from stoker.core.states import TaskState
+from stoker_worker.private_tmp import PrivateTmp
 
 DONE = Outcome(state=TaskState.COMPLETED, output=msgspec.Raw(b'{"ok":1}'))
 
@@ -90,6 +91,9 @@ class Process:
         await self.recorder.step("run")
         return self.recorder.result
 
+    def tidy(self):
+        self.recorder.tidied += 1
+
     async def cancel(self, grace_s):
         self.recorder.steps.append(f"cancel {grace_s:g}")
         self.recorder.go.set()
@@ -115,6 +119,9 @@ class MachineRecorder:
         self.result = result
         self.obeys = True
         self.on_partial = None
+        self.tidied = 0
+        self.tmp = PrivateTmp()
+        self.shares_tmp = False
         self.processes = []
         self.lines = {}  # step -> line that it prints
 
@@ -138,6 +145,9 @@ class MachineRecorder:
         await self.step("start", on_line)
         self.processes.append(Process(self))
         return self.processes[-1]
+
+    def turn(self, instance, on_wait):
+        return self.tmp.turn(shares=self.shares_tmp, on_wait=on_wait)
 
     def run_spec(self, order):
         return order.task.function

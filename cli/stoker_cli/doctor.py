@@ -16,7 +16,15 @@ from rich.markup import escape
 
 from stoker import __version__, settings
 from stoker.core.errors import StokerError
-from stoker.settings import ALL_SETTINGS, CommonSettings, GatewaySettings, load, origins, unknown_variables
+from stoker.settings import (
+    ALL_SETTINGS,
+    CommonSettings,
+    GatewaySettings,
+    WorkerSettings,
+    load,
+    origins,
+    unknown_variables,
+)
 from stoker_cli.deploy import find_uv
 from stoker_cli.output import ExitCode, JsonFlag, Markup, out, print_json, print_table
 
@@ -72,6 +80,7 @@ async def examine() -> list[Finding]:
     plain: tuple[Callable[[], Finding], ...] = (look_at_python, look_at_gpus)
     findings = [look() for look in plain]
     findings.append(await look_at_uv())
+    findings.append(await look_at_tmp(load(WorkerSettings)))
     findings.append(look_at_disk(common))
     findings += await look_at_store(common)
     findings.append(look_at_port(load(GatewaySettings)))
@@ -152,6 +161,27 @@ async def look_at_uv() -> Finding:
             advice="environments that are built already work; new ones need an index (UV_INDEX_URL)",
         )
     return Finding(name="uv", verdict=Verdict.OK, text=f"{version} at {uv}; the package index answers")
+
+
+async def look_at_tmp(worker: WorkerSettings) -> Finding:
+    """Whether each app gets a /tmp of its own: many write to fixed names there."""
+    if worker.private_tmp == "off":
+        text = "apps share it, as the setting private_tmp says; those that name files there run one at a time"
+        return Finding(name="tmp", verdict=Verdict.OK, text=text)
+    from stoker_worker import private_tmp  # noqa: PLC0415 - half a second that no other command needs
+
+    refusal = await private_tmp.probe()
+    if not refusal:
+        return Finding(name="tmp", verdict=Verdict.OK, text="each app's process gets a /tmp of its own")
+    required = worker.private_tmp == "require"
+    return Finding(
+        name="tmp",
+        verdict=Verdict.FAIL if required else Verdict.WARN,
+        text=f"apps share /tmp: {refusal}; "
+        + ("the worker does not start" if required else "those that name files there run one at a time"),
+        advice="run the worker as root, or allow user namespaces (sysctl kernel.unprivileged_userns_clone, "
+        "kernel.apparmor_restrict_unprivileged_userns)",
+    )
 
 
 def look_at_disk(common: CommonSettings) -> Finding:

@@ -14,7 +14,9 @@ async def start(tmp_path):
     """A function that starts and sets up an app of tests/apps."""
     started = []
 
-    async def start(app="odd", setup=None, python=sys.executable, *, ready=True, env=None, work_dir=None):
+    async def start(
+        app="odd", setup=None, python=sys.executable, *, ready=True, env=None, work_dir=None, **more
+    ):
         lines = []
         spec = InstanceSpec(
             python=Path(python),
@@ -24,6 +26,7 @@ async def start(tmp_path):
             env=env or {},
             metadata={"app_variant": "default"},
             stop_grace_s=1.0,
+            **({"own_tmp": True} | more),
         )
         instance = await Instance.start(spec, lambda kind, text: lines.append((kind, text)))
         started.append(instance)

@@ -82,7 +82,7 @@ async def test_models_are_built_and_dumped(start):
         ],
     }
     assert [(file.pointer, file.path) for file in result.files] == [
-        ("/file", f"{app.instance._tmp}/greeting.txt"),
+        ("/file", str(app.spec.work_dir / "tmp" / "greeting.txt")),
         ("/files/1", str(APPS / "models" / "missing.bin")),
     ]
     assert (await app.run({"name": "x", "times": 2}, "stream")).output["text"] == "xx"

@@ -17,7 +17,7 @@ import msgspec
 
 from stoker.core.errors import ProtocolRefusal, StaleAttempt
 from stoker.core.events import Event
-from stoker.core.messages import Assignment, EngineId, Outcome, TaskId, WorkerInfo
+from stoker.core.messages import Assignment, EngineId, LogType, Outcome, TaskId, WorkerInfo
 from stoker.core.states import TaskState
 from stoker.log import get_logger
 from stoker_worker.instance import RunResult
@@ -144,9 +144,12 @@ class Execution:
     ) -> Outcome:
         residence = warm or await self._load(worker, residency, prepared)
         try:
-            result = await self._run_function(residency, residence)
-            output = await self._upload(result)
+            async with self._turn(residence.instance):
+                result = await self._run_function(residency, residence)
+                output = await self._upload(result)
         finally:
+            if residence.instance is not None:
+                residence.instance.tidy()
             residency.release(residence)
         return Outcome(
             state=_S.COMPLETED,
@@ -199,7 +202,8 @@ class Execution:
         try:
             residence.instance = await self._tools.machine.start(self.order, prepared, worker, residence.emit)
             self._enter(_S.SETTING_UP)
-            await residence.instance.setup(limit_s)
+            async with self._tools.machine.turn(residence.instance, self._on_wait):
+                await residence.instance.setup(limit_s)
         except Exception:
             residency.discard(residence, "the app could not be set up")
             raise
@@ -207,6 +211,18 @@ class Execution:
             residency.discard(residence, "its task was stopped while it was loaded", at_once=True)
             await residence.gone.wait()
             raise
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, instance: RunningInstance | None) -> AsyncIterator[None]:
+        """The run with its upload: until then its files may lie where other apps would put theirs."""
+        async with contextlib.AsyncExitStack() as stack:
+            if instance is not None:
+                async with self._stoppable():
+                    await stack.enter_async_context(self._tools.machine.turn(instance, self._on_wait))
+            yield
+
+    def _on_wait(self) -> None:
+        self.writes.line(LogType.TASK, "Waiting for another app that uses the same folder /tmp.")
 
     async def _run_function(self, residency: Residency, residence: Residence) -> RunResult:
         """Run the function; an instance that cannot be used again is discarded."""

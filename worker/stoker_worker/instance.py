@@ -18,14 +18,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
 
 from stoker.core.errors import AppFailed, StokerError
 from stoker.core.messages import LogType
+from stoker_worker.link import Link, Message
 from stoker_worker.procs import LinePipe, ShortPath, clean_environment, describe_exit, signal_group
-from stoker_worker.runner.frames import Decoder, FrameTooLarge, pack
+from stoker_worker.runner.frames import FrameTooLarge
+from stoker_worker.strays import end_strays
 
 RUNNER: Final = Path(__file__).parent / "runner"
 PYTHON_FLAGS: Final = ("-I", "-u", "-X", "utf8", "-X", "faulthandler")
@@ -38,6 +40,8 @@ LAST_WORDS_S: Final = 0.5
 """What a process sent before it died is in the socket; this is for reading it."""
 PLATFORM_APP_DIR: Final = "/app"
 """Where the hosted platform has the app's folder; some apps name it in PYTHONPATH."""
+
+_encode: Final = msgspec.json.Encoder().encode
 
 OnLine = Callable[[LogType, str], None]
 
@@ -84,7 +88,11 @@ class InstanceLost(StokerError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceSpec:
-    """What a process is started with. `gpus`: UUIDs of the devices that it may see."""
+    """What a process is started with.
+
+    `gpus`: UUIDs of the devices that it may see. `own_tmp`: give it a /tmp of its own if the kernel allows it;
+    `keep`: what of the shared /tmp it must see all the same.
+    """
 
     python: Path
     app_dir: Path
@@ -94,6 +102,8 @@ class InstanceSpec:
     gpus: tuple[str, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
     stop_grace_s: float = 5.0
+    own_tmp: bool = False
+    keep: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,13 +119,17 @@ class RunSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutFile:
-    """A file of a result; `pointer` (RFC 6901) is where it stands in the output."""
+    """A file of a result; `pointer` (RFC 6901) is where it stands in the output.
+
+    `path` is for us; `named` is what the app calls it, in its own /tmp.
+    """
 
     pointer: str
     path: str
     content_type: str
     filename: str
     size: int
+    named: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,87 +140,38 @@ class RunResult:
     files: list[OutFile]
 
 
-class _Message(msgspec.Struct, frozen=True):
-    """Anything that the runner says."""
-
-    type: str
-    output: msgspec.Raw = msgspec.Raw(b"null")
-    files: list[dict[str, Any]] = []
-    message: str = ""
-    fault: str = "app"
-    fields: list[dict[str, str]] = []
-    functions: dict[str, dict[str, Any]] = {}
-    setup_schema: dict[str, Any] = {}
-
-
-_decode: Final = msgspec.json.Decoder(_Message).decode
-_encode: Final = msgspec.json.Encoder().encode
-
-
-class _Link(asyncio.Protocol):
-    """Our end of the socket: whole messages to `on_message`, the end of the connection to `closed`."""
-
-    def __init__(self, on_message: Callable[[_Message], None]) -> None:
-        self._on_message = on_message
-        self._decoder = Decoder()
-        self._transport: asyncio.Transport | None = None
-        self.closed = asyncio.Event()
-        self.broken = ""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # A stream's transport; uvloop's do not derive from asyncio.Transport, so nothing can be checked here.
-        self._transport = cast("asyncio.Transport", transport)
-
-    def data_received(self, data: bytes) -> None:
-        self._decoder.feed(data)
-        try:
-            while (payload := self._decoder.next()) is not None:
-                self._on_message(_decode(payload))
-        except (FrameTooLarge, msgspec.DecodeError) as error:
-            self.broken = f"the app's process sent something that is no message ({error})"
-            self.close()
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol has it
-        self.closed.set()
-
-    def send(self, message: dict[str, Any]) -> None:
-        """Queue a message; one to a process that is gone is dropped."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(pack(_encode(message)))
-
-    def close(self) -> None:
-        """Close the socket; a runner that is still there ends itself."""
-        if self._transport is not None:
-            self._transport.close()
-
-
 class Instance:
     """A process with one version of an app and one setup. One call at a time.
 
-    1. `start`  2. `setup`  3. `run`, again and again, `cancel` beside it  4. `stop`, once or more often
+    1. `start`  2. `setup`  3. `run` and `tidy`, again and again, `cancel` beside it
+    4. `stop`, once or more often
     """
 
     def __init__(self, spec: InstanceSpec, on_line: OnLine) -> None:
         self.exited = asyncio.Event()
         self.pid = 0
         self.pgid = 0
+        self.shared_because = ""
+        """Why it has no /tmp of its own; empty when it has one."""
         self._spec = spec
         self._on_line = on_line
         self._phase = LogType.SERVE
-        self._link = _Link(self._on_message)
+        self._link = Link(self._on_message)
         self._pipes: list[LinePipe] = []
         self._process: asyncio.subprocess.Process | None = None
         self._watching: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
-        self._answer: asyncio.Future[_Message] | None = None
+        self._answer: asyncio.Future[Message] | None = None
         self._on_partial: Callable[[bytes], None] | None = None
         self._task_id = ""
         self._lost: InstanceLost | None = None
         self._package = spec.work_dir / "package"
         self._short = ShortPath(spec.work_dir)
         self._tmp = spec.work_dir / "tmp"
+        self._namespace = ""
         self._results: list[Path] = []
         self._run_at = 0.0
+        self._is_tidy = True
 
     @classmethod
     async def start(cls, spec: InstanceSpec, on_line: OnLine) -> "Instance":
@@ -219,7 +184,8 @@ class Instance:
         try:
             await instance._spawn()
             order = {"type": "init", "app_dir": str(spec.app_dir), "package_dir": str(instance._package)}
-            await instance._loading(order, "import")
+            ready = await instance._loading(order, "import")
+            instance._namespace, instance.shared_because = ready.namespace, ready.shared_because
         except OSError as error:
             await instance.stop("it could not be started")
             raise InstanceFailed(f"The app's process cannot be started: {error}", "start") from error
@@ -265,7 +231,8 @@ class Instance:
             "input": task.input,
             "metadata": task.metadata,
         }
-        self._leave_nothing()
+        self.tidy()
+        self._is_tidy, self._run_at = False, time.time() - CLOCK_TICK_S
         self._task_id, self._on_partial = task.task_id, on_partial
         try:
             async with asyncio.timeout(timeout_s or None):
@@ -283,6 +250,14 @@ class Instance:
         if answer.fault == "input":
             raise InputError(answer.message, tuple((f["loc"], f["message"]) for f in answer.fields))
         raise AppError(answer.message)
+
+    def tidy(self) -> None:
+        """Remove what the last run left: its result is stored, and apps remove nothing. Again is nothing."""
+        if self._is_tidy:
+            return
+        self._is_tidy = True
+        self._remove_results()
+        self._link.send({"type": "tidy"})
 
     async def describe(self) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
         """The app's functions and the schema of its setup.
@@ -317,8 +292,8 @@ class Instance:
             self._stopping = asyncio.ensure_future(self._stop())
         await asyncio.shield(self._stopping)
 
-    def _leave_nothing(self) -> None:
-        """Remove the files of the run before: they are stored, and apps do not remove them."""
+    def _remove_results(self) -> None:
+        """Remove the files of the result, wherever they are temporary; the runner knows its own folder alone."""
         for path in self._results:
             temporary = (self._tmp, self._spec.work_dir, tempfile.gettempdir())
             with contextlib.suppress(OSError):
@@ -328,13 +303,14 @@ class Instance:
                 ):
                     path.unlink()
         self._results = []
-        self._run_at = time.time() - CLOCK_TICK_S
 
     async def _spawn(self) -> None:
         spec = self._spec
         for folder in (self._tmp, self._package):
             folder.mkdir(parents=True, exist_ok=True)
         work_dir = self._short.open()
+        keep = [spec.app_dir, spec.python.parent.parent, spec.work_dir, work_dir, *spec.keep]
+        folders = {"work": str(spec.work_dir), "own_tmp": spec.own_tmp, "keep": [str(path) for path in keep]}
         self._tmp = work_dir / "tmp"
         ours, theirs = socket.socketpair()
         try:
@@ -346,6 +322,7 @@ class Instance:
                 RUNNER,
                 str(theirs.fileno()),
                 str(os.getpid()),
+                _encode(folders),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=self._pipes[0].write_fd,
                 stderr=self._pipes[1].write_fd,
@@ -369,6 +346,7 @@ class Instance:
         """Wait for the end of the process, and tell who waits for it."""
         returncode = await process.wait()
         signal_group(self.pgid, signal.SIGKILL)  # what it left behind
+        await asyncio.to_thread(end_strays, self._namespace, str(self._tmp))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORDS_S):
                 await self._link.closed.wait()
@@ -383,7 +361,7 @@ class Instance:
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(self._lost)
 
-    async def _loading(self, order: dict[str, Any], phase: str) -> _Message:
+    async def _loading(self, order: dict[str, Any], phase: str) -> Message:
         """A step before the first run."""
         try:
             answer = await self._ask(order)
@@ -393,7 +371,7 @@ class Instance:
             raise InstanceFailed(answer.message, phase)
         return answer
 
-    async def _ask(self, order: dict[str, Any]) -> _Message:
+    async def _ask(self, order: dict[str, Any]) -> Message:
         """Send an order and wait for its last message."""
         if self._lost is not None:
             raise self._lost
@@ -404,7 +382,7 @@ class Instance:
         finally:
             self._answer = None
 
-    def _on_message(self, message: _Message) -> None:
+    def _on_message(self, message: Message) -> None:
         if message.type == "partial":
             if self._on_partial is not None:
                 self._on_partial(bytes(message.output))

@@ -4,18 +4,22 @@ The production `AppMachine`. Failures come out as errors whose message a user ca
 """
 
 import asyncio
+import contextlib
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from stoker import manifest
 from stoker.core.errors import StokerError
-from stoker.core.messages import Assignment, TaskRequest, WorkerInfo
+from stoker.core.messages import Assignment, LogType, TaskRequest, WorkerInfo
 from stoker_worker.environment import Environments
 from stoker_worker.files import Gateway, GatewayRefused
 from stoker_worker.instance import Instance, InstanceSpec, OutFile, RunResult, RunSpec
 from stoker_worker.outcomes import OutputFileMissing, PreparationFailed, UploadFailed
-from stoker_worker.ports import OnLine, Prepared
+from stoker_worker.ports import OnLine, Prepared, RunningInstance
+from stoker_worker.private_tmp import PrivateTmp, names_tmp, paths_to_keep
 from stoker_worker.versions import Versions
 
 STOP_GRACE_S: Final = 5.0
@@ -27,7 +31,19 @@ VARIANT: Final = "default"
 class Machine:
     """One engine's hands."""
 
-    def __init__(self, versions: Versions, environments: Environments, gateway: Gateway, work: Path) -> None:
+    def __init__(
+        self,
+        versions: Versions,
+        environments: Environments,
+        gateway: Gateway,
+        work: Path,
+        private_tmp: PrivateTmp | None = None,
+        keep: tuple[Path, ...] = (),
+    ) -> None:
+        """`keep`: folders of the daemon that apps must see, wherever they lie."""
+        self._private_tmp = private_tmp or PrivateTmp("nobody asked for it")
+        self._keep = (*keep, *paths_to_keep(dict(os.environ)))
+        self._sharing: set[RunningInstance] = set()
         self._versions = versions
         self._environments = environments
         self._gateway = gateway
@@ -88,16 +104,37 @@ class Machine:
             gpus=tuple(gpu.uuid for gpu in worker.gpus),
             metadata=_metadata(task, worker.id, tuple(str(gpu.index) for gpu in worker.gpus)),
             stop_grace_s=STOP_GRACE_S,
+            own_tmp=self._private_tmp.private,
+            keep=self._keep,
         )
+        private = self._private_tmp.private
+        names = not private and await asyncio.to_thread(names_tmp, prepared.app_dir)
         try:
             instance = await Instance.start(spec, on_line)
         except BaseException:
             _remove(work_dir)
             raise
-        cleaning = asyncio.ensure_future(_remove_after(instance.exited, work_dir))
+        if instance.shared_because and (names or private):  # refused now, although it was possible before
+            self._let_share(instance, on_line)
+        cleaning = asyncio.ensure_future(self._clean_up(instance, work_dir))
         self._cleaning.add(cleaning)
         cleaning.add_done_callback(self._cleaning.discard)
         return instance
+
+    def turn(
+        self, instance: RunningInstance, on_wait: Callable[[], None]
+    ) -> contextlib.AbstractAsyncContextManager[None]:
+        """See `AppMachine.turn`."""
+        return self._private_tmp.turn(shares=instance in self._sharing, on_wait=on_wait)
+
+    def _let_share(self, instance: Instance, on_line: OnLine) -> None:
+        """Have an app that names files below the common /tmp take turns with others that do."""
+        self._sharing.add(instance)
+        on_line(
+            LogType.SERVE,
+            f"This machine gives apps no /tmp of their own ({instance.shared_because}), and the code of this app "
+            "names files there: it runs when no other such app does.",
+        )
 
     def run_spec(self, order: Assignment) -> RunSpec:
         """See `AppMachine.run_spec`."""
@@ -109,6 +146,12 @@ class Machine:
             metadata=_metadata(task, order.worker_id, ()),
             out_dir=self._out_dir,
         )
+
+    async def _clean_up(self, instance: Instance, folder: Path) -> None:
+        """Remove what a process left in its directory: nobody else does."""
+        await instance.exited.wait()
+        self._sharing.discard(instance)
+        await asyncio.to_thread(_remove, folder)
 
     async def upload(self, order: Assignment, result: RunResult) -> object:
         """See `AppMachine.upload`."""
@@ -146,17 +189,13 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _remove_after(exited: asyncio.Event, folder: Path) -> None:
-    """Remove what a process left in its directory: nobody else does."""
-    await exited.wait()
-    await asyncio.to_thread(_remove, folder)
-
-
 def _check_files(result: RunResult) -> None:
     for file in result.files:
         if not Path(file.path).is_file():
             field = _field(file.pointer)
-            raise OutputFileMissing(f"The output field {field} names '{file.path}', which is not a file.")
+            raise OutputFileMissing(
+                f"The output field {field} names '{file.named or file.path}', which is not a file."
+            )
 
 
 def _prepared(app_dir: Path, app: manifest.Manifest, python: Path) -> Prepared:

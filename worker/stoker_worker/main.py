@@ -14,7 +14,7 @@ from stoker.embedded import DirLock
 from stoker.log import get_logger
 from stoker.protocol import Store
 from stoker.settings import WorkerSettings
-from stoker_worker import identity
+from stoker_worker import identity, private_tmp
 from stoker_worker.backoff import Backoff
 from stoker_worker.daemon import Daemon
 from stoker_worker.environment import Environments
@@ -69,7 +69,14 @@ async def _serve(
     )
     gateway = Gateway(lambda: gateway_url(settings))
     environments = Environments(settings.cache_path, find_uv())
-    machine = Machine(Versions(settings.cache_path / "versions"), environments, gateway, folder / "work")
+    machine = Machine(
+        Versions(settings.cache_path / "versions"),
+        environments,
+        gateway,
+        folder / "work",
+        await private_tmp.find_out(settings.private_tmp),
+        keep=(settings.cache_path, folder),
+    )
     machine.clean()
     tools = Tools(
         store=store.engines,

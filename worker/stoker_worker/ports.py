@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -23,6 +24,8 @@ class RunningInstance(Protocol):
     async def setup(self, timeout_s: float) -> None: ...
 
     async def run(self, task: RunSpec, on_partial: OnPartial, timeout_s: float) -> RunResult: ...
+
+    def tidy(self) -> None: ...
 
     async def cancel(self, grace_s: float) -> bool: ...
 
@@ -60,6 +63,11 @@ class AppMachine(Protocol):
         Raises:
             InstanceFailed: the app's own message, or how the process ended.
         """
+
+    def turn(
+        self, instance: RunningInstance, on_wait: Callable[[], None]
+    ) -> AbstractAsyncContextManager[None]:
+        """The stretch in which an instance may use fixed names below /tmp; `on_wait` says that others do now."""
 
     def run_spec(self, order: Assignment) -> RunSpec:
         """What an instance is told to run."""

@@ -2,7 +2,9 @@
 
 import pytest
 
-from stoker_cli.doctor import Verdict, _hidden, judge_store
+from stoker.settings import WorkerSettings
+from stoker_cli.doctor import Verdict, _hidden, judge_store, look_at_tmp
+from stoker_worker import private_tmp
 
 GOOD = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
 
@@ -42,3 +44,22 @@ def test_passwords_are_hidden():
     assert _hidden("rediss://user:secret@db:6379/0") == "rediss://***@db:6379/0"
     assert _hidden("unix:///a@b") == "unix://***@b"
     assert _hidden("plain") == "plain"
+
+
+@pytest.mark.parametrize(
+    ("setting", "refusal", "verdict", "words"),
+    [
+        ("auto", "", Verdict.OK, "a /tmp of its own"),
+        ("auto", "no", Verdict.WARN, "apps share /tmp: no; those that name files there run one at a time"),
+        ("require", "no", Verdict.FAIL, "the worker does not start"),
+        ("off", "no", Verdict.OK, "run one at a time"),
+    ],
+)
+async def test_what_apps_get_of_tmp_is_told(monkeypatch, setting, refusal, verdict, words):
+    async def probe():
+        return refusal
+
+    monkeypatch.setattr(private_tmp, "probe", probe)
+    finding = await look_at_tmp(WorkerSettings(private_tmp=setting))
+    assert finding.verdict is verdict
+    assert words in finding.text

@@ -1,10 +1,11 @@
-"""An app's process: `<the app's python> -I <this folder> <socket fd> <pid of the daemon>`.
+"""An app's process: `<the app's python> -I <this folder> <socket fd> <pid of the daemon> <folders as JSON>`.
 
 Standard library only. Messages are JSON objects with a `type`:
 
     init     -> ready                        import the app's folder
     setup    -> setup_done                   run its setup
     run      -> partial ... result | error   run one function
+    tidy                                     its result is stored: remove what it left
     describe -> description                  its functions and schemas
     cancel                                   end the run that goes on
     stop                                     unload, then exit
@@ -16,6 +17,7 @@ the main thread's event loop: a blocked loop delays a cancel, and the daemon's s
 import asyncio
 import contextlib
 import ctypes
+import json
 import os
 import signal
 import sys
@@ -35,15 +37,37 @@ def die_with(parent: int) -> ctypes.CDLL:
     return libc
 
 
-libc = die_with(int(sys.argv[2]))
+import own_tmp  # noqa: E402
+
+
+def isolate() -> "tuple[own_tmp.Isolation | None, str]":
+    """A /tmp of our own where the daemon wants it and the kernel allows it; else None, and why."""
+    if not FOLDERS["own_tmp"]:
+        return None, "it is switched off"
+    interpreter = [sys.prefix, sys.base_prefix, str(Path(sys.executable).resolve().parent), str(HERE)]
+    try:
+        isolation = own_tmp.isolate(FOLDERS["work"], [*FOLDERS["keep"], *interpreter])
+    except own_tmp.Refused as refused:
+        return None, str(refused)
+    except OSError as error:
+        sys.exit(f"A /tmp of its own could not be made for the app: {error}")
+    os.environ["TMPDIR"] = next(iter(isolation.places))
+    return isolation, ""
+
+
+FOLDERS = json.loads(sys.argv[3])
+"""`work`: the instance's own; `own_tmp`: whether it gets a /tmp; `keep`: what stays visible below /tmp."""
+ISOLATION, SHARED_BECAUSE = isolate()
+libc = die_with(int(sys.argv[2]))  # after the namespaces: new credentials take the wish back
 
 import guard  # noqa: E402
 
-guard.start(int(sys.argv[1]))
+guard.start(int(sys.argv[1]), alone=ISOLATION is not None)
 
 import call  # noqa: E402
 import frames  # noqa: E402 - loaded here, because the folder leaves the path below
 import loader  # noqa: E402
+import tidy  # noqa: E402
 import values  # noqa: E402
 import wire  # noqa: E402
 
@@ -61,6 +85,12 @@ class Runner:
         self._running = ""
         self._cancelled = ""
         self._cancelling: asyncio.Task | None = None
+        self._results: list[str] = []
+        self._leftovers = tidy.Leftovers(
+            list(ISOLATION.places) if ISOLATION else [os.environ["TMPDIR"]],
+            ISOLATION.kept if ISOLATION else [],
+            alone=ISOLATION is not None,
+        )
 
     def take(self, message: dict) -> None:
         """A message came in; called by the reading thread."""
@@ -80,6 +110,8 @@ class Runner:
                 return
             if kind == "run":
                 await self._on_run(message)
+            elif kind == "tidy":
+                self._tidy()
             else:
                 await self._before_runs(kind, message)
 
@@ -99,7 +131,8 @@ class Runner:
 
     async def _init(self, message: dict) -> dict:
         self._app = loader.load_app(message["app_dir"], message["package_dir"])
-        return {"type": "ready"}
+        own = os.readlink("/proc/self/ns/mnt") if ISOLATION else ""
+        return {"type": "ready", "namespace": own, "shared_because": SHARED_BECAUSE}
 
     async def _setup(self, message: dict) -> dict:
         await call.set_up(self._app, message["setup"], message["metadata"])
@@ -113,6 +146,7 @@ class Runner:
         with contextlib.suppress(OSError):
             if self._home is not None and Path.cwd() != self._home:
                 os.chdir(self._home)  # where setup left it; a run may have moved
+        self._leftovers.begin()
         self._running = message["task_id"]
         self._run = asyncio.ensure_future(self._answer_of(message))
         try:
@@ -129,7 +163,9 @@ class Runner:
     async def _answer_of(self, message: dict) -> bytes:
         """The last message of a run."""
         try:
-            return _result(*await call.run(self._app, message, self._send_partial))
+            output, files = await call.run(self._app, message, self._send_partial)
+            self._results = [file["path"] for file in files]
+            return _result(output, [_seen_outside(file) for file in files])
         except values.BadInput as error:
             return _error("input", str(error), error.fields)
         except (values.BadOutput, loader.BadApp, frames.FrameTooLarge) as error:
@@ -160,6 +196,13 @@ class Runner:
             _print_traceback(error)
         run.cancel()
 
+    def _tidy(self) -> None:
+        try:
+            self._leftovers.remove(self._app, self._results)
+        except Exception as error:  # what an app made of its folders must not end it
+            _print_traceback(error)
+        self._results = []
+
     async def _unload(self) -> None:
         try:
             await call.unload(self._app)
@@ -184,6 +227,12 @@ def _result(output: object, files: "list[dict]") -> bytes:
         size = len(payload) // 1024**2
         raise frames.FrameTooLarge(f"The output is {size} MB of JSON. Return large data as a File.")
     return payload
+
+
+def _seen_outside(file: dict) -> dict:
+    """A file of a result, with its path as the daemon must open it, and as the app named it."""
+    path = file["path"]
+    return file | {"path": ISOLATION.outside(path) if ISOLATION else path, "named": path}
 
 
 def _error(fault: str, message: str, fields: "list[dict] | None" = None) -> bytes:
@@ -232,7 +281,7 @@ def main() -> None:
     wire.close_others(fd)
     link = wire.Wire(fd)
     sys.path[:] = [path for path in sys.path if Path(path) != HERE]
-    for module in (call, frames, loader, values, wire):
+    for module in (call, frames, guard, loader, own_tmp, tidy, values, wire):
         sys.modules.pop(module.__name__, None)  # an app may have modules of these names
     sys.argv = ["inference.py"]
     asyncio.run(_serve(link))

@@ -1,0 +1,60 @@
+"""Ends what an app's process left behind when it ended, also what went into a session of its own as a daemon.
+
+Such a process is known by the mount namespace that it shares with the instance alone; where there is none, by the
+instance's own TMPDIR in its environment. Blocking: call it in a thread.
+"""
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+from typing import Final
+
+ROUNDS: Final = 20
+"""A stray that forks while it is ended is met in the next round; more rounds than that no fork wins."""
+
+
+def end_strays(namespace: str, tmp: str) -> int:
+    """Kill all processes of an instance that has ended.
+
+    Args:
+        namespace: what /proc/<pid>/ns/mnt of the instance led to; "" when it had none of its own.
+        tmp: its TMPDIR.
+
+    Returns:
+        How many were killed.
+    """
+    marks = (namespace, f"TMPDIR={tmp}".encode())
+    killed: set[int] = set()
+    for _ in range(ROUNDS):
+        found = [pid for pid in _processes() if pid not in killed and _end_if_marked(pid, *marks)]
+        if not found:
+            break
+        killed.update(found)
+    return len(killed)
+
+
+def _processes() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()]
+
+
+def _end_if_marked(pid: int, namespace: str, variable: bytes) -> bool:
+    """Kill a process that has the mark. It is held by a descriptor, so that no other takes its number meanwhile."""
+    with contextlib.suppress(OSError):  # it is gone, or another user's
+        if not _is_marked(pid, namespace, variable):
+            return False
+        handle = os.pidfd_open(pid)
+        try:
+            if _is_marked(pid, namespace, variable):
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+                return True
+        finally:
+            os.close(handle)
+    return False
+
+
+def _is_marked(pid: int, namespace: str, variable: bytes) -> bool:
+    place = Path(f"/proc/{pid}")
+    if namespace:
+        return os.readlink(place / "ns/mnt") == namespace
+    return variable in (place / "environ").read_bytes().split(b"\0")
