@@ -32,7 +32,7 @@ def test_code_that_names_tmp_is_found(tmp_path, code, found):
 
 
 def test_what_the_environment_names_below_tmp_is_kept():
-    environ = {"HF_HOME": MODELS, "TMPDIR": f"{MODELS}/tmp", "A": f"/data:{OTHER}", "TEXT": f"see {MODELS}"}
+    environ = {"HF_HOME": MODELS, "TMPDIR": f"{MODELS}/own", "A": f"/data:{OTHER}", "TEXT": f"see {MODELS}"}
     assert paths_to_keep(environ) == (*KEPT, Path(MODELS), Path(OTHER))
 
 
