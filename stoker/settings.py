@@ -203,6 +203,9 @@ class GatewaySettings(FilesSettings):
     max_upload_bytes: int = Field(
         default=10 * 1024 * MIB, ge=1024, description="Largest file that can be uploaded, in bytes."
     )
+    upload_ttl_s: float = Field(
+        default=3600, ge=10, le=7 * DAY_S, description="Seconds that an upload address is good for."
+    )
     cloud_infra: Literal["run", "refuse"] = Field(
         default="run",
         description="What to do with a request for the cloud: run it here and say so, or refuse it.",

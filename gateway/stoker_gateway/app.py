@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -29,11 +29,37 @@ from stoker.core.ids import new_id
 from stoker.log import get_logger
 from stoker_gateway.door import Door
 from stoker_gateway.problems import MEDIA_TYPE, problem_bytes, retry_headers
-from stoker_gateway.routes import apps, engines, files, health, internal, keys, tasks
+from stoker_gateway.routes import apps, engines, files, health, internal, keys, tasks, uploads
 from stoker_gateway.services import Services
 
 _FIELD = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<field>[^`]*)`)?$", re.DOTALL)
 _TOO_LARGE = 413
+_CORS_SENT = [
+    "Authorization",
+    "Content-Type",
+    "X-Client-Source",
+    "X-API-Version",
+    "Idempotency-Key",
+    "Range",
+    "If-Range",
+    "If-None-Match",
+    "Tus-Resumable",
+    "Upload-Offset",
+]
+_CORS_READ = [
+    "X-RateLimit-Limit",
+    "X-RateLimit-Remaining",
+    "X-RateLimit-Reset",
+    "Retry-After",
+    "Accept-Ranges",
+    "Content-Disposition",
+    "Content-Length",
+    "Content-Range",
+    "ETag",
+    "Tus-Resumable",
+    "Upload-Length",
+    "Upload-Offset",
+]
 
 log = get_logger("gateway")
 
@@ -49,32 +75,21 @@ def build(
         *tasks.ROUTES,
         *apps.ROUTES,
         *files.ROUTES,
+        *uploads.ROUTES,
         *engines.ROUTES,
         *keys.ROUTES,
         *internal.ROUTES,
         *health.ROUTES,
     ]
     settings = services.settings
-    cors = CORSConfig(
-        allow_origins=list(settings.allowed_origins),
-        allow_methods=["GET", "POST", "PUT", "DELETE"],
-        allow_headers=[
-            "Authorization",
-            "Content-Type",
-            "X-Client-Source",
-            "X-API-Version",
-            "Idempotency-Key",
-        ],
-        expose_headers=["X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "Retry-After"],
-        allow_credentials="*" not in settings.allowed_origins,
-    )
+    cors = cors_config(settings.allowed_origins)
     routed = Litestar(
         route_handlers=routes,
         lifespan=[lifespan],
         state=State({"services": services, "encode": msgspec.json.encode, "decode": decode}),
         exception_handlers={Exception: on_error},
         request_max_body_size=settings.max_body_bytes,
-        cors_config=cors if settings.allowed_origins else None,
+        cors_config=cors,
         logging_config=None,
         openapi_config=OpenAPIConfig(
             title="Stoker",
@@ -84,7 +99,20 @@ def build(
             render_plugins=[RedocRenderPlugin()],
         ),
     )
-    return Door(routed, services.store, settings, services.base_url)
+    return Door(routed, services.store, settings, services.base_url, cors)
+
+
+def cors_config(origins: Sequence[str]) -> CORSConfig | None:
+    """What pages of other origins may ask, and which answers' headers they may read; None = nothing."""
+    if not origins:
+        return None
+    return CORSConfig(
+        allow_origins=list(origins),
+        allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
+        allow_headers=_CORS_SENT,
+        expose_headers=_CORS_READ,
+        allow_credentials="*" not in origins,
+    )
 
 
 def decode(raw: bytes, kind: type[Any]) -> Any:

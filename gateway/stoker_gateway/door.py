@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final, cast
 
 from litestar import Request
+from litestar.config.cors import CORSConfig
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from msgspec import Struct
@@ -63,8 +64,16 @@ def caller_of(request: Request[Any, Any, Any]) -> Caller:
 class Door:
     """The middleware."""
 
-    def __init__(self, app: ASGIApp, store: Store, settings: GatewaySettings, base_url: str) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        store: Store,
+        settings: GatewaySettings,
+        base_url: str,
+        cors: CORSConfig | None = None,
+    ) -> None:
         self._app = app
+        self._cors = cors
         self._store = store
         self._rates = {"run": settings.rate_run, "get": settings.rate_get, "upload": settings.rate_upload}
         self._base_url = base_url
@@ -89,7 +98,7 @@ class Door:
             if key is not None:
                 rate = await self._count(key, rate_kind(method, path))
         except StokerError as error:
-            await self._refuse(send, error)
+            await self._refuse(send, error, headers.get("origin", ""))
             return
         scope[_SCOPE_KEY] = Caller(
             dialect=decide(headers, prefix_v2=prefix_v2, key_numbering=key.numbering if key else ""),
@@ -132,11 +141,12 @@ class Door:
             )
         return rate
 
-    async def _refuse(self, send: Send, error: StokerError) -> None:
+    async def _refuse(self, send: Send, error: StokerError, origin: str) -> None:
         rate = error.rate if isinstance(error, _TooMany) else None
         body = problem_bytes(error, self._base_url)
         headers = (
             rate_headers(rate)
+            | cors_headers(self._cors, origin)
             | retry_headers(error)
             | {"content-type": MEDIA_TYPE, "content-length": str(len(body))}
         )
@@ -185,6 +195,18 @@ def rate_kind(method: str, path: str) -> str:
     if method == "POST" and path in _RUN_PATHS:
         return "run"
     return "upload" if method == "POST" and path == "/files" else "get"
+
+
+def cors_headers(cors: CORSConfig | None, origin: str) -> dict[str, str]:
+    """What lets a page of an allowed origin read a refusal; without it the page sees a network error."""
+    if cors is None or not origin:
+        return {}
+    headers = {name.lower(): value for name, value in cors.simple_headers.items()}
+    if not cors.is_allow_all_origins:
+        headers["vary"] = "Origin"
+        if cors.is_origin_allowed(origin):
+            headers["access-control-allow-origin"] = origin
+    return headers
 
 
 def rate_headers(rate: RateState | None) -> dict[str, str]:

@@ -16,12 +16,12 @@ from stoker.log import get_logger
 from stoker.protocol import Store
 from stoker.settings import GatewaySettings
 from stoker_gateway.app import build
-from stoker_gateway.file_store import FileStore
 from stoker_gateway.registry import Registry
 from stoker_gateway.routes.keys import NewKey, make_key
 from stoker_gateway.services import Services
 from stoker_gateway.streams import Hub
 from stoker_gateway.submit import Submitter
+from stoker_gateway.uploads import Uploads, sweep_loop
 
 FIRST_USER = "admin"
 BACKLOG = 2048
@@ -47,27 +47,35 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
     try:
         await ensure_first_key(store, settings)
         registry = Registry(store)
+        blobs = open_files(settings)
         services = Services(
             store=store,
             settings=settings,
             registry=registry,
             submitter=Submitter(store, registry, settings),
             hub=Hub(store, settings),
-            files=FileStore(
-                settings.files_dir, settings.data_dir / "upload-secret", settings.max_upload_bytes
+            uploads=Uploads(
+                blobs,
+                settings.files_dir / "uploads",
+                max_bytes=settings.max_upload_bytes,
+                ttl_s=settings.upload_ttl_s,
             ),
-            blobs=open_files(settings),
+            blobs=blobs,
             base_url=base_url,
         )
 
         @contextlib.asynccontextmanager
         async def lifespan(_app: Litestar) -> AsyncIterator[None]:
-            hub = asyncio.create_task(services.hub.run())
+            loops = [
+                asyncio.create_task(services.hub.run()),
+                asyncio.create_task(sweep_loop(services.uploads)),
+            ]
             try:
                 yield
             finally:
-                hub.cancel()
-                await asyncio.gather(hub, return_exceptions=True)
+                for loop in loops:
+                    loop.cancel()
+                await asyncio.gather(*loops, return_exceptions=True)
 
         server = _Server(uvicorn_config(build(services, lifespan)))
         serving = asyncio.create_task(server.serve(sockets=[listener]))

@@ -9,14 +9,14 @@ from msgspec import Struct
 
 from stoker.core.errors import NotFound
 from stoker.core.messages import TaskId, TaskView
-from stoker.files import FileStore as BlobStore
+from stoker.files import FileStore
 from stoker.protocol import Store
 from stoker.settings import GatewaySettings
 from stoker_gateway.door import caller_of
-from stoker_gateway.file_store import FileStore
 from stoker_gateway.registry import Registry
 from stoker_gateway.streams import Hub
 from stoker_gateway.submit import Submitter
+from stoker_gateway.uploads import Uploads
 
 AnyRequest = Request[Any, Any, Any]
 Answer = Response[bytes]
@@ -33,8 +33,8 @@ class Services(Struct, frozen=True, kw_only=True):
     registry: Registry
     submitter: Submitter
     hub: Hub
-    files: FileStore
-    blobs: BlobStore
+    uploads: Uploads
+    blobs: FileStore
     base_url: str
 
 

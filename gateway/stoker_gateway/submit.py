@@ -22,6 +22,7 @@ from stoker.core.setup_key import fill_defaults, setup_key
 from stoker.core.states import TaskState
 from stoker.protocol import Store
 from stoker.settings import GatewaySettings
+from stoker_gateway.file_uses import note_uses
 from stoker_gateway.registry import Registry
 
 MAX_PRIORITY = 100
@@ -148,6 +149,7 @@ class Submitter:
     async def _store_task(
         self, request: TaskRequest, spec: TaskSpec, owner: Owner, idempotency_key: str
     ) -> TaskView:
+        await note_uses(self._store, request.input, request.id)
         stored = await self._store.tasks.submit(
             request, spec, owner, retention_s=self._settings.retention_s, idempotency_key=idempotency_key
         )

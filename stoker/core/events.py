@@ -41,6 +41,7 @@ class Event(StrEnum):
     JOBS_DELAYED = "jobs.delayed"
     REQUEST_FAILED = "request.failed"
     RETENTION_SWEPT = "retention.swept"
+    UPLOADS_SWEPT = "uploads.swept"
     WEBHOOK_DELIVERED = "webhook.delivered"
     LEADER_TAKEN = "leader.taken"
     LEADER_LOST = "leader.lost"

@@ -358,7 +358,10 @@ class ApiKey(Struct, frozen=True, kw_only=True):
 
 
 class StoredFile(Struct, frozen=True, kw_only=True):
-    """A file of the store; `secret` makes its address unguessable."""
+    """A file of the store; `secret` makes its address unguessable, `upload_key` signs its upload addresses.
+
+    `content_type` "" and `size` -1: not announced, known when the bytes have come.
+    """
 
     id: str
     secret: str
@@ -370,5 +373,9 @@ class StoredFile(Struct, frozen=True, kw_only=True):
     path: str = ""  # what the caller named it
     category: str = ""
     task_id: str = ""
+    attempt: int = 0  # of the task whose output it is
     role: str = ""  # input | output
     uploaded: bool = False
+    public: bool = False  # any key of the system may read the record
+    upload_key: str = ""
+    announced: str = ""  # size and type as they were announced: what the upload address is good for

@@ -88,8 +88,8 @@ def open_files(settings: FilesSettings) -> FileStore:
 
 
 def file_key(file_id: str) -> str:
-    """Where the bytes of a `StoredFile` lie: in 1024 folders by the end of its id, which is random."""
-    return f"{DATA_PREFIX}{file_id[-2:]}/{file_id}"
+    """Where the bytes of a `StoredFile` lie: in 1024 folders by the first of its random characters."""
+    return f"{DATA_PREFIX}{file_id[:2]}/{file_id}"
 
 
 def check_key(key: str) -> str:

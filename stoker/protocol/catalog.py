@@ -1,9 +1,9 @@
-"""Apps and their versions, API keys, and the records of stored files."""
+"""Apps and their versions, and API keys."""
 
 import msgspec
 
 from stoker.core.errors import NotFound
-from stoker.core.messages import ApiKey, App, AppVersion, StoredFile
+from stoker.core.messages import ApiKey, App, AppVersion
 from stoker.protocol.connection import Connection
 from stoker.protocol.keys import Keys
 
@@ -11,7 +11,6 @@ _encode = msgspec.json.Encoder().encode
 _app = msgspec.json.Decoder(App)
 _version = msgspec.json.Decoder(AppVersion)
 _api_key = msgspec.json.Decoder(ApiKey)
-_file = msgspec.json.Decoder(StoredFile)
 
 
 def _values(reply: object) -> list[bytes]:
@@ -116,36 +115,3 @@ class ApiKeys:
             raise NotFound("API key not found")
         await self._call("HDEL", self._keys.api_keys, sha256)
         await self._call("HDEL", self._keys.api_key_ids, key_id)
-
-
-class Files:
-    """Records of stored files; the bytes are in the file store."""
-
-    def __init__(self, connection: Connection, keys: Keys) -> None:
-        self._call = connection.command
-        self._keys = keys
-
-    async def put(self, file: StoredFile) -> None:
-        await self._call("SET", self._keys.file(file.id), _encode(file))
-        await self._call("ZADD", self._keys.owner_files(file.owner_id), file.created_ms, file.id)
-
-    async def get(self, file_id: str) -> StoredFile:
-        """One record.
-
-        Raises:
-            NotFound: no file has this id.
-        """
-        raw = await self._call("GET", self._keys.file(file_id))
-        if raw is None:
-            raise NotFound("File not found")
-        return _file.decode(raw)
-
-    async def page(self, owner_id: str, offset: int = 0, limit: int = 20) -> list[StoredFile]:
-        """An owner's files, newest first."""
-        ids = await self._call("ZREVRANGE", self._keys.owner_files(owner_id), offset, offset + limit - 1)
-        raw = await self._call("MGET", *(self._keys.file(i.decode()) for i in ids)) if ids else []
-        return [_file.decode(value) for value in raw if value is not None]
-
-    async def delete(self, file: StoredFile) -> None:
-        await self._call("ZREM", self._keys.owner_files(file.owner_id), file.id)
-        await self._call("DEL", self._keys.file(file.id))

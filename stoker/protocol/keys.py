@@ -28,6 +28,7 @@ class Keys:
         self.api_keys = f"{self.prefix}:api-keys"
         self.api_key_ids = f"{self.prefix}:api-key-ids"
         self.owners = f"{self.prefix}:owners"
+        self.files = f"{self.prefix}:files"
         self.sessions = f"{self.prefix}:sessions"
         self.rates = f"{self.prefix}:rate"
 
@@ -71,3 +72,7 @@ class Keys:
 
     def file(self, file_id: str) -> str:
         return f"{self.prefix}:file:{file_id}"
+
+    def file_users(self, file_id: str) -> str:
+        """The tasks that name a file in their input."""
+        return f"{self.prefix}:file:{file_id}:users"

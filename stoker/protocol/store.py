@@ -4,9 +4,10 @@ from typing import Self
 
 from stoker.core.errors import StoreUnavailable
 from stoker.protocol.announcements import Announcements
-from stoker.protocol.catalog import ApiKeys, Catalog, Files
+from stoker.protocol.catalog import ApiKeys, Catalog
 from stoker.protocol.connection import Connection
 from stoker.protocol.engines import Engines
+from stoker.protocol.files import Files
 from stoker.protocol.keys import Keys
 from stoker.protocol.limits import Limits
 from stoker.protocol.outbox import Outbox

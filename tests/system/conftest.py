@@ -37,3 +37,15 @@ async def start(tmp_path):
     yield start
     for instance in started:
         await instance.stop("the test is over")
+
+
+@pytest.fixture(params=["local", "s3"])
+async def gateway(request, tmp_path, s3_server, store):
+    """A gateway in this process, over each kind of file store."""
+    from gateways import gateway_settings, running
+
+    settings = gateway_settings(
+        request.param, tmp_path, s3_server, store, allowed_origins=("https://app.example",)
+    )
+    async with running(settings) as made:
+        yield made

@@ -1,188 +1,140 @@
-"""Files: two-step upload, download, list, delete."""
+"""Files: download, list, read, make public, delete."""
 
-import time
-from urllib.parse import quote
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Literal
 
-from litestar import Response, delete, get, post, put
+from litestar import HttpMethod, Response, delete, get, post, route
 from litestar.response import Stream
 from msgspec import Struct, structs
 
-from stoker.core.errors import InvalidRequest, NotFound
-from stoker.core.ids import new_id
+from stoker.core.errors import NotFound
 from stoker.core.messages import StoredFile
+from stoker.files import file_key
 from stoker_gateway.door import caller_of
-from stoker_gateway.dto import iso
-from stoker_gateway.file_store import download_url, parse_range, read_range
-from stoker_gateway.routes.tasks import PAGE_LIMIT, ListBody
-from stoker_gateway.services import Answer, AnyRequest, Services, answer, page, services_of
+from stoker_gateway.downloads import ATTACHMENT, decide_download
+from stoker_gateway.file_records import file_dto, file_row, own_file, shown, type_of
+from stoker_gateway.listing import ListQuery, Place, chooser, query_of, read_page
+from stoker_gateway.services import Answer, AnyRequest, answer, services_of
 
-MAX_FILES = 100
-DEFAULT_TYPE = "application/octet-stream"
-
-
-class NewFile(Struct, kw_only=True):
-    """A file that will be uploaded."""
-
-    filename: str | None = None
-    content_type: str | None = None
-    size: int | None = None
-    path: str | None = None
-    category: str | None = None
-
-
-class NewFiles(Struct, kw_only=True):
-    """The files of one request."""
-
-    files: list[NewFile]
-
-
-def file_dto(services: Services, file: StoredFile, *, upload: bool = False) -> dict[str, object]:
-    """A file as clients read it; with `upload`, where its bytes go."""
-    body: dict[str, object] = {
-        "id": file.id,
-        "created_at": iso(file.created_ms),
-        "user_id": file.owner_id,
-        "uri": download_url(services.base_url, file),
-        "filename": file.filename,
-        "content_type": file.content_type,
-        "size": file.size,
-        "path": file.path,
-        "category": file.category,
-        "role": file.role or None,
-        "uploaded": file.uploaded,
-    }
-    return body | {"upload_url": services.files.upload_url(services.base_url, file)} if upload else body
-
-
-async def announce(
-    services: Services, new: NewFile, owner_id: str, task_id: str = "", role: str = ""
-) -> StoredFile:
-    """Make the record of a file whose bytes come next.
-
-    Raises:
-        TooLarge: over the limit.
-    """
-    services.files.check_size(new.size or 0)
-    filename = (new.filename or "").replace("\\", "/").rsplit("/", 1)[-1]
-    file = StoredFile(
-        id=new_id(),
-        secret=new_id(),
-        owner_id=owner_id,
-        filename=filename or "file",
-        content_type=new.content_type or DEFAULT_TYPE,
-        size=new.size or 0,
-        created_ms=int(time.time() * 1000),
-        path=new.path or "",
-        category=new.category or "",
-        task_id=task_id,
-        role=role,
-    )
-    await services.store.files.put(file)
-    return file
-
-
-@post("/files", status_code=200, tags=["files"], summary="Announce uploads")
-async def post_files(request: AnyRequest, data: NewFiles) -> Answer:
-    """Answers an array of files, each with an `upload_url` that takes its bytes by PUT, without a key."""
-    if not 1 <= len(data.files) <= MAX_FILES:
-        raise InvalidRequest(
-            f"Input validation failed: files: 1 to {MAX_FILES} at a time, not {len(data.files)}"
-        )
-    services, owner = services_of(request), caller_of(request).owner
-    files = [await announce(services, new, owner.user_id) for new in data.files]
-    return answer(request, [file_dto(services, file, upload=True) for file in files])
-
-
-@put(
-    "/upload/{file_id:str}",
-    status_code=200,
-    tags=["files"],
-    summary="Upload a file's bytes",
-    request_max_body_size=None,
+_LIST_FIELDS = (
+    "id",
+    "created_at",
+    "filename",
+    "content_type",
+    "size",
+    "path",
+    "category",
+    "role",
+    "task_id",
+    "uploaded",
+    "visibility",
 )
-async def upload(request: AnyRequest, file_id: str) -> Answer:
-    """The address comes from `POST /files` and is signed; it needs no key."""
-    services = services_of(request)
-    file = await services.store.files.get(file_id)
-    query = request.query_params
-    services.files.check_upload(file, query.get("expires", ""), query.get("signature", ""))
-    size = await services.files.save(file, request.stream())
-    stored = structs.replace(file, size=size, uploaded=True)
-    await services.store.files.put(stored)
-    return answer(request, file_dto(services, stored))
+_SEARCHED = ("filename", "path", "content_type", "category")
 
 
-@get("/files/{file_id:str}/{secret:str}/{name:str}", tags=["files"], summary="Download a file")
-async def download(request: AnyRequest, file_id: str, secret: str, name: str) -> Stream | Response[None]:  # noqa: ARG001 - the name is for people
-    """The `uri` of a file: whoever has it can read it. Ranges and ETags work."""
+class VisibilityBody(Struct, kw_only=True):
+    """Who may read the record of a file."""
+
+    visibility: Literal["public", "private"]
+
+
+@route(
+    "/files/{file_id:str}/{secret:str}/{name:str}",
+    http_method=[HttpMethod.GET, HttpMethod.HEAD],
+    tags=["files"],
+    summary="Download a file",
+)
+async def download(request: AnyRequest, file_id: str, secret: str, name: str) -> Stream | Response[bytes]:  # noqa: ARG001 - the name is for people
+    """The `uri` of a file: whoever has it can read it. Ranges and ETags work; `?download=1` saves it.
+
+    A file whose upload has not ended is not there.
+    """
     services = services_of(request)
     file = await services.store.files.get(file_id)
-    if file.secret != secret:
+    if file.secret != secret or not file.uploaded:
         raise NotFound("File not found")
-    headers = {
-        "etag": f'"{file.id}"',
-        "accept-ranges": "bytes",
-        "cache-control": "private, max-age=31536000, immutable",
-        "content-disposition": f"inline; filename*=UTF-8''{quote(file.filename, safe='')}",
-        # A file of an app must not run as a page of this origin.
-        "x-content-type-options": "nosniff",
-        "content-security-policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:",
-    }
-    sent = caller_of(request).headers
-    if headers["etag"] in sent.get("if-none-match", ""):
-        return Response(content=None, status_code=304, headers=headers)
-    handle, size = services.files.open(file_id)
-    try:
-        wanted = parse_range(sent.get("range", ""), size)
-    except InvalidRequest:
-        handle.close()
-        return Response(content=None, status_code=416, headers=headers | {"content-range": f"bytes */{size}"})
-    start, length = wanted or (0, size)
-    if wanted:
-        headers["content-range"] = f"bytes {start}-{start + length - 1}/{size}"
-    headers["content-length"] = str(length)
-    body = read_range(handle, start, length)
-    return Stream(body, media_type=file.content_type, status_code=206 if wanted else 200, headers=headers)
+    attachment = request.query_params.get("download", "").lower() in ATTACHMENT
+    plan = decide_download(file, file.size, caller_of(request).headers, attachment=attachment)
+    if request.method == HttpMethod.HEAD or plan.status in {304, 416}:
+        return Response(content=b"", status_code=plan.status, headers=plan.headers, media_type=type_of(file))
+    body = await begun(services.blobs.get(file_key(file.id), plan.start, plan.length))
+    return Stream(body, media_type=type_of(file), status_code=plan.status, headers=plan.headers)
+
+
+async def begun(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same chunks; the first one is read already, so that what is missing is an answer and no broken one."""
+    first = await anext(chunks, b"")
+
+    async def rest() -> AsyncIterator[bytes]:
+        yield first
+        async for chunk in chunks:
+            yield chunk
+
+    return rest()
 
 
 @post("/files/list", status_code=200, tags=["files"], summary="List files")
-async def list_files(request: AnyRequest, data: ListBody) -> Answer:
-    """The caller's files, newest first."""
+async def list_files(request: AnyRequest, data: ListQuery) -> Answer:
+    """The caller's files, newest first; `filters` and `search` choose among them."""
+    return await _list(request, data)
+
+
+@get("/files", tags=["files"], summary="List files")
+async def get_files(request: AnyRequest) -> Answer:
+    """The same with a query string: `limit`, `cursor`, `direction`, `search`, and `filters` as JSON."""
+    return await _list(request, query_of(request.query_params))
+
+
+async def _list(request: AnyRequest, query: ListQuery) -> Answer:
     services, owner = services_of(request), caller_of(request).owner
-    offset = int(data.cursor) if data.cursor and data.cursor.isdecimal() else 0
-    limit = max(1, min(data.limit, PAGE_LIMIT))
-    files = await services.store.files.page(owner.user_id, offset, limit + 1)
-    following = str(offset + limit) if len(files) > limit else ""
-    items = [file_dto(services, file) for file in files[:limit]]
-    return answer(request, page(items, following, data.cursor or "", limit))
+    is_chosen = chooser(query, _LIST_FIELDS, _SEARCHED)
+    store = services.store
 
+    async def beyond(place: Place | None, limit: int, newer: bool) -> tuple[Sequence[StoredFile], bool]:
+        return await store.files.after(owner.user_id, place, limit, newer=newer)
 
-async def own_file(request: AnyRequest, file_id: str) -> StoredFile:
-    """A file of the caller.
+    async def wanted(files: Sequence[StoredFile]) -> Sequence[StoredFile]:
+        return await shown(store, [file for file in files if is_chosen(file_row(file))])
 
-    Raises:
-        NotFound: no such file, or somebody else's.
-    """
-    file = await services_of(request).store.files.get(file_id)
-    if file.owner_id != caller_of(request).owner.user_id:
-        raise NotFound("File not found")
-    return file
+    found = await read_page(query, beyond, lambda file: (file.created_ms, file.id), wanted)
+    items = [file_dto(services, file) for file in found.items]
+    body: dict[str, Any] = {
+        "items": items,
+        "next_cursor": found.next_cursor or None,
+        "prev_cursor": found.prev_cursor or None,
+        "has_next": bool(found.next_cursor),
+        "has_previous": bool(found.prev_cursor),
+        "items_per_page": found.limit,
+        "total_items": len(items),
+    }
+    return answer(request, body)
 
 
 @get("/files/{file_id:str}", tags=["files"], summary="Read a file's record")
 async def get_file(request: AnyRequest, file_id: str) -> Answer:
     """Name, type, size and address; not the bytes."""
-    return answer(request, file_dto(services_of(request), await own_file(request, file_id)))
+    file = await own_file(request, file_id, others_public=True)
+    return answer(request, file_dto(services_of(request), file))
+
+
+@post("/files/{file_id:str}/visibility", status_code=200, tags=["files"], summary="Make a file public or not")
+async def set_visibility(request: AnyRequest, file_id: str, data: VisibilityBody) -> Answer:
+    """The record of a public file can be read with any key. Its bytes can be read by whoever has the `uri`."""
+    services = services_of(request)
+    file = structs.replace(await own_file(request, file_id), public=data.visibility == "public")
+    await services.store.files.put(file)
+    return answer(request, file_dto(services, file))
 
 
 @delete("/files/{file_id:str}", status_code=200, tags=["files"], summary="Delete a file")
 async def delete_file(request: AnyRequest, file_id: str) -> Answer:
-    """The record and the bytes."""
+    """The bytes and the record."""
     file = await own_file(request, file_id)
     services = services_of(request)
+    services.uploads.drop(file.id)
+    await services.blobs.delete(file_key(file.id))
     await services.store.files.delete(file)
-    services.files.delete(file.id)
     return answer(request, {"id": file_id, "deleted": True})
 
 
-ROUTES = [post_files, upload, download, list_files, get_file, delete_file]
+ROUTES = [download, list_files, get_files, get_file, set_visibility, delete_file]

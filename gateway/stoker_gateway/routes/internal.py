@@ -1,16 +1,15 @@
 """What a worker may ask while it runs a task. The key is the secret of the attempt, good for that task alone."""
 
-import mimetypes
-
 from litestar import Request, get, post
 from litestar.response import Stream
 from msgspec import Struct
 
 from stoker.core.errors import NotFound, Unauthorized
 from stoker.core.messages import TaskId, TaskView
+from stoker.files import file_key
 from stoker_gateway.door import caller_of
-from stoker_gateway.file_store import read_range
-from stoker_gateway.routes.files import NewFile, announce, file_dto
+from stoker_gateway.file_records import NewFile, announce, file_dto
+from stoker_gateway.routes.files import begun
 from stoker_gateway.services import JSON, Answer, AnyRequest, services_of
 
 _ = Request  # litestar resolves the annotation of handlers at import
@@ -51,22 +50,22 @@ async def get_bundle(request: AnyRequest, task_id: str) -> Stream:
     version = await services.store.catalog.get_version(view.request.app_id, view.request.version_id)
     if not version.bundle_file_id:
         raise NotFound(f"The code of {view.request.app} is not stored; deploy it again")
-    handle, size = services.files.open(version.bundle_file_id)
+    key = file_key(version.bundle_file_id)
+    size = await services.blobs.size(key)
     headers = {"etag": f'"{version.id}"', "content-length": str(size)}
-    return Stream(read_range(handle, 0, size), media_type="application/gzip", headers=headers)
+    return Stream(await begun(services.blobs.get(key)), media_type="application/gzip", headers=headers)
 
 
 @post("/internal/tasks/{task_id:str}/files", status_code=200, include_in_schema=False)
 async def post_outputs(request: AnyRequest, task_id: str, data: OutputFiles) -> Answer:
     """Announce the files of a result; answers their upload and download addresses."""
-    await attempt_task(request, task_id)
+    view = await attempt_task(request, task_id)
     services = services_of(request)
     owner = await services.store.tasks.owner(TaskId(task_id))
     slots = []
     for new in data.files:
-        guessed = new.content_type or mimetypes.guess_type(new.filename)[0]
-        entry = NewFile(filename=new.filename, content_type=guessed, size=new.size, path=new.field)
-        file = await announce(services, entry, owner.user_id, task_id, "output")
+        entry = NewFile(filename=new.filename, content_type=new.content_type, size=new.size, path=new.field)
+        file = await announce(services, entry, owner.user_id, task_id, view.attempt)
         slots.append(file_dto(services, file, upload=True))
     return Answer(content=request.app.state.encode(slots), media_type=JSON)
 

@@ -1,0 +1,34 @@
+"""Which files of ours a task's input names: outputs of other tasks must outlive those tasks then."""
+
+import re
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+
+from stoker.core.messages import TaskId
+from stoker.protocol import Store
+
+OUTPUT: Final = "output"
+"""The role of a file that a task made; other files live until somebody deletes them."""
+_IN_ADDRESS: Final = re.compile(r"/files/([a-z2-7]{26})/")
+
+
+async def note_uses(store: Store, given: Any, task_id: TaskId) -> None:
+    """Keep the outputs of other tasks that an input names, as long as the new task is kept."""
+    ids = sorted(set(file_ids(given)))
+    outputs = [file.id for file in await store.files.get_many(ids) if file and file.role == OUTPUT]
+    if outputs:
+        await store.files.use(outputs, task_id, int(time.time() * 1000))
+
+
+def file_ids(value: Any) -> Iterator[str]:
+    """The ids of files of ours whose addresses stand anywhere in a JSON value."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            yield from _IN_ADDRESS.findall(item) if "/files/" in item else ()
+        elif isinstance(item, dict):
+            waiting += item.values()
+        elif isinstance(item, list):
+            waiting += item

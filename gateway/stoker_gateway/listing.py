@@ -1,0 +1,244 @@
+"""Lists as the platform asks for them: cursor, direction, filters, search. Pure, but for the reading of pages."""
+
+import base64
+import binascii
+import fnmatch
+import operator
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, Generic, Literal, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from stoker.core.errors import InvalidRequest
+
+DEFAULT_LIMIT: Final = 10
+MAX_LIMIT: Final = 100
+SCAN_BATCH: Final = 200
+SCAN_LIMIT: Final = 5000
+"""Records that one request looks at when a filter lets few through; the cursor goes on from there."""
+
+Place = tuple[int, str]
+"""Where a record stands in a list: (created_ms, id)."""
+Row = Mapping[str, Any]
+T = TypeVar("T")
+
+
+class Filter(Struct, kw_only=True):
+    """A condition on one field."""
+
+    field: str
+    operator: str = "eq"
+    value: Any = None
+
+
+class Search(Struct, kw_only=True):
+    """A text to look for, in some fields or in all that hold text."""
+
+    term: str = ""
+    fields: list[str] = []
+    exact: bool = False
+
+
+class ListQuery(Struct, kw_only=True):
+    """Which part of a list."""
+
+    cursor: str | None = None
+    limit: int | None = None
+    direction: Literal["next", "prev", ""] | None = None
+    filters: list[Filter] | None = None
+    search: Search | str | None = None
+
+
+class Page(Struct, Generic[T]):
+    """One page, newest first, and what lies beside it."""
+
+    items: list[T]
+    limit: int
+    next_cursor: str = ""
+    prev_cursor: str = ""
+
+
+def _text(value: Any) -> str:
+    return str(value).lower()
+
+
+def _like(have: Any, want: Any) -> bool:
+    """SQL's LIKE without case: % is any text; without one the text may stand anywhere."""
+    pattern = _text(want)
+    if "%" not in pattern:
+        return pattern in _text(have)
+    escaped = "".join(f"[{char}]" if char in "*?[" else char for char in pattern)
+    return fnmatch.fnmatchcase(_text(have), escaped.replace("%", "*"))
+
+
+def _compare(test: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
+    def compare(have: Any, want: Any) -> bool:
+        try:
+            return test(have, want)
+        except TypeError:
+            return False
+
+    return compare
+
+
+OPERATORS: Final[dict[str, Callable[[Any, Any], bool]]] = {
+    "eq": lambda have, want: bool(have == want),
+    "ne": lambda have, want: bool(have != want),
+    "like": _like,
+    "ilike": _like,
+    "contains": lambda have, want: _text(want) in _text(have),
+    "gt": _compare(operator.gt),
+    "gte": _compare(operator.ge),
+    "lt": _compare(operator.lt),
+    "lte": _compare(operator.le),
+    "in": lambda have, want: isinstance(want, list) and have in want,
+}
+_ALIASES: Final = {
+    "=": "eq",
+    "==": "eq",
+    "!=": "ne",
+    "neq": "ne",
+    ">": "gt",
+    ">=": "gte",
+    "<": "lt",
+    "<=": "lte",
+}
+
+
+def chooser(query: ListQuery, fields: Sequence[str], searched: Sequence[str]) -> Callable[[Row], bool]:
+    """Whether a row is asked for.
+
+    Args:
+        fields: what a filter may name.
+        searched: where a search looks that names no fields.
+
+    Raises:
+        InvalidRequest: names the filter's or the search's field, or the operator, and what it may be.
+    """
+    tests = [_test(f, fields) for f in query.filters or ()]
+    search = query.search if isinstance(query.search, Search) else Search(term=query.search or "")
+    if term := search.term.strip().lower():
+        where = [_known(name, fields, "search.fields") for name in search.fields] or searched
+        tests.append(lambda row: any(_found(term, row.get(name), exact=search.exact) for name in where))
+    return lambda row: all(test(row) for test in tests)
+
+
+def _found(term: str, have: Any, *, exact: bool) -> bool:
+    return have is not None and (_text(have) == term if exact else term in _text(have))
+
+
+def _test(condition: Filter, fields: Sequence[str]) -> Callable[[Row], bool]:
+    name = _known(condition.field, fields, "filters.field")
+    wanted = condition.operator.lower()
+    compare = OPERATORS.get(_ALIASES.get(wanted, wanted))
+    if compare is None:
+        raise InvalidRequest(
+            f"Input validation failed: filters.operator: {condition.operator!r} is unknown; "
+            f"it may be {', '.join(OPERATORS)}"
+        )
+    value = condition.value
+    return lambda row: row.get(name) is not None and compare(row[name], value)
+
+
+def _known(name: str, fields: Sequence[str], where: str) -> str:
+    if name not in fields:
+        raise InvalidRequest(
+            f"Input validation failed: {where}: {name!r} is unknown; it may be {', '.join(fields)}"
+        )
+    return name
+
+
+def query_of(parameters: Mapping[str, Any]) -> ListQuery:
+    """The same from a query string, where `filters` is JSON and `search` a text or JSON.
+
+    Raises:
+        InvalidRequest: says which is wrong.
+    """
+    given: dict[str, Any] = {k: parameters[k] for k in ("cursor", "direction", "limit") if k in parameters}
+    for name in ("filters", "search"):
+        text = str(parameters.get(name, ""))
+        if name == "search" and not text.startswith("{"):
+            given[name] = text
+        elif text:
+            given[name] = _json(name, text)
+    try:
+        return msgspec.convert(given, ListQuery, strict=False)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(f"Input validation failed: {error}") from error
+
+
+def _json(name: str, text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"Input validation failed: {name}: {error}") from error
+
+
+def cursor_of(place: Place) -> str:
+    """A place as clients carry it."""
+    return base64.urlsafe_b64encode(f"{place[0]}.{place[1]}".encode()).decode().rstrip("=")
+
+
+def place_of(cursor: str) -> Place:
+    """The place that a cursor names.
+
+    Raises:
+        InvalidRequest: it is none of ours.
+    """
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+        created_ms, _, record_id = text.partition(".")
+        return int(created_ms), record_id
+    except (binascii.Error, ValueError) as error:
+        raise InvalidRequest(
+            f"Input validation failed: cursor: {cursor!r} is not a cursor of this list; leave it out to begin"
+        ) from error
+
+
+async def read_page(
+    query: ListQuery,
+    beyond: Callable[[Place | None, int, bool], Awaitable[tuple[Sequence[T], bool]]],
+    place: Callable[[T], Place],
+    wanted: Callable[[Sequence[T]], Awaitable[Sequence[T]]],
+) -> Page[T]:
+    """Collect one page.
+
+    Args:
+        beyond: records beyond a place (None: from the end), at most so many, nearest first, newer ones if True;
+            and whether more may follow.
+        place: where a record stands.
+        wanted: those of some records that the list shows, in their order.
+    """
+    limit = max(1, min(query.limit or DEFAULT_LIMIT, MAX_LIMIT))
+    newer = query.direction == "prev" and bool(query.cursor)
+    at = place_of(query.cursor) if query.cursor else None
+    found: list[T] = []
+    scanned, more = 0, True
+    while len(found) <= limit and more and scanned < SCAN_LIMIT:
+        batch, more = await beyond(at, SCAN_BATCH, newer)
+        scanned += SCAN_BATCH
+        found += await wanted(batch)
+        at = place(batch[-1]) if batch else at
+    return _cut(found, limit, at, newer=newer, more=more, began=bool(query.cursor), place=place)
+
+
+def _cut(
+    found: list[T],
+    limit: int,
+    at: Place | None,
+    *,
+    newer: bool,
+    more: bool,
+    began: bool,
+    place: Callable[[T], Place],
+) -> Page[T]:
+    """The page of what was found, and the cursors of its neighbours."""
+    items = found[:limit]
+    onward = place(items[-1]) if len(found) > limit else at if more else None
+    back = place(items[0]) if items and began else None
+    onward_cursor = cursor_of(onward) if onward else ""
+    back_cursor = cursor_of(back) if back else ""
+    if newer:
+        return Page(items[::-1], limit, next_cursor=back_cursor, prev_cursor=onward_cursor)
+    return Page(items, limit, next_cursor=onward_cursor, prev_cursor=back_cursor)
