@@ -31,7 +31,7 @@ class NewFile(Struct, kw_only=True):
     size: int | None = None
     path: str | None = None
     category: str | None = None
-    public: bool = False
+    public: bool | None = None
 
 
 async def announce(
@@ -61,7 +61,7 @@ async def announce(
         task_id=task_id,
         attempt=attempt,
         role=OUTPUT if task_id else "",
-        public=new.public,
+        public=bool(new.public),
         upload_key=token_urlsafe(16),
         announced=f"{size} {new.content_type or ''}",
     )

@@ -143,6 +143,7 @@ async def test_a_stranger_sees_nothing_but_what_is_public(gateway, stranger):
     body = {"visibility": "everybody"}
     assert (await gateway.client.post(f"/files/{made['id']}/visibility", json=body)).status_code == 400
     assert (await gateway.announce(filename="b", public=True))["visibility"] == "public"
+    assert (await gateway.announce(filename="c", public=None))["visibility"] == "private"
 
 
 @pytest.mark.parametrize("gateway", ["local"], indirect=True)
