@@ -6,6 +6,7 @@ from msgspec import structs
 
 from stoker.core.ids import short_id
 from stoker.core.messages import EngineView, GpuInfo, GpuSample, Resident, ResidentState, WorkerInfo
+from stoker.core.sessions import plain_key, session_of
 from stoker_gateway.dto import iso
 
 _STATUSES = {"lost": "disconnected"}
@@ -43,6 +44,7 @@ def worker_dto(engine: EngineView, worker: WorkerInfo) -> dict[str, Any]:
         "engine_name": engine.info.name,
         "status": ("busy" if busy else "idle") if online else "inactive",
         "task_id": (busy.task_id if busy else "") or None,
+        "active_session_id": next((s for r in residents if (s := session_of(r.setup_key))), None),
         "app_id": first.app if first else "",
         "app_version_id": first.version_id if first else "",
         "gpus": [_gpu(worker, gpu, _sample(engine, gpu)) for gpu in worker.gpus],
@@ -138,7 +140,8 @@ def _resident(resident: Resident) -> dict[str, Any]:
     return {
         "app": resident.app,
         "app_version_id": resident.version_id,
-        "setup_key": resident.setup_key,
+        "setup_key": plain_key(resident.setup_key),
+        "session_id": session_of(resident.setup_key) or None,
         "state": resident.state,
         "vram": resident.vram_bytes,
         "load_s": resident.load_s,

@@ -56,6 +56,9 @@ class Why(StrEnum):
     REFUSED = "refused"
     NO_MATCH = "no_match"
     UNAVAILABLE = "unavailable"
+    LEASED = "leased"
+    SESSION_BUSY = "session_busy"
+    SESSION_STARTS = "session_starts"
 
 
 class Reason(Struct, frozen=True, kw_only=True):

@@ -116,4 +116,4 @@ class Chores:
     async def _fail(self, task_id: TaskId, text: str) -> None:
         if await self._store.scheduling.fail_queued(self._epoch, task_id, NoCapacity.code, text):
             self._log.warning(Event.TASK_FAILED, task_id=task_id, reason=text)
-        self._mirror.queues.remove(task_id)
+        self._mirror.on_cancelled(task_id)

@@ -74,7 +74,7 @@ def decide_unload(now_ms: int, queues: Queues, fleet: Fleet, rules: Rules) -> tu
             reason=f"not used for {rules.idle_unload_s:.0f} s",
         )
         for worker in fleet.workers.values()
-        if not worker.held and worker.engine.available
+        if not (worker.held or worker.lease) and worker.engine.available
         for resident in worker.residents.values()
         if resident.phase is Phase.READY
         and now_ms - resident.used_ms > rules.idle_unload_s * 1000

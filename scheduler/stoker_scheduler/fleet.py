@@ -23,6 +23,7 @@ from stoker.core.messages import (
     WorkerId,
     WorkerInfo,
 )
+from stoker.core.sessions import plain_key
 
 ORDER_TRUST_MS: Final = 60_000
 """How long an ordered eviction that a report denies is still believed; then the report is right."""
@@ -140,8 +141,14 @@ class Worker:
     held: list[Held] = field(default_factory=list)
     inflation: float = 0.0  # GreedyDual's clock: the credit of the last that was evicted
     refused: dict[SetupKey, int] = field(default_factory=dict)  # setup -> until when it is not tried again
+    lease: SetupKey | None = None  # the session that has this worker for itself
     places: list[tuple["Places[Any]", Any]] = field(default_factory=list)
     fixed_places: list[tuple["Places[Any]", Any]] = field(default_factory=list)
+
+    @property
+    def free(self) -> bool:
+        """Nothing runs here, and no session has it."""
+        return not self.held and not self.lease
 
     def remaining_s(self, now_ms: int) -> float:
         """Expected seconds until it is idle."""
@@ -200,11 +207,20 @@ class Fleet:
         self.holders: Places[SetupKey] = Places()  # instance ready or loading
         self.named: Places[str] = Places()
         self._of_task: dict[TaskId, Worker] = {}
+        self._leases: dict[SetupKey, WorkerId] = {}  # also of a worker that is away
         self._with_environment: dict[str, dict[EngineId, Engine]] = {}
 
     def worker_of(self, task_id: TaskId) -> Worker | None:
         """Who has a task, as far as is known."""
         return self._of_task.get(task_id)
+
+    def leaseholder(self, key: SetupKey) -> Worker | None:
+        """The worker that the session with this key has for itself."""
+        return self.workers.get(self._leases.get(key, WorkerId("")))
+
+    def leased(self) -> Iterator[Worker]:
+        """All workers that a session has."""
+        return (self.workers[worker_id] for worker_id in self._leases.values() if worker_id in self.workers)
 
     def heads(self) -> Iterator[Held]:
         """What the workers work on; for the clock's chores, never for a decision."""
@@ -280,6 +296,29 @@ class Fleet:
 
     def suspects(self) -> list[EngineId]:
         return [engine.id for engine in self.engines.values() if engine.suspect]
+
+    def lease(self, worker_id: WorkerId, key: SetupKey) -> None:
+        """A session has this worker from now on; nobody else is sent there."""
+        self._leases[key] = worker_id
+        if (worker := self.workers.get(worker_id)) is not None:
+            worker.lease = key
+            self._refile(worker)
+
+    def release(self, key: SetupKey) -> Worker | None:
+        """A session has its worker no longer; that worker, when there is one."""
+        worker = self.leaseholder(key)
+        self._leases.pop(key, None)
+        if worker is not None:
+            worker.lease = None
+            self._refile(worker)
+        return worker
+
+    def take_over(self, worker: Worker, key: SetupKey) -> None:
+        """An idle instance of the plain setup becomes a session's own, if one is there."""
+        resident = worker.residents.pop(plain_key(key), None)
+        if resident is not None and key not in worker.residents:
+            resident.setup_key = key
+            worker.residents[key] = resident
 
     def start(
         self, worker: Worker, held: Held, evict: Iterable[SetupKey] = (), *, worth: float = 0.0
@@ -376,6 +415,7 @@ class Fleet:
             stale.engine.workers.pop(slot.id, None)
             self._forget(stale)
         worker = Worker(slot.id, slot.index, engine, Kind((), 0), slot.max_residents, frozenset())
+        worker.lease = next((key for key, leased in self._leases.items() if leased == slot.id), None)
         engine.workers[slot.id] = self.workers[slot.id] = worker
         return worker
 
@@ -405,7 +445,7 @@ class Fleet:
     def _refile(self, worker: Worker) -> None:
         """What a worker does, or what lives there, has changed."""
         self._unfile(worker)
-        if not worker.engine.available:
+        if not worker.engine.available or worker.lease:
             return
         if worker.held:
             self.busy.file(worker.kind, worker)

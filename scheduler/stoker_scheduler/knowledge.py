@@ -7,6 +7,7 @@ from collections import OrderedDict
 from typing import Final
 
 from stoker.core.messages import SetupKey
+from stoker.core.sessions import plain_key
 
 WEIGHT: Final = 0.3
 """Share of the newest measurement: three runs outweigh all before them."""
@@ -44,7 +45,10 @@ class Averages:
 
 
 class Knowledge:
-    """Learned seconds and bytes. Setup keys and app names cannot be equal: only names hold a slash."""
+    """Learned seconds and bytes. Setup keys and app names cannot be equal: only names hold a slash.
+
+    A session's instance is judged by the setup that it has loaded.
+    """
 
     def __init__(self) -> None:
         self._run = Averages()
@@ -54,11 +58,11 @@ class Knowledge:
 
     def run_s(self, key: SetupKey, app: str = "") -> float:
         """How long one task runs."""
-        return self._run.get(key, app, default=RUN_PRIOR_S)
+        return self._run.get(plain_key(key), app, default=RUN_PRIOR_S)
 
     def load_s(self, key: SetupKey, app: str = "") -> float:
         """How long the process and its setup take on a worker that has the environment."""
-        return self._load.get(key, app, default=LOAD_PRIOR_S)
+        return self._load.get(plain_key(key), app, default=LOAD_PRIOR_S)
 
     def prepare_s(self, env_key: str) -> float:
         """How long the environment takes on a machine that lacks it."""
@@ -66,21 +70,21 @@ class Knowledge:
 
     def vram_bytes(self, key: SetupKey, declared: int) -> int:
         """GPU memory of an instance: measured, else declared."""
-        return int(self._vram.get(key, default=declared))
+        return int(self._vram.get(plain_key(key), default=declared))
 
     def knows_run(self, key: SetupKey) -> bool:
-        return key in self._run
+        return plain_key(key) in self._run
 
     def knows_load(self, key: SetupKey) -> bool:
-        return key in self._load
+        return plain_key(key) in self._load
 
     def learn_run(self, key: SetupKey, app: str, seconds: float) -> None:
-        self._run.learn(key, seconds)
+        self._run.learn(plain_key(key), seconds)
         if app:
             self._run.learn(app, seconds)
 
     def learn_load(self, key: SetupKey, app: str, seconds: float) -> None:
-        self._load.learn(key, seconds)
+        self._load.learn(plain_key(key), seconds)
         if app:
             self._load.learn(app, seconds)
 
@@ -88,4 +92,4 @@ class Knowledge:
         self._prepare.learn(env_key, seconds)
 
     def learn_vram(self, key: SetupKey, measured: int) -> None:
-        self._vram.learn(key, measured)
+        self._vram.learn(plain_key(key), measured)

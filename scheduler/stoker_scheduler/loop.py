@@ -13,6 +13,7 @@ from typing import Final
 from stoker.core.errors import NotFound, ProtocolRefusal, StoreUnavailable
 from stoker.core.events import Event
 from stoker.core.messages import EngineId, TaskId
+from stoker.core.sessions import SessionEnd
 from stoker.core.states import ON_ENGINE, TaskState
 from stoker.log import Logger
 from stoker.protocol import Store
@@ -25,6 +26,7 @@ from stoker_scheduler.leader import LeadershipLost
 from stoker_scheduler.measures import Measured
 from stoker_scheduler.mirror import Mirror
 from stoker_scheduler.policy import decide
+from stoker_scheduler.session_chores import SessionChores
 
 BLOCK_MS: Final = 1000
 """Longest wait for an event: also how often the clock's work is done in a quiet system."""
@@ -98,6 +100,7 @@ class Loop:
         self._next_tick_ms = 0
         self._written: dict[GroupId, str] = {}
         self._mono_read = time.monotonic()
+        self._sessions = self._session_chores()
 
     def deaf_s(self) -> float:
         """Seconds since Redis last answered a read of `wake`."""
@@ -131,6 +134,8 @@ class Loop:
         if errands:
             await self._run_errands(errands)
             await self._commit()
+        await self._sessions.run()
+        await self._commit()
         if self._clock() >= self._next_tick_ms:
             await self._tick()
 
@@ -153,6 +158,8 @@ class Loop:
                     self.mirror.on_lost(event.engine_id)
                 case WakeKind.ORPHANED:
                     errands.orphans.append(event)
+                case WakeKind.SESSION:
+                    self.mirror.sessions.was_ended(event.session_id, SessionEnd(event.reason))
                 case _:
                     self._on_task(event, now_ms)
         return errands
@@ -173,7 +180,12 @@ class Loop:
     def _on_finished(self, event: WakeEvent, now_ms: int) -> None:
         found = event.measures
         measured = (
-            Measured(load_s=found.load_s, run_s=found.run_s, vram_bytes=found.vram_bytes)
+            Measured(
+                load_s=found.load_s,
+                run_s=found.run_s,
+                vram_bytes=found.vram_bytes,
+                instance_ended=found.instance_ended,
+            )
             if found is not None
             else Measured()
         )
@@ -252,6 +264,7 @@ class Loop:
             if held is not None and held.attempt <= orphan.attempt:
                 self.mirror.on_taken_back(orphan.task_id, self._clock())
             if state is not None:
+                self.mirror.on_task_lost(orphan.task_id)
                 self.counters.taken_back += 1
                 self._log.warning(
                     Event.TASK_REQUEUED,
@@ -278,6 +291,7 @@ class Loop:
         self._next_tick_ms = now_ms + TICK_MS
         chores = Chores(self._store, self.mirror, self._epoch, self._log)
         await chores.reap()
+        await self._sessions.tick()
         self.counters.failed += await chores.fail_late(now_ms)
         await self._read_engines(self.mirror.fleet.suspects())
         self.counters.evicted += await chores.unload(now_ms)
@@ -326,6 +340,8 @@ class Loop:
         for view in views:
             self.mirror.on_engine(view, now_ms)
         await self._restore([TaskId(task_id) for view in views for task_id in view.tasks])
+        self._sessions = self._session_chores()
+        await self._sessions.restore()
         await self._take_back(orphans)
         await self._commit()
         self._log.info(
@@ -334,6 +350,9 @@ class Loop:
             engines=len(views),
             duration_s=round(time.monotonic() - mono, 3),
         )
+
+    def _session_chores(self) -> SessionChores:
+        return SessionChores(self._store, self.mirror, self._epoch, self._log, self._clock)
 
     async def _drain(self) -> list[WakeEvent]:
         """Skip what the snapshot that follows will show; lost tasks are in no snapshot, so keep those."""

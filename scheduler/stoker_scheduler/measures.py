@@ -13,6 +13,7 @@ class Measured(Struct, frozen=True, kw_only=True):
     load_s: float = 0.0
     run_s: float = 0.0
     vram_bytes: int = 0
+    instance_ended: bool = False
 
 
 def learn_move(knowledge: Knowledge, held: Held, state: TaskState, now_ms: int) -> None:

@@ -6,6 +6,7 @@ Owned by the loop alone. Everything here is repeatable: an event that was seen b
 from typing import Final
 
 from stoker.core.messages import EngineId, EngineView, SetupKey, TaskId, TaskSpec, TaskView, WorkerId
+from stoker.core.sessions import Session, SessionEnd
 from stoker.core.states import TaskState
 from stoker_scheduler.actions import Assign, Changed, Evict, Rules, Start, Wait
 from stoker_scheduler.deadlines import Deadlines, Limits
@@ -13,6 +14,7 @@ from stoker_scheduler.fleet import Fleet, Held, Phase, Worker
 from stoker_scheduler.knowledge import Knowledge
 from stoker_scheduler.measures import Measured, learn_end, learn_move
 from stoker_scheduler.queues import GROUPS_OF_KEY, Group, Queues
+from stoker_scheduler.sessions import Book
 
 HANDED_BACK_MS: Final = 5_000
 """How long a worker that handed a task back is not tried again with that setup."""
@@ -26,7 +28,7 @@ _RUNS: Final = frozenset({TaskState.RUNNING, TaskState.UPLOADING})
 
 
 class Mirror:
-    """Queue, fleet, knowledge and deadlines, and what has changed since the last decision."""
+    """Queue, fleet, knowledge, deadlines and sessions, and what has changed since the last decision."""
 
     def __init__(self, rules: Rules, limits: Limits) -> None:
         self.rules = rules
@@ -34,6 +36,7 @@ class Mirror:
         self.fleet = Fleet()
         self.knowledge = Knowledge()
         self.deadlines = Deadlines(limits)
+        self.sessions = Book()
         self.changed = Changed()
 
     def take_changed(self, most: int = 0) -> Changed:
@@ -47,8 +50,7 @@ class Mirror:
 
     def on_submitted(self, spec: TaskSpec) -> None:
         if spec.id not in self.queues:
-            self.deadlines.add(spec)
-            self.changed.groups[self.queues.add(spec)] = None
+            self._queue(spec)
 
     def on_requeued(self, spec: TaskSpec, now_ms: int) -> None:
         """A task is queued again; when nobody took it from its worker, the worker itself handed it back."""
@@ -57,9 +59,12 @@ class Mirror:
             worker, held = ended
             self.fleet.refuse(worker, held.setup_key, now_ms + HANDED_BACK_MS)
             self.changed.workers[worker.id] = None
+        known = self.sessions.get(spec.session_id)
+        if known is not None and spec.opens_session:
+            known.where = None  # it came back unstarted and is placed anew
+            self.release(known.key)
         if spec.id not in self.queues:
-            self.deadlines.add(spec)
-            self.changed.groups[self.queues.add(spec, front=True)] = None
+            self._queue(spec, front=True)
 
     def on_taken_back(self, task_id: TaskId, now_ms: int) -> None:
         """The scheduler itself took a task from an engine that lost it."""
@@ -77,6 +82,7 @@ class Mirror:
     def on_cancelled(self, task_id: TaskId) -> None:
         """A task that waited has ended."""
         self.queues.remove(task_id)
+        self.sessions.settle(task_id)
 
     def on_moved(self, task_id: TaskId, state: TaskState, now_ms: int) -> None:
         """A task has entered a state on its worker."""
@@ -97,6 +103,10 @@ class Mirror:
     def on_finished(self, task_id: TaskId, state: TaskState, measured: Measured, now_ms: int) -> None:
         """A task has ended on its worker."""
         self.queues.remove(task_id)
+        session = self.sessions.settle(task_id)
+        if session is not None and measured.instance_ended:
+            came_up = task_id != session.opening or measured.run_s > 0
+            self.sessions.end(session, SessionEnd.WORKER_LOST if came_up else SessionEnd.ENDED)
         warm = state is TaskState.COMPLETED or measured.run_s > 0
         ended = self.fleet.end(task_id, now_ms, warm=warm)
         if ended is None:
@@ -112,6 +122,7 @@ class Mirror:
         for worker_id in self.fleet.lose(engine_id):
             self.changed.workers[worker_id] = None
             self._recall(worker_id)
+        self.end_lost_sessions()
 
     def on_engine(self, view: EngineView, now_ms: int) -> None:
         """An engine joined, changed or leaves."""
@@ -120,6 +131,39 @@ class Mirror:
             worker = self.fleet.workers.get(worker_id)
             if worker is None or not worker.engine.available:
                 self._recall(worker_id)
+
+    def on_task_lost(self, task_id: TaskId) -> None:
+        """The engine that ran a task does not any more; a session is over with it."""
+        known = self.sessions.of_task(task_id)
+        if known is not None:
+            self.sessions.end(known, SessionEnd.WORKER_LOST)
+
+    def end_lost_sessions(self) -> None:
+        """End the sessions whose worker is gone or about to leave: their memory cannot come back."""
+        for known in self.sessions:
+            if known.where is not None:
+                worker = self.fleet.workers.get(known.where[1])
+                if worker is None or not worker.engine.running or worker.engine.draining:
+                    self.sessions.end(known, SessionEnd.WORKER_LOST)
+
+    def restore_session(self, session: Session) -> None:
+        """Take a session over from Redis; what engines do now says more than what was written."""
+        known = self.sessions.restore(session)
+        at = next((w for task_id in session.open_tasks if (w := self.fleet.worker_of(task_id))), None)
+        if at is not None:
+            self.sessions.bind(known, at.engine.id, at.id)
+        elif session.worker_id and session.info.spec.id not in self.queues:
+            known.where = (session.engine_id, session.worker_id)
+        if known.where is not None:
+            self.fleet.lease(known.where[1], known.key)
+        for group in self.queues.of_key(known.key, GROUPS_OF_KEY):
+            self.changed.groups[group.id] = None
+
+    def release(self, key: SetupKey) -> None:
+        """A session gives its worker back."""
+        worker = self.fleet.release(key)
+        if worker is not None:
+            self.changed.workers[worker.id] = None
 
     def restore(self, task: TaskView, app: str, now_ms: int) -> None:
         """At the start of a leadership: a task that an engine has."""
@@ -152,6 +196,8 @@ class Mirror:
         if assign.start is Start.COLD:
             held.load_s = max(0.001, assign.estimate_s - held.run_s)
             held.needs_env = group.env_key not in worker.engine.environments
+        if group.session:
+            self._take_worker(worker, group, assign)
         self.fleet.start(worker, held, assign.evict, worth=self._worth(group))
         if assign.start is Start.COLD:
             self._expect_memory(worker, group)
@@ -173,6 +219,22 @@ class Mirror:
         worker = self.fleet.workers.get(evict.worker_id)
         if worker is not None:
             self.fleet.stopping(worker, evict.setup_key, now_ms)
+
+    def _queue(self, spec: TaskSpec, *, front: bool = False) -> None:
+        self.deadlines.add(spec)
+        self.changed.groups[self.queues.add(spec, front=front)] = None
+        if spec.session_id:
+            self.sessions.add(spec)
+
+    def _take_worker(self, worker: Worker, group: Group, assign: Assign) -> None:
+        """A task of a session was assigned: the worker is the session's."""
+        key = group.setup_key
+        if assign.start is Start.WARM:
+            self.fleet.take_over(worker, key)
+        self.fleet.lease(worker.id, key)
+        known = self.sessions.get(group.session)
+        if known is not None:
+            self.sessions.bind(known, worker.engine.id, worker.id)
 
     def _held(
         self,

@@ -49,7 +49,9 @@ class _Cold:
 
 def is_startable(group: Group, fleet: Fleet) -> bool:
     """Whether an instance of the group's setup is idle somewhere, or busy with that setup alone."""
-    key = group.setup_key
+    key = group.warm_key
+    if group.session and fleet.leaseholder(group.setup_key):
+        return True
     return bool(fleet.idle_with.at(key) or fleet.one_key.at(key))
 
 
@@ -63,8 +65,13 @@ def place(group: Group, draft: Draft) -> tuple[Assign, Worker] | Wait:
     """What to do with the next task of a group.
 
     1. an idle warm worker  2. a place behind a short task of the same setup  3. wait for a warm worker, if
-    that is sooner than loading  4. the cheapest cold start  5. wait, and say for what.
+    that is sooner than loading  4. the cheapest cold start  5. wait, and say for what. A session's first task
+    gets a worker in the same way, but never behind others; the later ones go to that worker alone.
     """
+    if group.session:
+        placed = _in_session(group, draft)
+        if placed is not None:
+            return placed
     worker = _idle_warm(group, draft)
     if worker is not None:
         return _assign(group, draft, worker, Start.WARM)
@@ -81,6 +88,26 @@ def place(group: Group, draft: Draft) -> tuple[Assign, Worker] | Wait:
     if cold is not None:
         return _assign_cold(group, draft, cold, warmth)
     return Wait(group_id=group.id, reason=hindrance or _nowhere(group, draft))
+
+
+def _in_session(group: Group, draft: Draft) -> tuple[Assign, Worker] | Wait | None:
+    """One task at a time on the session's worker; None for a first task that has no worker yet.
+
+    Whether the instance still lives there is the worker's to say: what is known of it here may be old.
+    """
+    worker = draft.facts.fleet.leaseholder(group.setup_key)
+    if worker is None:
+        if group.tasks[draft.task(group)].opens_session:
+            return None
+        return Wait(group_id=group.id, reason=Reason(why=Why.SESSION_STARTS))
+    if not worker.engine.available:
+        text = f"{worker.id}, which holds its session, does not answer"
+        return Wait(group_id=group.id, reason=Reason(why=Why.UNAVAILABLE, text=text))
+    if worker.held or worker.id in draft.given:
+        wait_s = worker.remaining_s(draft.facts.now_ms)
+        reason = Reason(why=Why.SESSION_BUSY, worker_id=worker.id, wait_s=wait_s)
+        return Wait(group_id=group.id, reason=reason)
+    return _assign(group, draft, worker, Start.WARM)
 
 
 def _assign(group: Group, draft: Draft, worker: Worker, start: Start) -> tuple[Assign, Worker]:
@@ -100,7 +127,7 @@ def _assign_cold(group: Group, draft: Draft, cold: _Cold, warmth: _Warmth | None
     """Load for the task that the loaded copies would reach about when the new one is ready."""
     run_s = draft.facts.knowledge.run_s(group.setup_key, group.app)
     position = 0
-    if warmth is not None and warmth.head_s < cold.start_s:
+    if not group.session and warmth is not None and warmth.head_s < cold.start_s:
         served = (cold.start_s - warmth.head_s) / max(run_s, 0.001) * warmth.copies
         position = min(ceil(served), draft.left(group) - 1, LATER_MAX)
     assign = Assign(
@@ -117,7 +144,7 @@ def _assign_cold(group: Group, draft: Draft, cold: _Cold, warmth: _Warmth | None
 
 def _idle_warm(group: Group, draft: Draft) -> Worker | None:
     """The most lately used of the idle workers with the instance: the others may cool and be reused."""
-    filed = draft.facts.fleet.idle_with.at(group.setup_key)
+    filed = draft.facts.fleet.idle_with.at(group.warm_key)
     if not filed:
         return None
     now_ms = draft.facts.now_ms
@@ -132,7 +159,7 @@ def _ahead(group: Group, draft: Draft) -> Worker | None:
     """The look-ahead rule: behind a short task of the same setup, unless one who goes first waits there."""
     facts, key = draft.facts, group.setup_key
     rules = facts.rules
-    if not is_short(key, draft):
+    if group.session or not is_short(key, draft):
         return None
 
     def fit(worker: Worker) -> bool:
@@ -159,12 +186,12 @@ def _outranked(group: Group, worker: Worker, draft: Draft) -> bool:
 
 def _soonest_warm(group: Group, draft: Draft) -> _Warmth | None:
     """The worker with the instance, ready or loading, that is free first."""
-    facts, key = draft.facts, group.setup_key
+    facts, key = draft.facts, group.warm_key
     run_s = facts.knowledge.run_s(key, group.app)
     holders = facts.fleet.holders.at(key)
     best: tuple[float, WorkerId, bool, bool] | None = None
     for worker in islice(holders.values(), LOOK_BUSY):
-        if not admits(group.shape, worker) or worker.refuses(key, facts.now_ms):
+        if not admits(group.shape, worker) or worker.refuses(group.setup_key, facts.now_ms):
             continue
         seconds = worker.remaining_s(facts.now_ms) + run_s * draft.given.get(worker.id, 0)
         loading = worker.residents[key].phase is Phase.LOADING
@@ -178,7 +205,8 @@ def _soonest_warm(group: Group, draft: Draft) -> _Warmth | None:
     if best is None:
         return None
     copies = len(holders) + len(begun)
-    tail_s = best[0] + (draft.backlog(key) - 1) * run_s / copies
+    behind = draft.backlog(key) - (0 if group.session else 1)
+    tail_s = best[0] + behind * run_s / copies
     return _Warmth(best[1], best[0], tail_s, copies, best[2], best[3])
 
 
@@ -244,11 +272,11 @@ def _idle_candidates(group: Group, draft: Draft) -> list[Worker]:
     fleet, shape, given = draft.facts.fleet, group.shape, draft.given
     if shape.workers:
         named = (worker for name in shape.workers for worker in fleet.named.at(name).values())
-        idle = (w for w in named if not w.held and w.id not in given and fits(shape.needs, w.kind))
+        idle = (w for w in named if w.free and w.id not in given and fits(shape.needs, w.kind))
         return list({worker.id: worker for worker in islice(idle, LOOK)}.values())
     found: dict[WorkerId, Worker] = {}
     for worker in fleet.with_environment(group.env_key, LOOK // 4):
-        if not worker.held and worker.id not in given and fits(shape.needs, worker.kind):
+        if worker.free and worker.id not in given and fits(shape.needs, worker.kind):
             found[worker.id] = worker
     for kind in kinds(shape, fleet):
         fresh = (w for w in fleet.idle_of_kind(kind) if w.id not in given)
@@ -266,6 +294,11 @@ def _nowhere(group: Group, draft: Draft) -> Reason:
     if not able:
         return draft.explain(group.shape)
 
+    leased = sum(admits(group.shape, worker) for worker in draft.facts.fleet.leased())
+    if all(worker.lease for worker in able):
+        return Reason(why=Why.LEASED, worker_id=able[0].id, workers=leased)
+    able = [worker for worker in able if not worker.lease]
+
     def free_s(worker: Worker) -> float:
         return worker.remaining_s(now_ms) + run_s * given.get(worker.id, 0)
 
@@ -273,4 +306,5 @@ def _nowhere(group: Group, draft: Draft) -> Reason:
     count = len({worker.id for worker in able})
     if not group.shape.workers:
         count = sum(len(draft.facts.fleet.of_kind.at(kind)) for kind in kinds(group.shape, draft.facts.fleet))
+        count -= leased
     return Reason(why=Why.ALL_BUSY, worker_id=soonest.id, wait_s=free_s(soonest), workers=count)

@@ -149,11 +149,14 @@ def _look(
 def _servable(draft: Draft, worker_id: WorkerId) -> list[SetupKey] | None:
     """The setups that a worker could serve without loading, or None when it has no place for a task.
 
-    An idle worker serves its residents; a busy one takes a task only behind its own short ones.
+    An idle worker serves its residents, a leased one its session alone; a busy one takes a task only behind
+    its own short ones.
     """
     worker = draft.facts.fleet.workers.get(worker_id)
     if worker is None or not worker.engine.available:
         return None
+    if worker.lease:
+        return None if worker.held or worker_id in draft.given else [worker.lease]
     if not worker.held:
         return list(worker.residents)
     key = worker.held[0].setup_key
@@ -164,4 +167,4 @@ def _servable(draft: Draft, worker_id: WorkerId) -> list[SetupKey] | None:
 def _idle(draft: Draft, changed: Changed) -> list[Worker]:
     """Changed workers that have nothing to do yet."""
     found = map(draft.facts.fleet.workers.get, changed.workers)
-    return [w for w in found if w and not w.held and w.engine.available and w.id not in draft.given]
+    return [w for w in found if w and w.free and w.engine.available and w.id not in draft.given]

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from stoker.core.groups import spec_group
 from stoker.core.messages import Needs, SetupKey, TaskId, TaskSpec, WorkerId
+from stoker.core.sessions import plain_key, session_of
 from stoker_scheduler.actions import GroupId, Reason, Why
 from stoker_scheduler.shares import Shares
 
@@ -41,6 +42,8 @@ class Group:
     key_id: str
     env_key: str
     app: str
+    session: str  # the session whose tasks these are, or ''
+    warm_key: SetupKey  # what an instance has loaded that can serve them; of a session, its first one
     tasks: OrderedDict[TaskId, TaskSpec] = field(default_factory=OrderedDict)
     reason: Reason | None = None
     unmatched_ms: int = 0  # since when no worker could ever run it; 0 = one could
@@ -186,6 +189,8 @@ class Queues:
             key_id=spec.key_id,
             env_key=spec.env_key,
             app=spec.app,
+            session=session_of(spec.setup_key),
+            warm_key=plain_key(spec.setup_key),
         )
         self._groups[group_id] = group
         self._round[group_id] = None

@@ -17,14 +17,20 @@ _TEXTS: Final = {
     Why.REFUSED: "{worker} handed it back; it is tried there again in ~{wait}",
     Why.NO_MATCH: "{text}",
     Why.UNAVAILABLE: "{text}",
+    Why.LEASED: "all {count} workers that can run this are leased to sessions",
+    Why.SESSION_BUSY: "waiting ~{wait} for the task before it in its session, on {worker}",
+    Why.SESSION_STARTS: "waiting for the first task of its session to start",
 }
-_ONLY_BUSY: Final = "{worker}, the only worker that can run this, is busy for ~{wait}"
+_TEXTS_OF_ONE: Final = {
+    Why.ALL_BUSY: "{worker}, the only worker that can run this, is busy for ~{wait}",
+    Why.LEASED: "{worker}, the only worker that can run this, is leased to a session",
+}
 
 
 def sentence(reason: Reason) -> str:
     """Why a group of tasks waits."""
-    only = reason.why is Why.ALL_BUSY and reason.workers == 1
-    return (_ONLY_BUSY if only else _TEXTS[reason.why]).format(
+    text = _TEXTS_OF_ONE.get(reason.why) if reason.workers == 1 else None
+    return (text or _TEXTS[reason.why]).format(
         worker=reason.worker_id,
         wait=span(reason.wait_s),
         count=reason.workers,

@@ -28,6 +28,7 @@ class Event(StrEnum):
     INSTANCE_LOADED = "instance.loaded"
     INSTANCE_STOPPED = "instance.stopped"
     LEASE_LOST = "lease.lost"
+    SESSION_OVER = "session.over"
     SPOOL_DROPPED = "spool.dropped"
     SPOOL_FAILED = "spool.failed"
     SPOOL_REPLAYED = "spool.replayed"

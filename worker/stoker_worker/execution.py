@@ -15,9 +15,9 @@ from enum import StrEnum
 
 import msgspec
 
-from stoker.core.errors import ProtocolRefusal, StaleAttempt
+from stoker.core.errors import ProtocolRefusal, StaleAttempt, WorkerLost
 from stoker.core.events import Event
-from stoker.core.messages import Assignment, EngineId, LogType, Outcome, TaskId, WorkerInfo
+from stoker.core.messages import Assignment, EngineId, LogType, Outcome, ResidentState, TaskId, WorkerInfo
 from stoker.core.states import TaskState
 from stoker.log import get_logger
 from stoker_worker.instance import RunResult
@@ -90,6 +90,7 @@ class Execution:
         self._stop: Stop | None = None
         self._scope: asyncio.Timeout | None = None
         self._running: RunningInstance | None = None
+        self._residence: Residence | None = None
         self._helpers: list[asyncio.Task[bool]] = []
         self._last_partial = b"null"
         self._load_s = 0.0
@@ -114,7 +115,7 @@ class Execution:
         if self._stop is not None:
             return
         self.started = True
-        warm = residency.warm(self.order.task.setup_key)
+        warm = self._residence = residency.warm_for(self.order.task)
         if warm is not None:
             residency.use(warm, self.task_id, self.writes.line)  # before the first await: nobody may evict it
         try:
@@ -142,7 +143,10 @@ class Execution:
     async def _steps(
         self, worker: WorkerInfo, residency: Residency, warm: Residence | None, prepared: Prepared | None
     ) -> Outcome:
-        residence = warm or await self._load(worker, residency, prepared)
+        task = self.order.task
+        if warm is None and task.session_id and not task.opens_session:
+            raise WorkerLost  # a new process would answer without the session's memory
+        residence = self._residence = warm or await self._load(worker, residency, prepared)
         try:
             async with self._turn(residence.instance):
                 result = await self._run_function(residency, residence)
@@ -275,7 +279,14 @@ class Execution:
             run_s=round(ending.run_s, 3),
             reason=ending.error,
         )
-        await self.writes.finish(ending)
+        await self.writes.finish(msgspec.structs.replace(ending, instance_ended=self._instance_ended()))
+
+    def _instance_ended(self) -> bool:
+        """Whether this attempt leaves no instance: none came up, or it ended with the attempt."""
+        residence = self._residence
+        if residence is None or residence.instance is None:
+            return True
+        return residence.state is ResidentState.STOPPING or residence.instance.exited.is_set()
 
     def _ending_of_stop(self) -> Outcome | str | None:
         """What a stopped attempt ends with: an outcome, the reason for returning it, or silence."""

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 from stoker.core.errors import NoCapacity
 from stoker.core.events import Event
 from stoker.core.messages import LogType, Resident, ResidentState, SetupKey, TaskRequest, WorkerInfo
+from stoker.core.sessions import plain_key, session_of
 from stoker.log import get_logger
 from stoker_worker.admission import Refuse, Standing, decide_admit, value_of
 from stoker_worker.ports import OnLine, RunningInstance
@@ -58,6 +59,11 @@ class Residence:
     on_line: OnLine | None = None  # where its lines go now: the log of the task that it works for
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
+    @property
+    def session(self) -> str:
+        """The session that has this instance for itself, or ''."""
+        return session_of(self.setup_key)
+
     def emit(self, kind: LogType, text: str) -> None:
         """A line of the process; what it prints while no task has it goes nowhere."""
         if self.on_line is not None:
@@ -85,6 +91,21 @@ class Residency:
             return None
         return None if found.instance.exited.is_set() else found
 
+    def warm_for(self, request: TaskRequest) -> Residence | None:
+        """The idle instance for a task, or None. A session's first task makes one of the plain setup its own.
+
+        From then on no task without the session finds it, and it goes only when the scheduler says so.
+        """
+        key = request.setup_key
+        if not request.opens_session or key in self._residents:
+            return self.warm(key)
+        found = self.warm(plain_key(key))
+        if found is not None:
+            self._residents[key] = self._residents.pop(found.setup_key)
+            found.setup_key = key
+            self._on_change()
+        return found
+
     async def admit(
         self, request: TaskRequest, *, declared_bytes: int = 0, ordered: Collection[SetupKey] = ()
     ) -> Residence:
@@ -97,8 +118,12 @@ class Residency:
         while (leaving := self._residents.get(key)) is not None:
             await self._stop(leaving, "its setup is loaded anew")
         decision = decide_admit(
-            [self._standing(r) for r in self._residents.values() if r.state is not ResidentState.STOPPING],
-            need_bytes=self._learned_bytes.get(key, declared_bytes),
+            [
+                self._standing(r, ordered)
+                for r in self._residents.values()
+                if r.state is not ResidentState.STOPPING
+            ],
+            need_bytes=self._learned_bytes.get(plain_key(key), declared_bytes),
             vram_bytes=self._vram_bytes,
             max_residents=self._worker.max_residents,
             ordered=ordered,
@@ -208,12 +233,13 @@ class Residency:
             for r in self._residents.values()
         )
 
-    def _standing(self, residence: Residence) -> Standing:
+    def _standing(self, residence: Residence, ordered: Collection[SetupKey]) -> Standing:
+        leased = bool(residence.session) and residence.setup_key not in ordered
         return Standing(
             setup_key=residence.setup_key,
             value=residence.value,
             vram_bytes=residence.vram_bytes,
-            fixed=residence.pinned or residence.state is not ResidentState.IDLE,
+            fixed=residence.pinned or leased or residence.state is not ResidentState.IDLE,
             used_mono=residence.used_mono,
         )
 
@@ -229,7 +255,7 @@ class Residency:
             used = max(self._sensors.used_bytes(self._uuids) - residence.base_bytes, 0)
         old = residence.vram_bytes
         residence.vram_bytes = used or old
-        self._learned_bytes[residence.setup_key] = residence.vram_bytes
+        self._learned_bytes[plain_key(residence.setup_key)] = residence.vram_bytes
         return abs(residence.vram_bytes - old) > MEMORY_SLACK_BYTES
 
     def _begin_eviction(self, key: SetupKey, reason: str) -> None:
