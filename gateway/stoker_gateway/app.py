@@ -29,7 +29,7 @@ from stoker.core.ids import new_id
 from stoker.log import get_logger
 from stoker_gateway.door import Door
 from stoker_gateway.problems import MEDIA_TYPE, problem_bytes, retry_headers
-from stoker_gateway.routes import apps, engines, files, health, internal, keys, tasks, uploads
+from stoker_gateway.routes import apps, engines, files, health, internal, keys, sessions, tasks, uploads
 from stoker_gateway.services import Services
 
 _FIELD = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<field>[^`]*)`)?$", re.DOTALL)
@@ -73,6 +73,7 @@ def build(
     """
     routes: list[Any] = [
         *tasks.ROUTES,
+        *sessions.ROUTES,
         *apps.ROUTES,
         *files.ROUTES,
         *uploads.ROUTES,

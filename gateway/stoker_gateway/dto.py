@@ -50,6 +50,7 @@ def task_dto(view: TaskView, dialect: Dialect, user_id: str = "") -> dict[str, A
         "queue_reason": view.queue_reason or None,
         "webhook": request.webhook or None,
         "session_id": request.session_id or None,
+        "session_timeout": int(request.session_timeout_s) or None,
         "setup": request.setup,
         "input": request.input,
         "output": view.output,

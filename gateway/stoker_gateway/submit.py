@@ -18,12 +18,14 @@ from stoker.core.messages import (
     TaskSpec,
     TaskView,
 )
+from stoker.core.sessions import SessionInfo
 from stoker.core.setup_key import fill_defaults, setup_key
 from stoker.core.states import TaskState
 from stoker.protocol import Store
 from stoker.settings import GatewaySettings
 from stoker_gateway.file_uses import note_uses
 from stoker_gateway.registry import Registry
+from stoker_gateway.sessions import SessionRules
 
 MAX_PRIORITY = 100
 RAN_HERE = {
@@ -46,6 +48,8 @@ class RunBody(Struct, kw_only=True):
     workers: list[str] | None = None
     variant: str | None = None
     webhook: str | None = None
+    session: str | None = None
+    session_timeout: int | None = None
     priority: int = 0
 
 
@@ -53,13 +57,14 @@ class Submitter:
     """Turns run requests into tasks.
 
     1. find the app and its version  2. find the function  3. check infra and workers  4. validate the input
-    5. complete, validate and hash the setup  6. store the task.
+    5. complete, validate and hash the setup  6. open or join its session  7. store the task.
     """
 
     def __init__(self, store: Store, registry: Registry, settings: GatewaySettings) -> None:
         self._store = store
         self._registry = registry
         self._settings = settings
+        self._sessions = SessionRules(store)
 
     async def submit(
         self, body: RunBody, owner: Owner, idempotency_key: str = ""
@@ -73,6 +78,8 @@ class Submitter:
             InvalidRequest: names the field and what it may be.
             NotFound: no such app.
             Conflict: the idempotency key came with another request.
+            SessionNotFound, SessionExpired, SessionEnded, AppMismatch, VersionMismatch, WorkerLeased,
+            WorkerLost: the session that it names does not go on, or not with this run.
         """
         ref_function, app, version = await self._find_app(body, owner)  # 1
         function = choose_function(app, version, body.function or ref_function)  # 2
@@ -109,7 +116,11 @@ class Submitter:
             key_id=owner.key_id,
             created_ms=int(time.time() * 1000),
         )
-        return await self._store_task(request, spec, owner, idempotency_key), messages  # 6
+        given_setup = body.setup is not None
+        request, spec, session = await self._sessions.join(  # 6
+            body.session, body.session_timeout, request, spec, owner, setup_given=given_setup
+        )
+        return await self._store_task(request, spec, owner, session, idempotency_key), messages  # 7
 
     async def _find_app(self, body: RunBody, owner: Owner) -> tuple[str, App, AppVersion]:
         if body.app:
@@ -147,11 +158,21 @@ class Submitter:
         return tuple(wanted)
 
     async def _store_task(
-        self, request: TaskRequest, spec: TaskSpec, owner: Owner, idempotency_key: str
+        self,
+        request: TaskRequest,
+        spec: TaskSpec,
+        owner: Owner,
+        session: SessionInfo | None,
+        idempotency_key: str,
     ) -> TaskView:
         await note_uses(self._store, request.input, request.id)
         stored = await self._store.tasks.submit(
-            request, spec, owner, retention_s=self._settings.retention_s, idempotency_key=idempotency_key
+            request,
+            spec,
+            owner,
+            retention_s=self._settings.retention_s,
+            idempotency_key=idempotency_key,
+            session=session,
         )
         if stored != request.id:  # the task of an earlier request with this idempotency key
             return await self._store.tasks.read(stored)
