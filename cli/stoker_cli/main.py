@@ -11,7 +11,7 @@ import typer
 
 from stoker import __version__
 from stoker.core.errors import CallerError, StokerError, StoreUnavailable
-from stoker_cli import apps, doctor, keys, parts, run, tasks, workers
+from stoker_cli import apps, doctor, keys, parts, run, sessions, tasks, workers
 from stoker_cli.output import CommandFailed, ExitCode, print_error, print_json
 from stoker_cli.up import command as up_command
 
@@ -42,6 +42,7 @@ def root(
 app.command("up")(up_command.up)
 app.command("run")(run.run)
 app.add_typer(tasks.app, name="tasks")
+app.add_typer(sessions.app, name="sessions")
 app.add_typer(apps.app, name="apps")
 app.add_typer(workers.app, name="workers")
 app.add_typer(keys.app, name="keys")

@@ -7,7 +7,7 @@ import typer
 
 from stoker_cli.api import Api, Task, connected
 from stoker_cli.inputs import TypedInput, parse_input
-from stoker_cli.output import ExitCode, JsonFlag, err, out, print_json
+from stoker_cli.output import CommandFailed, ExitCode, JsonFlag, err, out, print_json
 from stoker_cli.task_view import TaskView, exit_code
 
 
@@ -30,6 +30,13 @@ def run(
     worker: Annotated[
         list[str] | None, typer.Option(help="Run on this worker only (id or name). Repeatable.")
     ] = None,
+    session: Annotated[
+        str,
+        typer.Option(
+            help="new: open a session, a worker and a process for yourself, until it is idle for 60 s, or for "
+            "N with new:N (1 to 3600). Or the id of a session, to call it."
+        ),
+    ] = "",
     no_wait: Annotated[
         bool, typer.Option("--no-wait", help="Print the task and do not wait for it.")
     ] = False,
@@ -46,8 +53,28 @@ def run(
         body["function"] = function
     if worker:
         body["workers"] = worker
+    body |= parse_session(session)
     code = asyncio.run(_run(body, typed, setup_typed, wait=not no_wait, json=json))
     raise typer.Exit(code)
+
+
+def parse_session(text: str) -> dict[str, Any]:
+    """The fields of a request for ``--session``.
+
+    Raises:
+        CommandFailed: the idle time is no number.
+    """
+    if not text:
+        return {}
+    what, _, seconds = text.partition(":")
+    if not seconds:
+        return {"session": what}
+    if not seconds.isdecimal():
+        raise CommandFailed(
+            f"--session {text!r}: {seconds!r} is no number of seconds; say for instance new:300",
+            ExitCode.USAGE,
+        )
+    return {"session": what, "session_timeout": int(seconds)}
 
 
 async def _run(
@@ -64,6 +91,8 @@ async def _run(
             return ExitCode.OK
         if view:
             out.print(f"task {task['id']}")
+            if task.get("session_id"):
+                out.print(f"session {task['session_id']}")
         task = await follow(api, str(task["id"]), view)
         if json:
             print_json(task)

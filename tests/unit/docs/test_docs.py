@@ -45,6 +45,7 @@ def test_every_function_of_the_walk_exists():
         "Tasks": "stoker.protocol.tasks",
         "Scheduling": "stoker.protocol.scheduling",
         "Engines": "stoker.protocol.engines",
+        "Sessions": "stoker.protocol.sessions",
     }
     named = [n.split(".") for n in _CODE.findall(text) if re.match(r"^[A-Z]\w+\.\w+$", n)]
     assert named
