@@ -10,6 +10,7 @@ from stoker.core.errors import InvalidRequest, NotFound
 from stoker.core.messages import App, AppFunction, AppVersion, EngineView
 from stoker.core.refs import AppRef, parse_ref
 from stoker.protocol import Store
+from stoker_gateway.file_fields import with_maps
 
 FRESH_S = 1.0
 """How long another gateway's deploy may stay unseen here."""
@@ -148,8 +149,8 @@ def compiled(schema: Mapping[str, Any]) -> jsonschema_rs.Validator | None:
     if not schema:
         return None
     try:
-        return jsonschema_rs.validator_for(dict(schema), retriever=_refuse)
-    except (ValueError, jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError):
+        return jsonschema_rs.validator_for(with_maps(dict(schema)), retriever=_refuse)
+    except (ValueError, RecursionError, jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError):
         return None
 
 

@@ -23,6 +23,7 @@ from stoker.core.setup_key import fill_defaults, setup_key
 from stoker.core.states import TaskState
 from stoker.protocol import Store
 from stoker.settings import GatewaySettings
+from stoker_gateway.file_fields import FileFields
 from stoker_gateway.file_uses import note_uses
 from stoker_gateway.registry import Registry
 from stoker_gateway.sessions import SessionRules
@@ -56,8 +57,9 @@ class RunBody(Struct, kw_only=True):
 class Submitter:
     """Turns run requests into tasks.
 
-    1. find the app and its version  2. find the function  3. check infra and workers  4. validate the input
-    5. complete, validate and hash the setup  6. open or join its session  7. store the task.
+    1. find the app and its version  2. find the function  3. check infra and workers
+    4. validate the input and find its files  5. complete, validate and hash the setup
+    6. open or join its session  7. store the task.
     """
 
     def __init__(self, store: Store, registry: Registry, settings: GatewaySettings) -> None:
@@ -65,6 +67,7 @@ class Submitter:
         self._registry = registry
         self._settings = settings
         self._sessions = SessionRules(store)
+        self._file_fields = FileFields()
 
     async def submit(
         self, body: RunBody, owner: Owner, idempotency_key: str = ""
@@ -87,6 +90,7 @@ class Submitter:
         workers = await self._check_workers(body.workers)
         given = {} if body.input is None else body.input
         self._registry.validate(version, function, given)  # 4
+        files = self._file_fields.find(version.id, function.name, function.input_schema, given)
         setup = fill_defaults(version.setup_schema, body.setup or {})  # 5
         self._registry.validate_setup(version, setup)
         request = TaskRequest(
@@ -103,6 +107,7 @@ class Submitter:
             workers=workers,
             variant=body.variant or "default",
             webhook=body.webhook or "",
+            input_files=files,
         )
         spec = TaskSpec(
             id=request.id,

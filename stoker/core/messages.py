@@ -83,6 +83,7 @@ class TaskRequest(Struct, frozen=True, kw_only=True):
     opens_session: bool = False  # the session's first task: it may take a warm instance over, or load one
     session_timeout_s: float = 0  # idle time, at the first task
     webhook: str = ""
+    input_files: tuple[str, ...] = ()  # JSON pointers to the files in `input`; the worker fetches them
 
 
 class TaskSpec(Struct, frozen=True, kw_only=True):
