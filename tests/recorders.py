@@ -123,6 +123,7 @@ class MachineRecorder:
         self.tmp = PrivateTmp()
         self.shares_tmp = False
         self.processes = []
+        self.given = None
         self.lines = {}  # step -> line that it prints
 
     async def step(self, name, on_line=None):
@@ -149,7 +150,15 @@ class MachineRecorder:
     def turn(self, instance, on_wait):
         return self.tmp.turn(shares=self.shares_tmp, on_wait=on_wait)
 
-    def run_spec(self, order):
+    async def fetch(self, order, on_line):
+        await self.step("fetch", on_line)
+        return order.task.input | {"fetched": True}
+
+    async def discard(self, order):
+        self.steps.append("discard")
+
+    def run_spec(self, order, given):
+        self.given = given
         return order.task.function
 
     async def upload(self, order, result):

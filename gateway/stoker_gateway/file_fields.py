@@ -152,7 +152,7 @@ class _Compiler:
         self._root = root
         self._shapes: dict[tuple[int, ...], Shape] = {}
 
-    def shape(self, schemas: Sequence[Schema]) -> Shape:
+    def shape(self, schemas: Sequence[object]) -> Shape:
         """The shape of a place at which each of `schemas` may hold."""
         plain: list[Schema] = []
         for schema in schemas:

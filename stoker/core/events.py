@@ -23,6 +23,8 @@ class Event(StrEnum):
     GPU_MEMORY_HELD = "gpu.memory_held"
     GPU_UNREADABLE = "gpu.unreadable"
     INBOX_UNREADABLE = "inbox.unreadable"
+    INPUT_FETCHED = "input.fetched"
+    INPUT_REFUSED = "input.refused"
     INSTANCE_DIED = "instance.died"
     INSTANCE_EVICTED = "instance.evicted"
     INSTANCE_LOADED = "instance.loaded"

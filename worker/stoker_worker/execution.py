@@ -2,7 +2,8 @@
 
     accept > prepare > admit > start > set up > run > upload > finish
 
-A warm instance goes from accept to run. Whoever wants to stop an attempt calls `stop` with the reason; what
+A warm instance goes from accept to run. The files of the input are fetched beside the steps before the run, which
+waits for them; when one cannot be had, the task ends at once. Whoever wants to stop an attempt calls `stop` with the reason; what
 follows from it is decided in one place, `_ending_of_stop`.
 """
 
@@ -12,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
@@ -92,6 +94,7 @@ class Execution:
         self._running: RunningInstance | None = None
         self._residence: Residence | None = None
         self._helpers: list[asyncio.Task[bool]] = []
+        self._failure: BaseException | None = None
         self._last_partial = b"null"
         self._load_s = 0.0
         self._run_s = 0.0
@@ -106,7 +109,7 @@ class Execution:
         if not self.started:
             self._helpers.append(asyncio.ensure_future(self._return_unstarted(stop)))
         elif self._scope is not None:
-            self._scope.reschedule(asyncio.get_running_loop().time())
+            self._interrupt(self._scope)
         elif self._running is not None:
             self._helpers.append(asyncio.ensure_future(self._running.cancel(stop.grace_s)))
 
@@ -128,7 +131,7 @@ class Execution:
         ending: Outcome | str | None
         try:
             prepared = None if warm else self._tools.machine.prepared(self.order.task)
-            first = _S.RUNNING if warm else _S.SERVING if prepared else _S.PREPARING
+            first = self._first_state(warm, prepared)
             await self._accept(first)
             ending = await self._steps(worker, residency, warm, prepared)
         except (StaleAttempt, ProtocolRefusal) as refusal:
@@ -146,15 +149,19 @@ class Execution:
         task = self.order.task
         if warm is None and task.session_id and not task.opens_session:
             raise WorkerLost  # a new process would answer without the session's memory
-        residence = self._residence = warm or await self._load(worker, residency, prepared)
-        try:
-            async with self._turn(residence.instance):
-                result = await self._run_function(residency, residence)
-                output = await self._upload(result)
-        finally:
-            if residence.instance is not None:
-                residence.instance.tidy()
-            residency.release(residence)
+        async with self._input() as given:
+            residence = self._residence = warm or await self._load(worker, residency, prepared)
+            try:
+                value = await self._value(given)
+                if self._first_state(warm, prepared) is not _S.RUNNING:
+                    self._enter(_S.RUNNING)
+                async with self._turn(residence.instance):
+                    result = await self._run_function(residency, residence, value)
+                    output = await self._upload(result)
+            finally:
+                if residence.instance is not None:
+                    residence.instance.tidy()
+                residency.release(residence)
         return Outcome(
             state=_S.COMPLETED,
             output=encode_output(output),
@@ -162,6 +169,42 @@ class Execution:
             run_s=self._run_s,
             vram_bytes=residence.vram_bytes,
         )
+
+    def _first_state(self, warm: Residence | None, prepared: Prepared | None) -> TaskState:
+        """What the attempt begins with: the first step that takes time."""
+        if warm:
+            return _S.PREPARING if self.order.task.input_files else _S.RUNNING
+        return _S.SERVING if prepared else _S.PREPARING
+
+    @contextlib.asynccontextmanager
+    async def _input(self) -> AsyncIterator[asyncio.Future[Any]]:
+        """The input as a future; its files are fetched from here on, and removed at the end."""
+        if not self.order.task.input_files:
+            given: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            given.set_result(self.order.task.input)
+            yield given
+            return
+        fetching = asyncio.ensure_future(self._tools.machine.fetch(self.order, self.writes.line))
+        fetching.add_done_callback(self._on_fetched)
+        try:
+            yield fetching
+        finally:
+            fetching.cancel()
+            await asyncio.wait({fetching})
+            await self._tools.machine.discard(self.order)
+
+    async def _value(self, given: asyncio.Future[Any]) -> Any:
+        """The input, when its files are here."""
+        if not given.done():
+            async with self._stoppable():
+                await asyncio.wait({given})
+        return given.result()
+
+    def _on_fetched(self, fetching: asyncio.Future[Any]) -> None:
+        """End what goes on beside a fetch that failed: the load would be for nothing."""
+        self._failure = None if fetching.cancelled() else fetching.exception()
+        if self._failure is not None and self._scope is not None:
+            self._interrupt(self._scope)
 
     async def _accept(self, first: TaskState) -> None:
         async with self._stoppable():
@@ -190,7 +233,6 @@ class Execution:
             self._load_s = time.monotonic() - started
         await residency.loaded(residence, self._load_s)
         residency.use(residence, self.task_id, self.writes.line)
-        self._enter(_S.RUNNING)
         return residence
 
     async def _bring_up(
@@ -228,7 +270,7 @@ class Execution:
     def _on_wait(self) -> None:
         self.writes.line(LogType.TASK, "Waiting for another app that uses the same folder /tmp.")
 
-    async def _run_function(self, residency: Residency, residence: Residence) -> RunResult:
+    async def _run_function(self, residency: Residency, residence: Residence, value: Any) -> RunResult:
         """Run the function; an instance that cannot be used again is discarded."""
         instance = self._running = residence.instance
         if instance is None or self._stop is not None:
@@ -238,9 +280,8 @@ class Execution:
         started = time.monotonic()
         broken = True
         try:
-            result = await instance.run(
-                self._tools.machine.run_spec(self.order), self._on_partial, timeout_s=limit_s
-            )
+            spec = self._tools.machine.run_spec(self.order, value)
+            result = await instance.run(spec, self._on_partial, timeout_s=limit_s)
             broken = False
         except Exception as error:
             broken = instance_is_broken(error) and self._stop is None
@@ -329,6 +370,7 @@ class Execution:
         Raises:
             Stopped: `stop` was called, before or meanwhile.
             TimeoutError: `timeout_s` is over.
+            InputFileFailed: a file of the input cannot be had.
         """
         if self._stop is not None:
             raise Stopped
@@ -338,9 +380,16 @@ class Execution:
         except TimeoutError:
             if self._stop is not None:
                 raise Stopped from None
+            if self._failure is not None:
+                raise self._failure from None
             raise
         finally:
             self._scope = None
+
+    def _interrupt(self, scope: asyncio.Timeout) -> None:
+        """End a stretch now, unless it ends already."""
+        if not scope.expired():
+            scope.reschedule(asyncio.get_running_loop().time())
 
     def _log_move(self, state: TaskState) -> None:
         _log.info(Event.TASK_MOVED, **self._names, state=state.wire_name)

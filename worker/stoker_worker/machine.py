@@ -16,8 +16,10 @@ from stoker.core.errors import StokerError
 from stoker.core.messages import Assignment, LogType, TaskRequest, WorkerInfo
 from stoker_worker.environment import Environments
 from stoker_worker.files import Gateway, GatewayRefused
+from stoker_worker.inputs import Inputs
 from stoker_worker.instance import Instance, InstanceSpec, OutFile, RunResult, RunSpec
 from stoker_worker.outcomes import OutputFileMissing, PreparationFailed, UploadFailed
+from stoker_worker.pointers import dotted, put_at
 from stoker_worker.ports import OnLine, Prepared, RunningInstance
 from stoker_worker.private_tmp import PrivateTmp, names_tmp, paths_to_keep
 from stoker_worker.versions import Versions
@@ -37,10 +39,12 @@ class Machine:
         environments: Environments,
         gateway: Gateway,
         work: Path,
+        inputs: Inputs,
         private_tmp: PrivateTmp | None = None,
         keep: tuple[Path, ...] = (),
     ) -> None:
         """`keep`: folders of the daemon that apps must see, wherever they lie."""
+        self._inputs = inputs
         self._private_tmp = private_tmp or PrivateTmp("nobody asked for it")
         self._keep = (*keep, *paths_to_keep(dict(os.environ)))
         self._sharing: set[RunningInstance] = set()
@@ -136,13 +140,21 @@ class Machine:
             "names files there: it runs when no other such app does.",
         )
 
-    def run_spec(self, order: Assignment) -> RunSpec:
+    async def fetch(self, order: Assignment, on_line: OnLine) -> Any:
+        """See `AppMachine.fetch`."""
+        return await self._inputs.fetch(order, on_line)
+
+    async def discard(self, order: Assignment) -> None:
+        """See `AppMachine.discard`."""
+        await self._inputs.discard(order)
+
+    def run_spec(self, order: Assignment, given: Any) -> RunSpec:
         """See `AppMachine.run_spec`."""
         task = order.task
         return RunSpec(
             task_id=task.id,
             function=task.function,
-            input=task.input,
+            input=given,
             metadata=_metadata(task, order.worker_id, ()),
             out_dir=self._out_dir,
         )
@@ -164,25 +176,6 @@ class Machine:
         for file, uri in zip(result.files, uris, strict=True):
             output = put_at(output, file.pointer, _address(file, uri))
         return output
-
-
-def put_at(document: Any, pointer: str, value: object) -> Any:
-    """`document` with the value at a JSON pointer (RFC 6901) replaced in place; "" is the whole document.
-
-    Raises:
-        KeyError, IndexError: the pointer leads nowhere.
-    """
-    if not pointer:
-        return value
-    *path, last = [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]]
-    holder = document
-    for part in path:
-        holder = holder[int(part)] if isinstance(holder, list) else holder[part]
-    if isinstance(holder, list):
-        holder[int(last)] = value
-    else:
-        holder[last] = value
-    return document
 
 
 def _remove(folder: Path) -> None:
@@ -224,4 +217,4 @@ def _address(file: OutFile, uri: str) -> dict[str, object]:
 
 def _field(pointer: str) -> str:
     """A JSON pointer as people write a field: /images/0 -> 'images.0'."""
-    return repr(pointer.strip("/").replace("/", ".")) if pointer else "(the output itself)"
+    return repr(dotted(pointer)) if pointer else "(the output itself)"

@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 
 import uv
 
+from stoker.core.addresses import AllowList
 from stoker.core.errors import StoreUnavailable
 from stoker.core.events import Event
 from stoker.core.messages import EngineId
@@ -19,7 +20,11 @@ from stoker_worker.backoff import Backoff
 from stoker_worker.daemon import Daemon
 from stoker_worker.environment import Environments
 from stoker_worker.execution import Tools
+from stoker_worker.fetch import Fetcher
+from stoker_worker.fetch_policy import FetchPolicy
 from stoker_worker.files import Gateway
+from stoker_worker.input_cache import InputCache
+from stoker_worker.inputs import Inputs
 from stoker_worker.machine import Machine
 from stoker_worker.spool import Spool
 from stoker_worker.telemetry import Sensors
@@ -69,13 +74,15 @@ async def _serve(
     )
     gateway = Gateway(lambda: gateway_url(settings))
     environments = Environments(settings.cache_path, find_uv())
+    inputs = make_inputs(settings, folder / "inputs")
     machine = Machine(
         Versions(settings.cache_path / "versions"),
         environments,
         gateway,
         folder / "work",
+        inputs,
         await private_tmp.find_out(settings.private_tmp),
-        keep=(settings.cache_path, folder),
+        keep=(settings.cache_path, folder, inputs.open()),
     )
     machine.clean()
     tools = Tools(
@@ -105,8 +112,23 @@ async def _serve(
             )
             await daemon.run(stop)
     finally:
+        await inputs.close()
         await gateway.close()
     _log.info(Event.PART_STOPPED, engine=engine_id)
+
+
+def make_inputs(settings: WorkerSettings, folder: Path) -> Inputs:
+    """What fetches the files of inputs, into `folder`."""
+    policy = FetchPolicy(AllowList.parse(settings.fetch_allow), lambda: store_urls(settings))
+    cache = InputCache(settings.cache_path / "inputs", settings.input_cache_max_bytes)
+    fetcher = Fetcher(policy, max_bytes=settings.fetch_max_bytes)
+    return Inputs(fetcher, cache, folder, timeout_s=settings.fetch_timeout_s)
+
+
+def store_urls(settings: WorkerSettings) -> list[str]:
+    """Addresses of the gateway, whose files are fetched wherever it stands; the one that this machine uses first."""
+    urls = [gateway_url(settings), settings.public_url, settings.internal_url]
+    return list(dict.fromkeys(url for url in urls if url))
 
 
 def gateway_url(settings: WorkerSettings) -> str:

@@ -25,6 +25,12 @@ class LoadTimeout(StokerError):
     code = "setup_timeout"
 
 
+class InputFileFailed(StokerError):
+    """A file of the input could not be had."""
+
+    code = "input_file_failed"
+
+
 class OutputFileMissing(StokerError):
     """The result names a file that does not exist."""
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from stoker.core.messages import Assignment, LogType, TaskRequest, WorkerInfo
 from stoker_worker.instance import RunResult, RunSpec
@@ -69,8 +69,18 @@ class AppMachine(Protocol):
     ) -> AbstractAsyncContextManager[None]:
         """The stretch in which an instance may use fixed names below /tmp; `on_wait` says that others do now."""
 
-    def run_spec(self, order: Assignment) -> RunSpec:
-        """What an instance is told to run."""
+    async def fetch(self, order: Assignment, on_line: OnLine) -> Any:
+        """The task's input with its files on this machine. May be cancelled; `discard` follows in each case.
+
+        Raises:
+            InputFileFailed: names the field, the address and the reason.
+        """
+
+    async def discard(self, order: Assignment) -> None:
+        """Remove what `fetch` brought for a run."""
+
+    def run_spec(self, order: Assignment, given: Any) -> RunSpec:
+        """What an instance is told to run, on an input."""
 
     async def upload(self, order: Assignment, result: RunResult) -> object:
         """Store the files of a result; the output with their addresses in it.

@@ -8,8 +8,9 @@ from recorders import order
 from stoker_worker import bundles
 from stoker_worker.files import GatewayRefused
 from stoker_worker.instance import OutFile, RunResult
-from stoker_worker.machine import Machine, put_at
+from stoker_worker.machine import Machine
 from stoker_worker.outcomes import OutputFileMissing, UploadFailed
+from stoker_worker.pointers import put_at
 from stoker_worker.versions import Versions
 
 
@@ -95,7 +96,7 @@ class Uploads:
 
 
 def machine(tmp_path, gateway):
-    return Machine(Versions(tmp_path), None, gateway, tmp_path / "work")
+    return Machine(Versions(tmp_path), None, gateway, tmp_path / "work", None)
 
 
 def produced(tmp_path, pointer="/images/1"):

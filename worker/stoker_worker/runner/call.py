@@ -6,6 +6,7 @@ import sys
 import time
 import typing
 
+import files_in
 import loader
 import values
 
@@ -79,6 +80,7 @@ async def run(app: object, order: dict, send_partial: SendPartial) -> "tuple[obj
         Exception: the app's own.
     """
     method = loader.find_function(app, order["function"])
+    files_in.keep_given_paths()
     result = method(*_arguments(method, order))
     if inspect.isawaitable(result):
         result = await result
