@@ -321,6 +321,9 @@ class WorkerSettings(CommonSettings, FetchFields):
     run_timeout_s: float = Field(
         default=3600, ge=1, description="Seconds that one run of a function may take."
     )
+    upload_timeout_s: float = Field(
+        default=3600, ge=1, description="Seconds that storing the files of one result may take."
+    )
     cancel_grace_s: float = Field(
         default=10, ge=0, le=600, description="Seconds that a cancelled task has to end by itself."
     )

@@ -161,7 +161,7 @@ class MachineRecorder:
         self.given = given
         return order.task.function
 
-    async def upload(self, order, result):
+    async def upload(self, order, result, on_line):
         await self.step("upload")
         return result.output
 

@@ -23,7 +23,13 @@ from stoker.core.messages import Assignment, EngineId, LogType, Outcome, Residen
 from stoker.core.states import TaskState
 from stoker.log import get_logger
 from stoker_worker.instance import RunResult
-from stoker_worker.outcomes import LoadTimeout, encode_output, failure_outcome, instance_is_broken
+from stoker_worker.outcomes import (
+    LoadTimeout,
+    UploadTimeout,
+    encode_output,
+    failure_outcome,
+    instance_is_broken,
+)
 from stoker_worker.ports import AppMachine, Prepared, RunningInstance
 from stoker_worker.residency import Residence, Residency
 from stoker_worker.spool import Spool
@@ -67,6 +73,7 @@ class Tools:
     machine: AppMachine
     setup_timeout_s: float
     run_timeout_s: float
+    upload_timeout_s: float
 
 
 class Execution:
@@ -302,8 +309,14 @@ class Execution:
         if not result.files:
             return result.output
         self._enter(_S.UPLOADING)
-        async with self._stoppable():
-            return await self._tools.machine.upload(self.order, result)
+        limit_s = self._tools.upload_timeout_s
+        try:
+            async with self._stoppable(limit_s):
+                return await self._tools.machine.upload(self.order, result, self.writes.line)
+        except TimeoutError:
+            raise UploadTimeout(
+                f"The files of the result were not stored within {limit_s:g} s (STOKER_UPLOAD_TIMEOUT_S)."
+            ) from None
 
     async def _end(self, ending: Outcome | str | None) -> None:
         if ending is None:

@@ -1,10 +1,9 @@
-"""The gateway as a worker sees it: fetch the code of a task's app, store the files of its result.
+"""The gateway as a worker sees it: fetch the code of a task's app, send the files of its result.
 
 Each request carries the attempt's token, so a worker reaches only what its own tasks need. Transport errors
 and answers that ask for patience are repeated a few times; any other refusal ends the step with its reason.
 """
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
@@ -18,14 +17,19 @@ from msgspec import Struct
 from stoker.core.errors import StokerError
 from stoker.core.messages import Assignment
 from stoker_worker.backoff import Backoff
-from stoker_worker.instance import OutFile
 
 TRIES: Final = 6
 """With the pauses between them about 3 s: a gateway that `stoker up` starts again is back within that."""
 TIMEOUT_S: Final = 30.0
 CHUNK_BYTES: Final = 256 * 1024
 _GATEWAY_UPLOADS: Final = "/upload/"
-_PATIENCE: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+_PATIENCE: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+"""Answers after which a repeat may go well; 409: another request of ours still holds the upload."""
+UPLOAD_TRIES: Final = 30
+"""In a row without a byte that got there, about 25 s: a result is worth more patience than a question."""
+_TUS: Final = {"tus-resumable": "1.0.0"}
+_UPLOAD_TIMEOUT: Final = httpx.Timeout(TIMEOUT_S, read=300.0)
+"""The answer to the last byte comes when the file is in the store: with S3 the gateway sends it there first."""
 
 
 class GatewayRefused(StokerError):
@@ -34,21 +38,24 @@ class GatewayRefused(StokerError):
     code = "gateway_refused"
 
 
-class _Slot(Struct, frozen=True):
+class Slot(Struct, frozen=True):
     """Where one file goes, as the gateway answers."""
 
     upload_url: str
     uri: str
 
 
-class _NewFile(Struct, frozen=True):
+class NewFile(Struct, frozen=True):
+    """A file that comes; `field` is its place in the output."""
+
     filename: str
     content_type: str
     size: int
     field: str
 
 
-_slots = msgspec.json.Decoder(list[_Slot])
+Read = Callable[[int], AsyncIterator[bytes]]
+_slots = msgspec.json.Decoder(list[Slot])
 _encode = msgspec.json.Encoder().encode
 
 
@@ -83,68 +90,109 @@ class Gateway:
 
         await self._patiently(download)
 
-    async def store(self, order: Assignment, files: Sequence[OutFile]) -> list[str]:
-        """Upload files of a result; their addresses, in the same order.
+    async def announce(self, order: Assignment, files: Sequence[NewFile]) -> list[Slot]:
+        """Say which files of a result come; where they go, in the same order.
 
         Raises:
             GatewayRefused: as above.
         """
-        slots: list[_Slot] = []
-        body = _encode({"files": [_NewFile(f.filename, f.content_type, f.size, f.pointer) for f in files]})
+        slots: list[Slot] = []
 
-        async def announce(base: str) -> None:
+        async def ask(base: str) -> None:
             request = self._client.build_request(
                 "POST",
                 f"{base}/internal/tasks/{order.task.id}/files",
-                content=body,
+                content=_encode({"files": files}),
                 headers=_authorization(order) | {"content-type": "application/json"},
             )
             async with _streaming(self._client, request) as answer:
                 slots[:] = _slots.decode(await answer.aread())
 
-        await self._patiently(announce)
-        for file, slot in zip(files, slots, strict=True):
-            await self._put(file, slot)
-        return [slot.uri for slot in slots]
+        await self._patiently(ask)
+        return slots
 
-    async def _put(self, file: OutFile, slot: _Slot) -> None:
-        async def upload(base: str) -> None:
-            request = self._client.build_request(
-                "PUT",
-                _reachable(base, slot.upload_url),
-                content=_chunks(Path(file.path)),
-                headers={"content-type": file.content_type, "content-length": str(file.size)},
-            )
-            async with _streaming(self._client, request):
-                pass
+    async def upload(self, slot: Slot, size: int, read: Read) -> None:
+        """Send a file's bytes. After a failure it goes on from what the gateway has (tus 1.0.0).
 
-        await self._patiently(upload)
+        Args:
+            read: gives the bytes from an offset on, up to `size`; what it raises comes out of here.
+
+        Raises:
+            GatewayRefused: `UPLOAD_TRIES` times in a row nothing got there, or refused.
+        """
+        offset = furthest = 0
+        tries = 0
+        backoff = Backoff(first_s=0.1)
+
+        async def step(base: str) -> None:
+            nonlocal offset
+            url = _reachable(base, slot.upload_url)
+            if tries:
+                offset = await self._offset(url)
+            if not tries or offset < size:
+                await self._send(url, offset, size, read(offset))
+
+        while failure := await self._failure(step):
+            if offset > furthest:
+                tries, furthest = 0, offset
+                backoff.reset()
+            tries += 1
+            if tries >= UPLOAD_TRIES:
+                raise failure
+            await backoff.wait()
+
+    async def _offset(self, url: str) -> int:
+        request = self._client.build_request("HEAD", url, headers=_TUS, timeout=_UPLOAD_TIMEOUT)
+        async with _streaming(self._client, request) as answer:
+            return int(answer.headers.get("upload-offset", 0))
+
+    async def _send(self, url: str, offset: int, size: int, chunks: AsyncIterator[bytes]) -> None:
+        headers = _TUS | {
+            "content-type": "application/offset+octet-stream",
+            "content-length": str(size - offset),
+            "upload-offset": str(offset),
+        }
+        request = self._client.build_request(
+            "PATCH", url, content=chunks, headers=headers, timeout=_UPLOAD_TIMEOUT
+        )
+        async with _streaming(self._client, request):
+            pass
 
     async def _patiently(self, call: Callable[[str], Awaitable[None]]) -> None:
         """`call` with the gateway's address, again while that may help."""
         backoff = Backoff(first_s=0.1)
         for left in range(TRIES - 1, -1, -1):
-            base = self._base_url()
-            try:
-                await call(base)
-            except httpx.HTTPStatusError as error:
-                answer = error.response
-                if left and answer.status_code in _PATIENCE:
-                    await backoff.wait()
-                    continue
-                raise GatewayRefused(
-                    f"The gateway at {base} answered {answer.status_code} to "
-                    f"{answer.request.method} {answer.request.url.path}: {answer.text[:300]}"
-                ) from error
-            except httpx.TransportError as error:
-                if not left:
-                    raise GatewayRefused(
-                        f"The gateway at {base} cannot be reached ({type(error).__name__}: {error}). "
-                        "Check STOKER_INTERNAL_URL on the worker's machine."
-                    ) from error
-                await backoff.wait()
-            else:
+            failure = await self._failure(call)
+            if failure is None:
                 return
+            if not left:
+                raise failure
+            await backoff.wait()
+
+    async def _failure(self, call: Callable[[str], Awaitable[None]]) -> "GatewayRefused | None":
+        """What went wrong with `call` and may go well the next time; None when it went well.
+
+        Raises:
+            GatewayRefused: a repeat is of no use.
+        """
+        base = self._base_url()
+        try:
+            await call(base)
+        except httpx.HTTPStatusError as error:
+            answer = error.response
+            refused = GatewayRefused(
+                f"The gateway at {base} answered {answer.status_code} to "
+                f"{answer.request.method} {answer.request.url.path}: {answer.text[:300]}"
+            )
+            if answer.status_code in _PATIENCE:
+                return refused
+            raise refused from error
+        except httpx.TransportError as error:
+            return GatewayRefused(
+                f"The gateway at {base} cannot be reached ({type(error).__name__}: {error}). "
+                "Check STOKER_INTERNAL_URL on the worker's machine."
+            )
+        return None
 
 
 def _reachable(base: str, url: str) -> str:
@@ -173,10 +221,3 @@ async def _streaming(client: httpx.AsyncClient, request: httpx.Request) -> Async
         yield answer
     finally:
         await answer.aclose()
-
-
-async def _chunks(path: Path) -> AsyncIterator[bytes]:
-    """A file's bytes, read beside the event loop: a disk may be slow."""
-    with path.open("rb") as file:
-        while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
-            yield chunk

@@ -17,9 +17,10 @@ from stoker.core.messages import Assignment, LogType, TaskRequest, WorkerInfo
 from stoker_worker.environment import Environments
 from stoker_worker.files import Gateway, GatewayRefused
 from stoker_worker.inputs import Inputs
-from stoker_worker.instance import Instance, InstanceSpec, OutFile, RunResult, RunSpec
-from stoker_worker.outcomes import OutputFileMissing, PreparationFailed, UploadFailed
-from stoker_worker.pointers import dotted, put_at
+from stoker_worker.instance import Instance, InstanceSpec, RunResult, RunSpec
+from stoker_worker.outcomes import PreparationFailed
+from stoker_worker.outputs import Outputs
+from stoker_worker.pointers import put_at
 from stoker_worker.ports import OnLine, Prepared, RunningInstance
 from stoker_worker.private_tmp import PrivateTmp, names_tmp, paths_to_keep
 from stoker_worker.versions import Versions
@@ -165,30 +166,17 @@ class Machine:
         self._sharing.discard(instance)
         await asyncio.to_thread(_remove, folder)
 
-    async def upload(self, order: Assignment, result: RunResult) -> object:
+    async def upload(self, order: Assignment, result: RunResult, on_line: OnLine) -> object:
         """See `AppMachine.upload`."""
-        _check_files(result)
-        try:
-            uris = await self._gateway.store(order, result.files)
-        except StokerError as error:
-            raise UploadFailed(f"The result's files could not be stored: {error.message}") from error
+        stored = await Outputs(self._gateway).store(order, result.files, on_line)
         output = result.output
-        for file, uri in zip(result.files, uris, strict=True):
-            output = put_at(output, file.pointer, _address(file, uri))
+        for file, value in zip(result.files, stored, strict=True):
+            output = put_at(output, file.pointer, value)
         return output
 
 
 def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _check_files(result: RunResult) -> None:
-    for file in result.files:
-        if not Path(file.path).is_file():
-            field = _field(file.pointer)
-            raise OutputFileMissing(
-                f"The output field {field} names '{file.named or file.path}', which is not a file."
-            )
 
 
 def _prepared(app_dir: Path, app: manifest.Manifest, python: Path) -> Prepared:
@@ -204,17 +192,3 @@ def _metadata(task: TaskRequest, worker_id: str, gpu_ids: tuple[str, ...]) -> di
         "gpu_ids": list(gpu_ids),
         "task_id": task.id,
     }
-
-
-def _address(file: OutFile, uri: str) -> dict[str, object]:
-    return {
-        "uri": uri,
-        "content_type": file.content_type,
-        "size": file.size,
-        "filename": file.filename,
-    }
-
-
-def _field(pointer: str) -> str:
-    """A JSON pointer as people write a field: /images/0 -> 'images.0'."""
-    return repr(dotted(pointer)) if pointer else "(the output itself)"

@@ -92,6 +92,7 @@ async def _serve(
         machine=machine,
         setup_timeout_s=settings.setup_timeout_s,
         run_timeout_s=settings.run_timeout_s,
+        upload_timeout_s=settings.upload_timeout_s,
     )
     daemon = Daemon(
         info,

@@ -37,6 +37,18 @@ class OutputFileMissing(StokerError):
     code = "output_file_missing"
 
 
+class OutputFileUnreadable(StokerError):
+    """The result names something that cannot be read as a file: a directory, or a file that went away."""
+
+    code = "output_file_unreadable"
+
+
+class UploadTimeout(StokerError):
+    """The files of the result were not stored in time."""
+
+    code = "upload_timeout"
+
+
 class UploadFailed(StokerError):
     """A file of the result could not be stored."""
 

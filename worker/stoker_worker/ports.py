@@ -82,10 +82,10 @@ class AppMachine(Protocol):
     def run_spec(self, order: Assignment, given: Any) -> RunSpec:
         """What an instance is told to run, on an input."""
 
-    async def upload(self, order: Assignment, result: RunResult) -> object:
+    async def upload(self, order: Assignment, result: RunResult, on_line: OnLine) -> object:
         """Store the files of a result; the output with their addresses in it.
 
         Raises:
-            OutputFileMissing: names the field.
+            OutputFileMissing, OutputFileUnreadable: names the field.
             UploadFailed: the gateway did not take a file.
         """

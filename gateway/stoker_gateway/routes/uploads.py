@@ -95,8 +95,12 @@ async def upload_offset(request: AnyRequest, file_id: str) -> Response[None]:
     file = await _addressed(request, file_id)
     services = services_of(request)
     offset = file.size if file.uploaded else await services.uploads.offset(file)
-    if not file.uploaded and 0 < offset == file.size:
-        await _complete(services, file, offset)  # an earlier request wrote all, and went down before the end
+    if (
+        not file.uploaded and offset == file.size
+    ):  # an earlier request wrote all, and went down before the end
+        if not offset:
+            await services.uploads.write(file, 0, _nothing(), limit=0)
+        await _complete(services, file, offset)
     length = {"upload-length": str(file.size)} if file.size >= 0 else {"upload-defer-length": "1"}
     headers = {
         "cache-control": "no-store",
@@ -174,6 +178,12 @@ async def _complete(services: Services, file: StoredFile, size: int) -> StoredFi
     stored = structs.replace(present, size=size, content_type=type_of(file), uploaded=True)
     await services.store.files.put(stored)
     return stored
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    """The bytes of an empty file: it is whole from the start."""
+    return
+    yield
 
 
 async def _body(request: AnyRequest) -> AsyncIterator[bytes]:

@@ -1,5 +1,7 @@
 """One attempt through its steps: what is announced, what ends it, and what lives afterwards."""
 
+import dataclasses
+
 import msgspec
 import pytest
 from executions import CANCEL, COLD, DISOWN, RETURN, WORKER, Scene, states
@@ -63,6 +65,15 @@ async def test_uploading_is_announced_only_with_files(scene):
     scene.machine.result = RunResult(output={}, files=["one"])
     assert states(await scene.run())[-1] is S.UPLOADING
     assert scene.machine.steps[-1] == "upload"
+
+
+async def test_an_upload_has_a_time_limit(scene):
+    scene.machine.result = RunResult(output={}, files=["one"])
+    scene.machine.holds = "upload"
+    scene.tools = dataclasses.replace(scene.tools, upload_timeout_s=0.01)
+    await scene.run()
+    assert scene.outcome.error_code == "upload_timeout"
+    assert "not stored within 0.01 s" in scene.outcome.error
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,13 @@
 """The gateway as a worker sees it."""
 
-from types import SimpleNamespace
+import asyncio
 
 import httpx
 import msgspec
 import pytest
 from recorders import order
 
-from stoker_worker.files import TRIES, Gateway, GatewayRefused
+from stoker_worker.files import TRIES, UPLOAD_TRIES, Gateway, GatewayRefused, NewFile, Slot
 
 BASE = "http://inside:8787"
 
@@ -32,17 +32,6 @@ class Server:
             raise answer
         status, content = answer
         return httpx.Response(status, content=content)
-
-
-def slots(*urls):
-    return 200, msgspec.json.encode([{"upload_url": url, "uri": f"{url}/there", "id": "x"} for url in urls])
-
-
-def out_file(path, content=b"bytes"):
-    path.write_bytes(content)
-    return SimpleNamespace(
-        pointer="/image", path=path, content_type="image/png", filename=path.name, size=len(content)
-    )
 
 
 async def test_the_bundle_is_fetched_with_the_token_of_the_attempt(tmp_path):
@@ -83,20 +72,132 @@ async def test_a_gateway_that_moved_is_found_again(tmp_path):
     assert server.requests[1][1].startswith("http://at1/")
 
 
-async def test_files_are_announced_together_and_uploaded_one_by_one(tmp_path):
+async def test_files_are_announced_with_their_places_in_the_output():
     outside = "http://outside/upload/1?signature=s"
-    server = Server(slots(outside, "https://s3/bucket/2"), (200, b""))
-    files = [out_file(tmp_path / "a.png"), out_file(tmp_path / "b c.png", b"more")]
-    uris = await server.gateway().store(order(), files)
-    assert uris == [f"{outside}/there", "https://s3/bucket/2/there"]
-    (_, url, body), first, second = server.requests
+    server = Server((200, msgspec.json.encode([{"upload_url": outside, "uri": "u", "id": "x"}])))
+    new = NewFile("a.png", "image/png", 5, "/image")
+    assert await server.gateway().announce(order(), [new]) == [Slot(outside, "u")]
+    (_, url, body) = server.requests[0]
     assert url == f"{BASE}/internal/tasks/t1/files"
     assert msgspec.json.decode(body) == {
-        "files": [
-            {"filename": "a.png", "content_type": "image/png", "size": 5, "field": "/image"},
-            {"filename": "b c.png", "content_type": "image/png", "size": 4, "field": "/image"},
-        ]
+        "files": [{"filename": "a.png", "content_type": "image/png", "size": 5, "field": "/image"}]
     }
-    assert first == ("PUT", f"{BASE}/upload/1?signature=s", b"bytes")
-    assert second == ("PUT", "https://s3/bucket/2", b"more")
-    assert server.headers["content-length"] == "4"
+
+
+class TusServer:
+    """An upload address: takes bytes up to the next entry of `breaks`, where the connection ends."""
+
+    def __init__(self, size, breaks=(), answers=()):
+        self.size, self.breaks, self.answers = size, list(breaks), list(answers)
+        self.content = b""
+        self.methods = []
+
+    def gateway(self):
+        return Gateway(lambda: BASE, httpx.MockTransport(self.handle))
+
+    async def handle(self, request):
+        self.methods.append(request.method)
+        assert str(request.url) == f"{BASE}/upload/1?signature=s"
+        assert request.headers["tus-resumable"] == "1.0.0"
+        if request.method == "HEAD":
+            return httpx.Response(200, headers={"upload-offset": str(len(self.content))})
+        offset = int(request.headers["upload-offset"])
+        if offset != len(self.content):
+            return httpx.Response(409)
+        if self.answers:
+            return httpx.Response(self.answers.pop(0), content=b"not now")
+        body = await request.aread()
+        assert len(body) == int(request.headers["content-length"])
+        if self.breaks:
+            self.content += body[: self.breaks.pop(0) - offset]
+            raise httpx.WriteError("reset")
+        self.content += body
+        return httpx.Response(204)
+
+
+SLOT = Slot("http://outside/upload/1?signature=s", "uri")
+
+
+def reader(content, read):
+    """A function that reads from an offset; the offsets go into `read`."""
+
+    def at(offset):
+        read.append(offset)
+
+        async def chunks():
+            yield content[offset:]
+
+        return chunks()
+
+    return at
+
+
+@pytest.fixture
+def hurried(monkeypatch):
+    """No pauses between tries."""
+
+    async def wait(self):
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr("stoker_worker.backoff.Backoff.wait", wait)
+
+
+async def test_an_upload_is_one_request_at_the_address_as_this_machine_reaches_it():
+    server, read = TusServer(5), []
+    await server.gateway().upload(SLOT, 5, reader(b"bytes", read))
+    assert (server.content, server.methods, read) == (b"bytes", ["PATCH"], [0])
+
+
+async def test_a_broken_upload_goes_on_from_what_the_gateway_has(hurried):
+    server, read = TusServer(10, breaks=[4, 4, 7]), []
+    await server.gateway().upload(SLOT, 10, reader(b"0123456789", read))
+    assert server.content == b"0123456789"
+    assert read == [0, 4, 4, 7]
+    assert server.methods == ["PATCH"] + ["HEAD", "PATCH"] * 3
+
+
+async def test_an_upload_whose_last_answer_was_lost_is_not_sent_again(hurried):
+    server, read = TusServer(5, breaks=[5]), []
+    await server.gateway().upload(SLOT, 5, reader(b"bytes", read))
+    assert (server.methods, read) == (["PATCH", "HEAD"], [0])
+
+
+@pytest.mark.parametrize("answer", [409, 503])
+async def test_a_gateway_that_cannot_now_is_asked_again(hurried, answer):
+    server, read = TusServer(5, answers=[answer] * (UPLOAD_TRIES - 1)), []
+    await server.gateway().upload(SLOT, 5, reader(b"bytes", read))
+    assert server.content == b"bytes"
+
+
+async def test_an_upload_that_gets_no_further_is_given_up_with_the_reason(hurried):
+    server, read = TusServer(5, answers=[503] * 1000), []
+    with pytest.raises(GatewayRefused, match="answered 503 to PATCH /upload/1: not now"):
+        await server.gateway().upload(SLOT, 5, reader(b"bytes", read))
+    assert server.methods.count("PATCH") == UPLOAD_TRIES
+
+
+async def test_tries_count_from_the_last_byte_that_got_there(hurried):
+    size = UPLOAD_TRIES * 2
+    server, read = TusServer(size, breaks=range(1, size)), []
+    await server.gateway().upload(SLOT, size, reader(b"x" * size, read))
+    assert server.content == b"x" * size
+
+
+@pytest.mark.parametrize("answer", [400, 403, 404, 413])
+async def test_a_refused_upload_is_not_tried_again(hurried, answer):
+    server, read = TusServer(5, answers=[answer]), []
+    with pytest.raises(GatewayRefused, match=f"answered {answer}"):
+        await server.gateway().upload(SLOT, 5, reader(b"bytes", read))
+    assert server.methods == ["PATCH"]
+
+
+async def test_an_address_elsewhere_is_used_as_it_is():
+    seen = []
+
+    def handle(request):
+        seen.append(str(request.url))
+        return httpx.Response(204)
+
+    gateway = Gateway(lambda: BASE, httpx.MockTransport(handle))
+    await gateway.upload(Slot("https://elsewhere/tus/1?x=1", "uri"), 1, reader(b"x", []))
+    assert seen == ["https://elsewhere/tus/1?x=1"]

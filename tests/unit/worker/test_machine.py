@@ -1,15 +1,11 @@
-"""App versions on disk, and results with files in them."""
+"""App versions on disk, and places in results."""
 
 import asyncio
 
 import pytest
-from recorders import order
 
 from stoker_worker import bundles
 from stoker_worker.files import GatewayRefused
-from stoker_worker.instance import OutFile, RunResult
-from stoker_worker.machine import Machine
-from stoker_worker.outcomes import OutputFileMissing, UploadFailed
 from stoker_worker.pointers import put_at
 from stoker_worker.versions import Versions
 
@@ -81,53 +77,3 @@ async def test_a_bundle_that_is_none_is_no_version(tmp_path):
     with pytest.raises(bundles.BadBundle):
         await versions.ensure("v", fetch)
     assert versions.find("v") is None
-
-
-class Uploads:
-    """A gateway that stores, or refuses."""
-
-    def __init__(self, error=None):
-        self.error = error
-
-    async def store(self, order, files):
-        if self.error is not None:
-            raise self.error
-        return [f"http://there/{file.filename}" for file in files]
-
-
-def machine(tmp_path, gateway):
-    return Machine(Versions(tmp_path), None, gateway, tmp_path / "work", None)
-
-
-def produced(tmp_path, pointer="/images/1"):
-    path = tmp_path / "a b.png"
-    path.write_bytes(b"12345")
-    return OutFile(pointer=pointer, path=str(path), content_type="image/png", filename="a b.png", size=5)
-
-
-async def test_a_file_becomes_its_address_in_the_output(tmp_path):
-    result = RunResult(output={"images": [None, {"path": "x"}], "n": 1}, files=[produced(tmp_path)])
-    assert await machine(tmp_path, Uploads()).upload(order(), result) == {
-        "images": [
-            None,
-            {
-                "uri": "http://there/a b.png",
-                "content_type": "image/png",
-                "size": 5,
-                "filename": "a b.png",
-            },
-        ],
-        "n": 1,
-    }
-
-
-async def test_a_file_that_is_not_there_fails_with_the_name_of_its_field(tmp_path):
-    file = OutFile(pointer="/images/1", path="/nowhere/x.png", content_type="", filename="x.png", size=0)
-    with pytest.raises(OutputFileMissing, match=r"output field 'images.1' names '/nowhere/x.png'"):
-        await machine(tmp_path, Uploads()).upload(order(), RunResult(output={}, files=[file]))
-
-
-async def test_a_refused_upload_says_why(tmp_path):
-    result = RunResult(output={"images": [0, 0]}, files=[produced(tmp_path)])
-    with pytest.raises(UploadFailed, match="could not be stored: disk full"):
-        await machine(tmp_path, Uploads(GatewayRefused("disk full"))).upload(order(), result)
