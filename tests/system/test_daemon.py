@@ -57,6 +57,7 @@ class Scene:
             machine=self.machine,
             setup_timeout_s=60,
             run_timeout_s=60,
+            upload_timeout_s=60,
         )
         self.daemon = Daemon(
             info,

@@ -106,7 +106,7 @@ async def test_a_file_that_changes_before_it_is_sent_fails_with_the_name_of_its_
 
     async def spoil(_):
         if change == "remove":
-            Path(file.path).unlink()
+            await asyncio.to_thread(Path(file.path).unlink)
         else:
             os.truncate(file.path, 2)
 
