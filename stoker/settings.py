@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from stoker.core.errors import CallerError
+from stoker.environment_settings import EnvironmentFields
 from stoker.fetch_settings import FetchFields
 from stoker.file_settings import FileFields
 
@@ -301,7 +302,7 @@ class WorkerSlots(BaseModel):
     cpu: CpuSlots = CpuSlots()
 
 
-class WorkerSettings(CommonSettings, FetchFields):
+class WorkerSettings(CommonSettings, FetchFields, EnvironmentFields):
     """The daemon of one machine."""
 
     name: str = Field(default="", description="Name of this machine in worker ids; empty = its host name.")

@@ -170,6 +170,10 @@ class Version:
     """A prepared app version without needs."""
 
     vram_bytes = 0
+    released = 0
+
+    def release(self):
+        Version.released += 1
 
 
 class NoDevices:

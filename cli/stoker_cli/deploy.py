@@ -15,7 +15,7 @@ from stoker_cli.api import Api, ApiError
 from stoker_cli.output import CommandFailed, ExitCode
 from stoker_worker import bundles
 from stoker_worker.describe import describe
-from stoker_worker.environment import Environments, env_key
+from stoker_worker.environment import Environments, Policy
 
 OnLine = Callable[[str], None]
 MANIFEST_NAME: Final = "inf.yml"
@@ -80,7 +80,7 @@ async def deploy_folder(
         if not force and await _current_version(api, namespace, app.name) == version_id:
             return Deployed(app=f"{namespace}/{app.name}", version_id=version_id, changed=False)
         settings = load(WorkerSettings, {"data_dir": data_dir})
-        environments = Environments(settings.cache_path, find_uv())
+        environments = Environments(settings.cache_path, find_uv(), Policy.of(settings))
         described = await describe(folder, app, environments, on_line)
         record = await api.upload(bundle, category="app")
         body = {
@@ -98,7 +98,7 @@ async def deploy_folder(
                 "default_function": app.default_function,
                 "setup_schema": described.setup_schema,
                 "env": app.env,
-                "env_key": env_key(folder, app),
+                "env_key": environments.key(folder, app),
                 "resources": app.resources,
                 "secrets": list(app.secrets),
                 "metadata": app.metadata,

@@ -15,6 +15,8 @@ class Event(StrEnum):
     TASK_FAILED = "task.failed"
     TASK_HANDED_BACK = "task.handed_back"
     ATTEMPT_STALE = "attempt.stale"
+    CACHE_EVICTED = "cache.evicted"
+    CACHE_SWEPT = "cache.swept"
     ENGINE_DRAINED = "engine.drained"
     ENGINE_DRAINING = "engine.draining"
     ENGINE_REGISTERED = "engine.registered"

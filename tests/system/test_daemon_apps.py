@@ -19,6 +19,7 @@ from stoker.core.states import TaskState as S
 from stoker.protocol import AssignOrder
 from stoker_worker.environment import Environments
 from stoker_worker.main import find_uv
+from stoker_worker.versions import Versions
 
 ENGINE = "box"
 PATIENCE_S = 30
@@ -108,10 +109,11 @@ def cache(tmp_path_factory):
         folder.mkdir(parents=True)
         (folder / "inf.yml").write_text(f"name: {name}\nkernel: python-3.11\n")
         (folder / "inference.py").write_text(HEAD + textwrap.indent(textwrap.dedent(body), "    "))
+        Versions(path / "versions").shelf.adopt(name)
     lines = []
     environments = Environments(path, find_uv())
     ensuring = environments.ensure(folder, manifest.load(folder), lambda _kind, text: lines.append(text))
-    asyncio.run(ensuring)
+    asyncio.run(ensuring).close()
     return path
 
 

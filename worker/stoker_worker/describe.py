@@ -47,8 +47,15 @@ async def describe(
     environment = await environments.ensure(folder, app, lambda _kind, text: on_line(text))
     work = Path(tempfile.mkdtemp(prefix="stoker-describe-"))
     spec = InstanceSpec(
-        python=environment.python, app_dir=folder, work_dir=work, env=app.env, stop_grace_s=1.0
+        python=environment.python,
+        app_dir=folder,
+        work_dir=work,
+        env=app.env,
+        stop_grace_s=1.0,
+        node_env=environment.node_env,
     )
+    for note in environment.notes:
+        on_line(note)
     try:
         async with asyncio.timeout(IMPORT_TIMEOUT_S):
             functions, setup_schema = await _describe(spec, on_line)
@@ -57,6 +64,7 @@ async def describe(
     except InstanceFailed as error:
         raise NotDescribable(f"Importing {app.name!r} failed: {error.message}") from error
     finally:
+        environment.close()
         shutil.rmtree(work, ignore_errors=True)
     if not functions:
         raise NotDescribable(f"{app.name!r} has no function: its class App needs a public method `run`.")

@@ -1,44 +1,36 @@
-"""Virtual environments of apps: one per set of requirements, shared by all versions that have the same set.
+"""Environments of apps: one per set of requirements, shared by all versions that have the same set.
 
-An environment is complete or absent: it is built beside its place under a file lock and renamed into it. When
-it is there, nothing is started and only files are looked at. uv builds it, with the interpreters of this machine.
+    check packages.txt > choose the interpreter > look on the shelf > build (uv or npm)
+
+An environment is complete or absent; when it is there, nothing is started and only files are looked at. Who
+gets one holds it, and closes it after use: nobody removes it before.
 """
 
 import asyncio
-import contextlib
-import fcntl
 import hashlib
 import os
 import platform
 import re
 import shutil
-import signal
-import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from stoker.core.errors import StokerError
 from stoker.core.messages import LogType
 from stoker.manifest import Manifest
-from stoker_worker.procs import LinePipe, clean_environment, signal_group
-from stoker_worker.pythons import find_python, version_of
+from stoker.settings import WorkerSettings
+from stoker_worker import nodes, pythons, requirements, system_packages
+from stoker_worker.installer import Step, StepFailed, run_steps
+from stoker_worker.procs import clean_environment
+from stoker_worker.pythons import PythonMissing
+from stoker_worker.shelf import OnLine, Shelf, Site, Use
 
-REQUIREMENT_FILES: Final = ("requirements.txt", "requirements2.txt")
-"""Installed one after the other; what the second one says wins."""
-SYSTEM_PACKAGES: Final = "packages.txt"
-ALWAYS: Final = ("inferencesh", "pydantic")
-"""Apps take these for granted; they are added where the requirements do not name them."""
-LOCK_POLL_S: Final = 0.1
-TOLD_LINES: Final = 8
-"""Of the installer's last lines, as many as an error message carries."""
-_FORMAT: Final = "1"  # a change of how environments are built makes all of them new
-_DPKG: Final = Path("/var/lib/dpkg/info")
-_PRE_RELEASES: Final = re.compile(r"pre-?release", re.IGNORECASE)
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-OnLine = Callable[[LogType, str], None]
+_FORMAT: Final = "2"  # a change of how environments are built makes all of them new
+_SOURCES: Final = "source"
+"""Folder of an environment with copies of what is installed in place: the app's own folder may go earlier."""
+_NAMED: Final = r"(?<![\w-]){}(?![\w-])"
 
 
 class BuildFailed(StokerError):
@@ -48,262 +40,338 @@ class BuildFailed(StokerError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What the operator decided; the settings of the same names say more."""
+
+    python_fetch: bool = True
+    python_fallback: bool = False
+    node_fallback: bool = False
+    system_packages: tuple[str, ...] = ()
+    package_indexes: tuple[str, ...] = ()
+    prereleases: str = "allow"
+    compiled_requirements: Literal["current", "always", "never"] = "current"
+
+    @classmethod
+    def of(cls, settings: WorkerSettings) -> "Policy":
+        """The policy that the settings of a machine say."""
+        return cls(
+            python_fetch=settings.python_fetch,
+            python_fallback=settings.python_fallback,
+            node_fallback=settings.node_fallback,
+            system_packages=settings.system_packages,
+            package_indexes=settings.package_indexes,
+            prereleases=settings.prereleases,
+            compiled_requirements=settings.compiled_requirements,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """An environment on disk."""
+    """An environment on disk, in use until `close`.
+
+    `python` is the interpreter: the environment's own Python, or the machine's Node; then `node_env` is the
+    folder with node_modules. `notes` are what the log of a task should say.
+    """
 
     key: str
     python: Path
+    node_env: Path | None = None
+    notes: tuple[str, ...] = ()
+    use: Use = field(compare=False, repr=False)
+
+    def close(self) -> None:
+        """End the use. May be called twice."""
+        self.use.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Runtime:
+    """An interpreter for an app. `path` is None while nobody needs to know where it is."""
+
+    version: str  # 3.11, or node-22
+    path: Path | None
+    note: str = ""
 
 
 class Environments:
     """The environments below one cache directory; several processes may share it."""
 
-    def __init__(self, cache_dir: Path, uv: str) -> None:
-        self._path = cache_dir / "envs"
+    def __init__(self, cache_dir: Path, uv: str, policy: Policy | None = None) -> None:
+        self.shelf = Shelf(cache_dir / "envs", is_sound=_is_sound, revive=BuildFailed)
         self._uv = uv
+        self._policy = policy or Policy()
+        self._nodes: list[nodes.Node] | None = None
+        self._checked: set[tuple[Path, int]] = set()  # packages.txt files that were found to be satisfied
 
     def keys(self) -> tuple[str, ...]:
         """Keys of what is on disk."""
-        if not self._path.is_dir():
-            return ()
-        names = (entry.name for entry in self._path.iterdir() if entry.is_dir())
-        return tuple(sorted(name for name in names if not name.startswith(".")))
+        return self.shelf.keys()
 
-    def find(self, app_dir: Path, app: Manifest) -> Environment | None:
-        """The environment of an app if it is there; looks at files only."""
-        return self._at(env_key(app_dir, app))
-
-    async def ensure(self, app_dir: Path, app: Manifest, on_line: OnLine) -> Environment:
-        """The environment of an app, built if it is missing.
+    def key(self, app_dir: Path, app: Manifest) -> str:
+        """The key of an app's environment where the machine has the interpreter that the app asks for.
 
         Raises:
-            BuildFailed: names the requirement, with the installer's last lines.
-            PythonMissing: this machine lacks the interpreter.
-            UnknownKernel: the app is not for Python.
+            UnknownKernel: the app is for nothing that Stoker runs.
         """
-        key = env_key(app_dir, app)
-        if found := self._at(key):
+        return env_key(app_dir, app, compiled=self._policy.compiled_requirements)
+
+    def find(self, app_dir: Path, app: Manifest) -> Environment | None:
+        """The environment of an app, held, if it is there; looks at files only.
+
+        Raises:
+            UnknownKernel: the app is for nothing that Stoker runs.
+        """
+        if not self._is_checked(app_dir):
+            return None
+        for runtime in self._candidates(app):
+            key = self._key(app_dir, app, runtime)
+            if (use := self.shelf.use(key)) is not None:
+                return _environment(use, runtime)
+        return None
+
+    async def ensure(self, app_dir: Path, app: Manifest, on_line: OnLine) -> Environment:
+        """The environment of an app, held, built if it is missing.
+
+        Raises:
+            BuildFailed: names the requirement, with the installer's essential line and a hint.
+            SystemPackagesMissing: names the packages that the machine lacks.
+            PythonMissing, NodeMissing: this machine lacks the interpreter.
+            UnknownKernel: the app is for nothing that Stoker runs.
+        """
+        await self._check_packages(app_dir, app, on_line)
+        if nodes.is_node(app.kernel) and self._nodes is None:
+            self._nodes = await nodes.find_nodes()
+        if (found := self.find(app_dir, app)) is not None:
             return found
-        python = find_python(version_of(app.kernel))
-        async with self._locked(key, on_line):
-            if found := self._at(key):  # another process was faster
-                return found
-            await self._build(key, python, app_dir, app, on_line)
-        found = self._at(key)
-        if found is None:
-            raise BuildFailed(f"The environment was built with {python}, but its interpreter does not exist.")
-        return found
+        runtime = await self._runtime(app, on_line)
+        if runtime.note:
+            on_line(LogType.BUILD, runtime.note)
 
-    def _at(self, key: str) -> Environment | None:
-        python = self._path / key / "bin" / "python"
-        return Environment(key=key, python=python) if python.exists() else None
+        async def build(site: Site) -> None:
+            await self._build(site, runtime, app_dir, app)
 
-    @contextlib.asynccontextmanager
-    async def _locked(self, key: str, on_line: OnLine) -> AsyncIterator[None]:
-        """Alone, among all processes, with this key; the kernel frees the lock of a process that dies."""
-        self._path.mkdir(parents=True, exist_ok=True)
-        with (self._path / f".{key}.lock").open("w") as file:
-            told = False
-            while not _try_lock(file.fileno()):
-                if not told:
-                    on_line(LogType.BUILD, "waiting for another task that builds the same environment")
-                told = True
-                await asyncio.sleep(LOCK_POLL_S)  # bounded by the caller's time limit
-            yield
+        key = self._key(app_dir, app, runtime)
+        return _environment(await self.shelf.make(key, app.name, build, on_line), runtime)
 
-    async def _build(self, key: str, python: Path, app_dir: Path, app: Manifest, on_line: OnLine) -> None:
-        for package in missing_packages(app_dir):
-            on_line(
-                LogType.BUILD, f"{SYSTEM_PACKAGES} names {package}, which is not installed on this machine"
+    async def _check_packages(self, app_dir: Path, app: Manifest, on_line: OnLine) -> None:
+        if self._is_checked(app_dir):
+            return
+        unsure = await system_packages.check(app_dir, app.name, self._policy.system_packages)
+        if unsure:
+            text = (
+                f"{system_packages.FILE} names {', '.join(unsure)}; whether they are here cannot be checked"
             )
-        target = self._path / key
-        for left in self._path.glob(f".{key}-*"):  # by a build that was killed: the lock is ours
-            await asyncio.to_thread(shutil.rmtree, left, ignore_errors=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=self._path))
+            on_line(LogType.BUILD, text)
+        self._checked.add(_packages_id(app_dir))
+
+    def _is_checked(self, app_dir: Path) -> bool:
+        return _packages_id(app_dir) in self._checked or not system_packages.packages_of(app_dir)
+
+    def _key(self, app_dir: Path, app: Manifest, runtime: _Runtime) -> str:
+        return env_key(app_dir, app, version=runtime.version, compiled=self._policy.compiled_requirements)
+
+    def _candidates(self, app: Manifest) -> Iterator[_Runtime]:
+        """Interpreters that an existing environment may have been built with, the best first."""
+        if nodes.is_node(app.kernel):
+            if self._nodes is not None:
+                yield self._node(app)
+            return
+        wanted = pythons.version_of(app.kernel)
+        yield _Runtime(version=wanted, path=None)
+        if self._policy.python_fallback and (runtime := _nearest_python(wanted)) is not None:
+            yield runtime
+
+    async def _runtime(self, app: Manifest, on_line: OnLine) -> _Runtime:
+        if nodes.is_node(app.kernel):
+            return self._node(app)
+        version = pythons.version_of(app.kernel)
         try:
-            venv = scratch / "venv"
-            env = clean_environment(os.environ) | app.env
-            env |= {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
-            installer = _Installer(app, app_dir, env, on_line)
-            on_line(LogType.BUILD, f"building the environment with Python {version_of(app.kernel)}")
-            await installer.run("the environment", self._uv, *_venv_args(python, venv))
-            for title, args in _installs(app_dir, venv):
-                await installer.install(title, self._uv, *args)
-            await asyncio.to_thread(
-                shutil.rmtree, target, ignore_errors=True
-            )  # one whose interpreter is gone
-            venv.rename(target)
-            on_line(LogType.BUILD, "the environment is ready")
-        finally:
-            await asyncio.shield(asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True))
+            return _Runtime(version=version, path=pythons.find_python(version))
+        except PythonMissing as missing:
+            error = missing
+        if self._policy.python_fetch:
+            try:
+                return _Runtime(version=version, path=await pythons.fetch_python(version, self._uv, on_line))
+            except PythonMissing as missing:
+                error = missing
+        if self._policy.python_fallback and (runtime := _nearest_python(version)) is not None:
+            return runtime
+        raise error
+
+    def _node(self, app: Manifest) -> _Runtime:
+        wanted = nodes.major_of(app.kernel)
+        node = nodes.choose(wanted, self._nodes or [], older=self._policy.node_fallback)
+        note = ""
+        if node.version[0] != wanted:
+            note = (
+                f"warning: the app wants Node {wanted}; it gets {node.text}, which is what this machine has"
+            )
+        return _Runtime(version=f"node-{node.version[0]}", path=node.path, note=note)
+
+    async def _build(self, site: Site, runtime: _Runtime, app_dir: Path, app: Manifest) -> None:
+        site.on_line(LogType.BUILD, f"building the environment with {_spoken(runtime.version)}")
+        try:
+            if nodes.is_node(runtime.version):
+                await self._build_node(site, runtime, app_dir, app)
+            else:
+                await self._build_python(site, runtime, app_dir, app)
+        except StepFailed as failure:
+            raise BuildFailed(_failure(failure, app, app_dir)) from failure
+        except OSError as error:  # no uv, or a full disk
+            raise BuildFailed(f"The environment of {app.name!r} cannot be built: {error}") from error
+        if not _is_sound(site.folder):
+            raise BuildFailed(
+                f"The environment of {app.name!r} was built with {runtime.path}, which does not exist."
+            )
+        site.on_line(LogType.BUILD, "the environment is ready")
+
+    async def _build_python(self, site: Site, runtime: _Runtime, app_dir: Path, app: Manifest) -> None:
+        env = self._install_environment(app)
+        planned = requirements.steps_of(app_dir, runtime.version, self._policy.compiled_requirements)
+        venv = (self._uv, "venv", "--quiet", "--no-project", "--relocatable", "--python", str(runtime.path))
+        await run_steps(
+            [Step(title="the environment", command=(*venv, site.folder), cwd=app_dir, env=env)],
+            site.on_line,
+            site.lock,
+        )
+        sources = await asyncio.to_thread(_copy_sources, app_dir, planned, site.folder / _SOURCES)
+        cwd = sources or app_dir
+        options = ("--python", site.folder / "bin" / "python", "--index-strategy", "unsafe-best-match")
+        pip = (self._uv, "pip", "install", *options, "--prerelease", self._policy.prereleases)
+        steps = []
+        for step in planned:
+            listed = ("--requirement", step.file.relative_to(app_dir)) if step.file is not None else ()
+            command = (*pip, *listed, *step.added)
+            steps.append(Step(title=step.title, command=command, cwd=cwd, env=env))
+        await run_steps(steps, site.on_line, site.lock)
+
+    async def _build_node(self, site: Site, runtime: _Runtime, app_dir: Path, app: Manifest) -> None:
+        node = next(node for node in self._nodes or [] if node.path == runtime.path)
+        site.folder.mkdir()
+        for name in nodes.FILES:
+            if (app_dir / name).is_file():
+                shutil.copyfile(app_dir / name, site.folder / name)
+        for folder in nodes.local_folders(app_dir):
+            shutil.copytree(
+                app_dir / folder, site.folder / folder, ignore=shutil.ignore_patterns("node_modules")
+            )
+        if not (site.folder / nodes.FILES[0]).exists():
+            (site.folder / nodes.FILES[0]).write_text(
+                '{"private": true, "type": "module"}\n', encoding="utf-8"
+            )
+        env = self._install_environment(app)
+        env["PATH"] = f"{node.path.parent}{os.pathsep}{env['PATH']}"
+        options = ("--omit=dev", "--no-audit", "--no-fund", "--no-update-notifier", "--no-progress")
+        command = (nodes.npm_of(node), "install", *options)
+        await run_steps(
+            [Step(title=nodes.FILES[0], command=command, cwd=site.folder, env=env)], site.on_line, site.lock
+        )
+
+    def _install_environment(self, app: Manifest) -> dict[str, str]:
+        """Variables of an installer: the machine's, the app's (compilers read CMAKE_ARGS and the like), ours."""
+        env = clean_environment(os.environ) | app.env
+        env |= {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
+        indexes = (env.get("UV_INDEX", ""), *self._policy.package_indexes)
+        if listed := " ".join(index for index in indexes if index):
+            env["UV_INDEX"] = (
+                listed  # not an argument: addresses may hold passwords, and all users see arguments
+            )
+        return env
 
 
-def env_key(app_dir: Path, app: Manifest) -> str:
-    """What the environment of an app depends on, as a digest: Python, platform, requirements, variables.
+def env_key(app_dir: Path, app: Manifest, *, version: str = "", compiled: str = "current") -> str:
+    """What the environment of an app depends on, as a digest: interpreter, platform, requirements, variables.
+
+    Args:
+        app_dir: the app's folder; what its requirement files include and name there counts by content.
+        app: its manifest.
+        version: the interpreter that it gets; "" = the one that it asks for.
+        compiled: as in `requirements.steps_of`.
 
     Raises:
-        UnknownKernel: the app is not for Python.
+        UnknownKernel: the app is for nothing that Stoker runs.
     """
+    if not version:
+        node = nodes.is_node(app.kernel)
+        version = f"node-{nodes.major_of(app.kernel)}" if node else pythons.version_of(app.kernel)
     digest = hashlib.sha256()
-    facts = (_FORMAT, version_of(app.kernel), platform.system(), platform.machine())
+    facts = (_FORMAT, version, platform.system(), platform.machine())
     digest.update("\0".join(facts).encode())
     for name, value in sorted(app.env.items()):
         digest.update(f"\0env {name}={value}".encode())
-    for name in REQUIREMENT_FILES:
-        for line in _lines(app_dir / name):
-            digest.update(f"\0{name} {line}".encode())
-            for path in _local_files(app_dir, line):
-                digest.update(f"\0{path.relative_to(app_dir)}\0".encode() + path.read_bytes())
+    for step, name, content in _contents(app_dir, version, compiled):
+        digest.update(f"\0{step} {name} {len(content)}\0".encode() + content)
     return digest.hexdigest()[:32]
 
 
-def missing_packages(app_dir: Path) -> list[str]:
-    """System packages that the app names and this machine lacks; none where that cannot be told."""
-    if not _DPKG.is_dir():
-        return []
-    names = [line.split()[0] for line in _lines(app_dir / SYSTEM_PACKAGES)]
-    return [name for name in names if not shutil.which(name) and not _is_installed(name)]
+def _contents(app_dir: Path, version: str, compiled: str) -> Iterator[tuple[int, str, bytes]]:
+    if nodes.is_node(version):
+        yield from ((0, name, content) for name, content in nodes.contents_of(app_dir))
+        return
+    for number, step in enumerate(requirements.steps_of(app_dir, version, compiled)):
+        yield number, "added", " ".join(step.added).encode()
+        if step.file is not None:
+            for name, content in requirements.contents_of(app_dir, step.file):
+                yield number, name.removesuffix(requirements.COMPILED), content
 
 
-def _is_installed(package: str) -> bool:
-    return (_DPKG / f"{package}.list").exists() or any(_DPKG.glob(f"{package}:*.list"))
+def _copy_sources(app_dir: Path, planned: list[requirements.Step], target: Path) -> Path | None:
+    """Copy what is installed in place, and the requirement files that name it; None where nothing is."""
+    files = [step.file for step in planned if step.file is not None]
+    folders = requirements.editable_folders(app_dir, files)
+    if not folders:
+        return None
+    for folder in folders:
+        shutil.copytree(app_dir / folder, target / folder, dirs_exist_ok=True)
+    for file in files:
+        for included in requirements.included_files(file):
+            if included.is_relative_to(app_dir):
+                copy = target / included.relative_to(app_dir)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(included, copy)
+    return target
 
 
-class _Installer:
-    """Runs the steps of a build; every line is a log line, the last ones go into the error."""
-
-    def __init__(self, app: Manifest, app_dir: Path, env: dict[str, str], on_line: OnLine) -> None:
-        self._app = app
-        self._app_dir = app_dir
-        self._env = env
-        self._on_line = on_line
-        self._lines: list[str] = []
-
-    async def install(self, title: str, *command: str) -> None:
-        """An install step; with pre-releases where it cannot be solved without, as on the hosted platform.
-
-        Raises:
-            BuildFailed: it failed.
-        """
-        try:
-            await self.run(title, *command)
-        except BuildFailed:
-            if not any(_PRE_RELEASES.search(line) for line in self._lines):
-                raise
-            self._on_line(LogType.BUILD, "again, with pre-releases allowed")
-            await self.run(title, *command, "--prerelease", "allow")
-
-    async def run(self, title: str, *command: str) -> None:
-        """One step.
-
-        Raises:
-            BuildFailed: it failed.
-        """
-        lines: list[str] = []
-        self._lines = lines
-
-        def take(line: str) -> None:
-            lines.append(line)
-            del lines[:-100]
-            self._on_line(LogType.BUILD, line)
-
-        pipe = LinePipe(take)
-        try:
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    *command,
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=pipe.write_fd,
-                    stderr=pipe.write_fd,
-                    cwd=self._app_dir,  # requirements may name folders of the app
-                    env=self._env,
-                    start_new_session=True,
-                )
-            finally:
-                pipe.started()
-            try:
-                returncode = await process.wait()
-            finally:
-                signal_group(process.pid, signal.SIGKILL)  # compilers too, when the build is cancelled
-        finally:
-            pipe.close()
-        if returncode:
-            raise BuildFailed(self._failure(title, lines))
-
-    def _failure(self, title: str, lines: list[str]) -> str:
-        told = [line.strip() for line in lines if line.strip()][-TOLD_LINES:]
-        text = " ".join(told)
-        blamed = next((line for line in self._requirements() if _is_named(line, text)), "")
-        about = f" The requirement {blamed!r} is the one that failed." if blamed else ""
-        return f"The environment of {self._app.name!r} cannot be built ({title}).{about} {text}".strip()
-
-    def _requirements(self) -> Iterator[str]:
-        for name in REQUIREMENT_FILES:
-            yield from (line for line in _lines(self._app_dir / name) if not line.startswith("-"))
+def _environment(use: Use, runtime: _Runtime) -> Environment:
+    notes = (runtime.note,) if runtime.note else ()
+    if nodes.is_node(runtime.version) and runtime.path is not None:
+        return Environment(key=use.key, python=runtime.path, node_env=use.folder, notes=notes, use=use)
+    return Environment(key=use.key, python=use.folder / "bin" / "python", notes=notes, use=use)
 
 
-def _venv_args(python: Path, venv: Path) -> tuple[str, ...]:
-    return ("venv", "--quiet", "--no-project", "--relocatable", "--python", str(python), str(venv))
+def _nearest_python(wanted: str) -> _Runtime | None:
+    version = pythons.nearest(wanted, pythons.found_versions())
+    if version is None:
+        return None
+    note = f"warning: the app wants Python {wanted}; it gets {version}, the nearest that this machine has"
+    return _Runtime(
+        version=version, path=pythons.find_python(version), note=note if version != wanted else ""
+    )
 
 
-def _installs(app_dir: Path, venv: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Title and arguments of each install step; the options are the platform's own."""
-    python = str(venv / "bin" / "python")
-    options = ("pip", "install", "--python", python, "--index-strategy", "unsafe-best-match")
-    first, second = (app_dir / name for name in REQUIREMENT_FILES)
-    named = {_package(line) for line in (*_lines(first), *_lines(second))}
-    added = tuple(name for name in ALWAYS if name not in named)
-    listed = ("--requirement", first.name) if first.is_file() else ()
-    if listed or added:
-        yield first.name, (*options, *listed, *added)
-    if _lines(second):
-        yield second.name, (*options, "--requirement", second.name)
-
-
-def _lines(path: Path) -> list[str]:
-    """Lines of a requirements file without comments."""
-    try:
-        text = path.read_text(encoding="utf-8-sig", errors="replace")
-    except FileNotFoundError:
-        return []
-    stripped = (re.sub(r"(^|\s)#.*", "", line).strip() for line in text.splitlines())
-    return [line for line in stripped if line]
-
-
-def _package(line: str) -> str:
-    """The normalised name of a requirement; empty for options and addresses."""
-    found = _NAME.match(line)
-    if found is None or line.startswith(("git+", "http:", "https:")):
-        return ""
-    return re.sub(r"[-_.]+", "-", found[0]).lower()
+def _failure(failure: StepFailed, app: Manifest, app_dir: Path) -> str:
+    lines = (line for name in requirements.FILES for line in requirements.lines_of(app_dir / name))
+    blamed = next((line for line in lines if _is_named(line, failure.essential)), "")
+    about = f" The requirement {blamed!r} is the one that failed." if blamed else ""
+    said = failure.essential.rstrip(".")
+    text = f"The environment of {app.name!r} cannot be built ({failure.step}).{about} {said}. {failure.hint}"
+    return text.strip()
 
 
 def _is_named(requirement: str, text: str) -> bool:
-    name = _package(requirement)
-    return bool(name) and re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text.lower()) is not None
+    name = requirements.package_of(requirement)
+    return bool(name) and re.search(_NAMED.format(re.escape(name)), text.lower()) is not None
 
 
-def _local_files(app_dir: Path, line: str) -> Iterator[Path]:
-    """Files of the app that a requirement names: `-e ./folder`, `./wheel.whl`, `-r more.txt`."""
-    named = line.split(maxsplit=1)[-1] if line.startswith("-") else line
-    if not (line.startswith(("-e", "-r", "-c", "--requirement", "--editable")) or named.startswith(".")):
-        return
-    path = (app_dir / named).resolve()
-    if not path.is_relative_to(app_dir.resolve()):
-        return
-    if path.is_file():
-        yield app_dir / named
-    elif path.is_dir():
-        yield from sorted(entry for entry in (app_dir / named).rglob("*") if _is_source(entry))
+def _is_sound(folder: Path) -> bool:
+    """Whether an environment still has its interpreter, or is one for Node."""
+    return (folder / "bin" / "python").exists() or (folder / nodes.FILES[0]).exists()
 
 
-def _is_source(path: Path) -> bool:
-    return path.is_file() and "__pycache__" not in path.parts and not path.name.endswith(".pyc")
+def _packages_id(app_dir: Path) -> tuple[Path, int]:
+    path = app_dir / system_packages.FILE
+    return path, path.stat().st_mtime_ns if path.exists() else 0
 
 
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def _spoken(version: str) -> str:
+    return version.replace("node-", "Node ") if nodes.is_node(version) else f"Python {version}"

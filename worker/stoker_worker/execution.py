@@ -99,6 +99,7 @@ class Execution:
         self._stop: Stop | None = None
         self._scope: asyncio.Timeout | None = None
         self._running: RunningInstance | None = None
+        self._prepared: Prepared | None = None
         self._residence: Residence | None = None
         self._helpers: list[asyncio.Task[bool]] = []
         self._failure: BaseException | None = None
@@ -133,11 +134,13 @@ class Execution:
         finally:
             if warm is not None:
                 residency.release(warm)
+            if self._prepared is not None:
+                self._prepared.release()
 
     async def _run(self, worker: WorkerInfo, residency: Residency, warm: Residence | None) -> None:
         ending: Outcome | str | None
         try:
-            prepared = None if warm else self._tools.machine.prepared(self.order.task)
+            prepared = self._prepared = None if warm else self._tools.machine.prepared(self.order.task)
             first = self._first_state(warm, prepared)
             await self._accept(first)
             ending = await self._steps(worker, residency, warm, prepared)
@@ -226,7 +229,7 @@ class Execution:
         try:
             async with self._stoppable(limit_s):
                 if prepared is None:
-                    prepared = await machine.prepare(order, self.writes.line)
+                    prepared = self._prepared = await machine.prepare(order, self.writes.line)
                     self._enter(_S.SERVING)
                 residence = await residency.admit(
                     order.task, declared_bytes=prepared.vram_bytes, ordered=order.evict

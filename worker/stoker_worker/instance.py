@@ -24,12 +24,14 @@ import msgspec
 
 from stoker.core.errors import AppFailed, StokerError
 from stoker.core.messages import LogType
+from stoker_worker.installer import guarded
 from stoker_worker.link import Link, Message
 from stoker_worker.procs import LinePipe, ShortPath, clean_environment, describe_exit, signal_group
 from stoker_worker.runner.frames import FrameTooLarge
 from stoker_worker.strays import end_strays
 
 RUNNER: Final = Path(__file__).parent / "runner"
+NODE_RUNNER: Final = Path(__file__).parent / "runner_node" / "main.mjs"
 PYTHON_FLAGS: Final = ("-I", "-u", "-X", "utf8", "-X", "faulthandler")
 """Isolated, so that no file beside the app stands for a module of the library; a crash in C tells its stack."""
 KILL_WAIT_S: Final = 5.0
@@ -91,7 +93,8 @@ class InstanceSpec:
     """What a process is started with.
 
     `gpus`: UUIDs of the devices that it may see. `own_tmp`: give it a /tmp of its own if the kernel allows it;
-    `keep`: what of the shared /tmp it must see all the same.
+    `keep`: what of the shared /tmp it must see all the same. `node_env`: the folder with node_modules of a Node
+    app, whose Node `python` is then.
     """
 
     python: Path
@@ -104,6 +107,7 @@ class InstanceSpec:
     stop_grace_s: float = 5.0
     own_tmp: bool = False
     keep: tuple[Path, ...] = ()
+    node_env: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -317,12 +321,7 @@ class Instance:
             ours.setblocking(False)
             self._pipes = [LinePipe(self._line), LinePipe(self._line)]
             self._process = await asyncio.create_subprocess_exec(
-                spec.python,
-                *PYTHON_FLAGS,
-                RUNNER,
-                str(theirs.fileno()),
-                str(os.getpid()),
-                _encode(folders),
+                *command_of(spec, theirs.fileno(), folders),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=self._pipes[0].write_fd,
                 stderr=self._pipes[1].write_fd,
@@ -426,11 +425,29 @@ class Instance:
                 await self.exited.wait()
 
 
+def command_of(spec: InstanceSpec, fd: int, folders: dict[str, Any]) -> tuple[str, ...]:
+    """The program of an app's process; `fd` is its end of the socket, `folders` is for its own /tmp."""
+    if spec.node_env is not None:
+        folders = folders | {"keep": [*folders["keep"], str(spec.node_env), str(NODE_RUNNER.parent)]}
+        command = (spec.python, NODE_RUNNER, str(fd), spec.node_env)
+        return guarded(fd, *command, folders=_encode(folders).decode())
+    return (
+        str(spec.python),
+        *PYTHON_FLAGS,
+        str(RUNNER),
+        str(fd),
+        str(os.getpid()),
+        _encode(folders).decode(),
+    )
+
+
 def process_environment(spec: InstanceSpec, work_dir: Path) -> dict[str, str]:
     """The variables of the app's process: none that are ours, what the app asks for, what the instance needs."""
     env = clean_environment(os.environ)
     env["PATH"] = f"{spec.python.parent}{os.pathsep}{env['PATH']}"
     env |= spec.env
+    if spec.node_env is not None:
+        env["NODE_PATH"] = str(spec.node_env / "node_modules")  # for what an app loads with `require`
     if "PYTHONPATH" in env:
         paths = env["PYTHONPATH"].split(os.pathsep)
         env["PYTHONPATH"] = os.pathsep.join(

@@ -7,14 +7,17 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
 from stoker import manifest
 from stoker.core.errors import StokerError
+from stoker.core.events import Event
 from stoker.core.messages import Assignment, LogType, TaskRequest, WorkerInfo
-from stoker_worker.environment import Environments
+from stoker.log import get_logger
+from stoker_worker.budget import Budget
+from stoker_worker.environment import Environment, Environments
 from stoker_worker.files import Gateway, GatewayRefused
 from stoker_worker.inputs import Inputs
 from stoker_worker.instance import Instance, InstanceSpec, RunResult, RunSpec
@@ -23,12 +26,15 @@ from stoker_worker.outputs import Outputs
 from stoker_worker.pointers import put_at
 from stoker_worker.ports import OnLine, Prepared, RunningInstance
 from stoker_worker.private_tmp import PrivateTmp, names_tmp, paths_to_keep
+from stoker_worker.shelf import Use
 from stoker_worker.versions import Versions
 
 STOP_GRACE_S: Final = 5.0
 """What an app has for `unload` and after SIGTERM, each, before SIGKILL."""
 VARIANT: Final = "default"
 """Older apps read `metadata.app_variant` and must find it."""
+
+_log = get_logger("machine")
 
 
 class Machine:
@@ -43,6 +49,7 @@ class Machine:
         inputs: Inputs,
         private_tmp: PrivateTmp | None = None,
         keep: tuple[Path, ...] = (),
+        cache_max_bytes: int | None = None,
     ) -> None:
         """`keep`: folders of the daemon that apps must see, wherever they lie."""
         self._inputs = inputs
@@ -51,6 +58,7 @@ class Machine:
         self._sharing: set[RunningInstance] = set()
         self._versions = versions
         self._environments = environments
+        self._budget = Budget((environments.shelf, versions.shelf), cache_max_bytes)
         self._gateway = gateway
         self._work = work
         self._out_dir = work / "out"
@@ -59,7 +67,10 @@ class Machine:
 
     def clean(self) -> None:
         """Remove what an earlier life of this daemon left."""
-        self._versions.clean()
+        for shelf in (self._versions.shelf, self._environments.shelf):
+            if swept := shelf.sweep():
+                _log.info(Event.CACHE_SWEPT, kind=shelf.path.name, keys=swept)
+        self._budget.make_room()
         _remove(self._work)
 
     def environment_keys(self) -> tuple[str, ...]:
@@ -68,30 +79,41 @@ class Machine:
 
     def prepared(self, request: TaskRequest) -> Prepared | None:
         """See `AppMachine.prepared`."""
-        app_dir = self._versions.find(request.version_id)
-        if app_dir is None:
+        code = self._versions.find(request.version_id)
+        if code is None:
             return None
+        environment = None
         try:
-            app = manifest.load(app_dir)
-            environment = self._environments.find(app_dir, app)
+            app = manifest.load(code.folder)
+            environment = self._environments.find(code.folder, app)
         except StokerError:
             return None  # `prepare` meets it again, and says so in the task
-        return None if environment is None else _prepared(app_dir, app, environment.python)
+        finally:
+            if environment is None:
+                code.close()
+        return None if environment is None else _prepared(code, app, environment)
 
     async def prepare(self, order: Assignment, on_line: OnLine) -> Prepared:
         """See `AppMachine.prepare`."""
         name = order.task.app
         try:
-            app_dir = await self._versions.ensure(
-                order.task.version_id, lambda target: self._gateway.fetch_bundle(order, target)
+            await asyncio.to_thread(self._budget.make_room)
+            code = await self._versions.ensure(
+                order.task.version_id, lambda target: self._gateway.fetch_bundle(order, target), on_line
             )
-            app = manifest.load(app_dir)
-            environment = await self._environments.ensure(app_dir, app, on_line)
+            try:
+                app = manifest.load(code.folder)
+                environment = await self._environments.ensure(code.folder, app, on_line)
+            except BaseException:
+                code.close()
+                raise
+            prepared = _prepared(code, app, environment)
+            await asyncio.to_thread(self._budget.make_room)
         except GatewayRefused as error:
             raise PreparationFailed(f"The code of {name} could not be fetched. {error.message}") from error
         except OSError as error:  # a full disk, or no uv
             raise PreparationFailed(f"{name} could not be prepared on this machine: {error}") from error
-        return _prepared(app_dir, app, environment.python)
+        return prepared
 
     async def start(
         self, order: Assignment, prepared: Prepared, worker: WorkerInfo, on_line: OnLine
@@ -111,17 +133,22 @@ class Machine:
             stop_grace_s=STOP_GRACE_S,
             own_tmp=self._private_tmp.private,
             keep=self._keep,
+            node_env=prepared.node_env,
         )
+        for note in prepared.notes:
+            on_line(LogType.SERVE, note)
         private = self._private_tmp.private
         names = not private and await asyncio.to_thread(names_tmp, prepared.app_dir)
+        uses = [use.share() for use in prepared.uses]
         try:
             instance = await Instance.start(spec, on_line)
         except BaseException:
             _remove(work_dir)
+            _close(uses)
             raise
         if instance.shared_because and (names or private):  # refused now, although it was possible before
             self._let_share(instance, on_line)
-        cleaning = asyncio.ensure_future(self._clean_up(instance, work_dir))
+        cleaning = asyncio.ensure_future(self._clean_up(instance, work_dir, uses))
         self._cleaning.add(cleaning)
         cleaning.add_done_callback(self._cleaning.discard)
         return instance
@@ -160,10 +187,11 @@ class Machine:
             out_dir=self._out_dir,
         )
 
-    async def _clean_up(self, instance: Instance, folder: Path) -> None:
-        """Remove what a process left in its directory: nobody else does."""
+    async def _clean_up(self, instance: Instance, folder: Path, uses: Iterable[Use]) -> None:
+        """Remove what a process left in its directory: nobody else does. Its code and environment are free."""
         await instance.exited.wait()
         self._sharing.discard(instance)
+        _close(uses)
         await asyncio.to_thread(_remove, folder)
 
     async def upload(self, order: Assignment, result: RunResult, on_line: OnLine) -> object:
@@ -179,8 +207,21 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _prepared(app_dir: Path, app: manifest.Manifest, python: Path) -> Prepared:
-    return Prepared(app_dir=app_dir, python=python, env=dict(app.env), vram_bytes=app.needs.vram_bytes)
+def _close(uses: Iterable[Use]) -> None:
+    for use in uses:
+        use.close()
+
+
+def _prepared(code: Use, app: manifest.Manifest, environment: Environment) -> Prepared:
+    return Prepared(
+        app_dir=code.folder,
+        python=environment.python,
+        node_env=environment.node_env,
+        notes=environment.notes,
+        env=dict(app.env),
+        vram_bytes=app.needs.vram_bytes,
+        uses=(code, environment.use),
+    )
 
 
 def _metadata(task: TaskRequest, worker_id: str, gpu_ids: tuple[str, ...]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from stoker.settings import WorkerSettings
 from stoker_worker import identity, private_tmp
 from stoker_worker.backoff import Backoff
 from stoker_worker.daemon import Daemon
-from stoker_worker.environment import Environments
+from stoker_worker.environment import Environments, Policy
 from stoker_worker.execution import Tools
 from stoker_worker.fetch import Fetcher
 from stoker_worker.fetch_policy import FetchPolicy
@@ -73,7 +73,7 @@ async def _serve(
         cuda_version=sensors.cuda_version,
     )
     gateway = Gateway(lambda: gateway_url(settings))
-    environments = Environments(settings.cache_path, find_uv())
+    environments = Environments(settings.cache_path, find_uv(), Policy.of(settings))
     inputs = make_inputs(settings, folder / "inputs")
     machine = Machine(
         Versions(settings.cache_path / "versions"),
@@ -83,6 +83,7 @@ async def _serve(
         inputs,
         await private_tmp.find_out(settings.private_tmp),
         keep=(settings.cache_path, folder, inputs.open()),
+        cache_max_bytes=settings.cache_max_bytes,
     )
     machine.clean()
     tools = Tools(

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from stoker.core.messages import Assignment, LogType, TaskRequest, WorkerInfo
 from stoker_worker.instance import RunResult, RunSpec
+from stoker_worker.shelf import Use
 
 OnLine = Callable[[LogType, str], None]
 OnPartial = Callable[[bytes], None]
@@ -40,13 +41,24 @@ class Prepared:
     python: Path
     env: dict[str, str]
     vram_bytes: int = 0  # what the app declares; 0 = nothing
+    node_env: Path | None = None  # of a Node app: the folder with node_modules; `python` is its Node then
+    notes: tuple[str, ...] = ()  # what the log of a task should say, of an interpreter that stands in
+    uses: tuple[Use, ...] = ()  # code and environment stay on disk until `release`
+
+    def release(self) -> None:
+        """Nobody starts it any more; instances hold what they need by themselves."""
+        for use in self.uses:
+            use.close()
 
 
 class AppMachine(Protocol):
     """What executions do to this machine, beside running an instance."""
 
     def prepared(self, request: TaskRequest) -> Prepared | None:
-        """The version, when nothing needs to be fetched or built. Cheap: file checks only."""
+        """The version, when nothing needs to be fetched or built. Cheap: file checks only.
+
+        The caller releases what it gets, here and from `prepare`.
+        """
 
     async def prepare(self, order: Assignment, on_line: OnLine) -> Prepared:
         """Fetch the code and build the environment, as far as they are missing.

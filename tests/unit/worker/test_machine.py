@@ -45,10 +45,10 @@ async def test_a_version_is_fetched_once_and_found_again(tmp_path, bundle):
 
     versions = Versions(tmp_path / "versions")
     assert versions.find(version_id) is None
-    folders = await asyncio.gather(*(versions.ensure(version_id, fetch) for _ in range(3)))
+    uses = await asyncio.gather(*(versions.ensure(version_id, fetch) for _ in range(3)))
     assert len(fetched) == 1
-    assert set(folders) == {versions.find(version_id)}
-    assert (folders[0] / "inference.py").is_file()
+    assert {use.folder for use in uses} == {versions.find(version_id).folder}
+    assert (uses[0].folder / "inference.py").is_file()
 
 
 async def test_a_failed_fetch_leaves_nothing_and_may_be_repeated(tmp_path, bundle):
@@ -64,8 +64,9 @@ async def test_a_failed_fetch_leaves_nothing_and_may_be_repeated(tmp_path, bundl
 
     with pytest.raises(GatewayRefused):
         await versions.ensure(version_id, broken)
-    assert list((tmp_path / "versions").iterdir()) == []
-    assert (await versions.ensure(version_id, fetch)).is_dir()
+    assert versions.find(version_id) is None
+    assert [path for path in (tmp_path / "versions").iterdir() if path.is_dir()] == []
+    assert (await versions.ensure(version_id, fetch)).folder.is_dir()
 
 
 async def test_a_bundle_that_is_none_is_no_version(tmp_path):

@@ -1,10 +1,12 @@
 """Keys and steps of environments; the builds themselves are with the system tests."""
 
+import sys
+
 import pytest
 
 from stoker.manifest import Manifest
-from stoker_worker import environment
-from stoker_worker.environment import Environments, env_key, missing_packages
+from stoker_worker import pythons
+from stoker_worker.environment import Environments, Policy, env_key
 
 APP = Manifest(name="x", kernel="python-3.11")
 
@@ -58,54 +60,91 @@ def test_requirements_cannot_make_us_read_files_elsewhere(folder):
     assert env_key(folder, APP)
 
 
-def test_an_environment_is_found_by_its_interpreter(folder, tmp_path):
+def test_the_key_depends_on_the_files_that_requirements_include(folder):
+    keys = []
+    for name, text in (
+        ("requirements.txt", "-r more/base.txt\n-c pins.txt\n"),
+        ("more/base.txt", "-r other.txt\n"),
+        ("more/other.txt", "numpy\n"),
+        ("pins.txt", "numpy<2\n"),
+        ("wheel.whl", "one"),
+        ("requirements.txt", "-r more/base.txt\n-c pins.txt\n./wheel.whl\n"),
+        ("wheel.whl", "two"),
+    ):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+        keys.append(env_key(folder, APP))
+    assert len(set(keys)) == len(keys) - 1, "only the wheel that nothing names yet changes nothing"
+
+
+def test_files_that_include_each_other_have_an_end(folder):
+    (folder / "requirements.txt").write_text("-r requirements.txt\n-r other.txt\n")
+    (folder / "other.txt").write_text("-r requirements.txt\n")
+    assert env_key(folder, APP)
+
+
+def test_a_node_app_is_keyed_by_its_package_file_and_lock(folder):
+    node = Manifest(name="x", kernel="node-22")
+    keys = [env_key(folder, node)]
+    for name, text in (
+        ("package.json", '{"dependencies": {"own": "file:./own"}}'),
+        ("package-lock.json", "{}"),
+        ("own/index.js", "1"),
+    ):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+        keys.append(env_key(folder, node))
+    keys.append(env_key(folder, Manifest(name="x", kernel="node-20")))
+    assert len(set(keys)) == len(keys)
+    (folder / "inference.js").write_text("export class App {}")
+    assert env_key(folder, node) == keys[-2]
+
+
+def test_an_environment_without_its_interpreter_is_none(folder, tmp_path):
     environments = Environments(tmp_path / "cache", "uv")
     assert environments.find(folder, APP) is None
     assert environments.keys() == ()
-    python = tmp_path / "cache/envs" / env_key(folder, APP) / "bin/python"
+    key = env_key(folder, APP)
+    python = tmp_path / "cache/envs" / key / "bin/python"
     python.parent.mkdir(parents=True)
-    assert environments.find(folder, APP) is None
     python.write_text("")
+    assert environments.find(folder, APP) is None, "half built"
+    (tmp_path / f"cache/envs/.{key}.json").write_text('{"size_bytes": 1}')
     found = environments.find(folder, APP)
     assert found is not None
     assert found.python == python
-    (tmp_path / "cache/envs/.half-built").mkdir()
-    assert environments.keys() == (env_key(folder, APP),)
+    found.close()
+    assert environments.keys() == (key,)
+    python.unlink()
+    assert environments.find(folder, APP) is None
+    assert environments.keys() == ()
 
 
-@pytest.mark.parametrize(
-    ("files", "steps"),
-    [
-        ({}, [("requirements.txt", ["inferencesh", "pydantic"])]),
-        (
-            {"requirements.txt": "numpy\n"},
-            [("requirements.txt", ["requirements.txt", "inferencesh", "pydantic"])],
-        ),
-        (
-            {"requirements.txt": "Pydantic>=2\ninferencesh @ git+https://x/y\n"},
-            [("requirements.txt", ["requirements.txt"])],
-        ),
-        (
-            {"requirements.txt": "pydantic[email]\ninferencesh==0.2.7\n", "requirements2.txt": "wheel\n"},
-            [("requirements.txt", ["requirements.txt"]), ("requirements2.txt", ["requirements2.txt"])],
-        ),
-    ],
-)
-def test_the_sdk_is_added_where_it_is_not_named(tmp_path, files, steps):
-    for name, text in files.items():
-        (tmp_path / name).write_text(text)
-    found = [
-        (title, [arg for arg in args[6:] if arg != "--requirement"])
-        for title, args in environment._installs(tmp_path, tmp_path / "venv")
-    ]
-    assert found == steps
+def test_nothing_is_prepared_before_the_system_packages_were_looked_at(folder, tmp_path):
+    environments = Environments(tmp_path / "cache", "uv")
+    key = env_key(folder, APP)
+    (tmp_path / "cache/envs" / key / "bin").mkdir(parents=True)
+    (tmp_path / "cache/envs" / key / "bin/python").write_text("")
+    (tmp_path / f"cache/envs/.{key}.json").write_text('{"size_bytes": 1}')
+    (folder / "packages.txt").write_text("# nothing\n\n")
+    assert environments.find(folder, APP) is not None
+    (folder / "packages.txt").write_text("some-library\n")
+    assert environments.find(folder, APP) is None
 
 
-def test_missing_system_packages_are_named(tmp_path, monkeypatch):
-    (tmp_path / "dpkg").mkdir()
-    (tmp_path / "dpkg" / "libgl1:amd64.list").write_text("")
-    monkeypatch.setattr(environment, "_DPKG", tmp_path / "dpkg")
-    (tmp_path / "packages.txt").write_text("# tools\nsh\nlibgl1\nno-such-tool  # needed\n")
-    assert missing_packages(tmp_path) == ["no-such-tool"]
-    monkeypatch.setattr(environment, "_DPKG", tmp_path / "not-debian")
-    assert missing_packages(tmp_path) == []
+def test_the_nearest_python_has_an_environment_of_its_own(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(pythons, "find_on_path", lambda version: None)
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "none"))
+    own = f"{sys.version_info.major}.{sys.version_info.minor}"
+    other = "3.10" if own != "3.10" else "3.13"
+    app = Manifest(name="x", kernel=other)
+    key = env_key(folder, app, version=own)
+    assert key != env_key(folder, app)
+    python = tmp_path / "cache/envs" / key / "bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text("")
+    (tmp_path / f"cache/envs/.{key}.json").write_text('{"size_bytes": 1}')
+    assert Environments(tmp_path / "cache", "uv").find(folder, app) is None
+    found = Environments(tmp_path / "cache", "uv", Policy(python_fallback=True)).find(folder, app)
+    assert found is not None
+    assert f"the app wants Python {other}; it gets {own}" in found.notes[0]

@@ -1,0 +1,67 @@
+"""Starts a program that ends with the daemon.
+
+    <python> -I -S <this folder> <socket fd> <pid of the daemon> <folders as JSON, or ""> <argv ...>
+
+For programs that cannot ask the kernel themselves (Node, installers): the process becomes `argv`, gets SIGKILL
+when the daemon dies, and a guard beside it ends the rest of its group. With folders it also gets a /tmp of its own,
+as the runner does, and one more argument that says what became of it. Standard library only.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+RUNNER = Path(__file__).parent.parent / "runner"
+
+sys.path.append(str(RUNNER))
+
+import guard  # noqa: E402
+import own_tmp  # noqa: E402
+
+
+def isolate(folders: dict) -> dict:
+    """A /tmp of its own where it is wanted and possible; what became of it, for the program."""
+    told = {"places": {}, "kept": [], "namespace": "", "shared_because": "it is switched off"}
+    if not folders["own_tmp"]:
+        return told
+    try:
+        isolation = own_tmp.isolate(
+            folders["work"], [*folders["keep"], sys.prefix, sys.base_prefix, str(RUNNER)]
+        )
+    except own_tmp.Refused as refused:
+        return told | {"shared_because": str(refused)}
+    except OSError as error:
+        sys.exit(f"A /tmp of its own could not be made for the app: {error}")
+    os.environ["TMPDIR"] = next(iter(isolation.places))
+    return {
+        "places": isolation.places,
+        "kept": isolation.kept,
+        "namespace": str(Path("/proc/self/ns/mnt").readlink()),
+        "shared_because": "",
+    }
+
+
+def main() -> None:
+    """Become the program."""
+    fd, parent, folders, argv = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4:]
+    alone = False
+    if folders:
+        told = isolate(json.loads(folders))
+        alone = bool(told["namespace"])
+        argv.append(json.dumps(told))
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)  # it died before we asked
+    guard.start(fd, alone=alone)
+    try:
+        os.execvp(argv[0], argv)  # noqa: S606 - no shell: the arguments are a list
+    except OSError as error:
+        os.write(2, f"error: '{argv[0]}' cannot be started: {error.strerror}\n".encode())
+        os._exit(127)
+
+
+main()
