@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from recorders import order
 
+from stoker_worker.environment import Environments
 from stoker_worker.files import GatewayRefused, Slot
 from stoker_worker.instance import OutFile, RunResult
 from stoker_worker.machine import Machine
@@ -51,7 +52,7 @@ async def store(gateway, *files, lines=None):
 
 async def test_a_file_becomes_its_address_in_the_output(tmp_path):
     result = RunResult(output={"images": [None, {"path": "x"}], "n": 1}, files=[produced(tmp_path)])
-    machine = Machine(Versions(tmp_path), None, Uploads(), tmp_path / "work", None)
+    machine = Machine(Versions(tmp_path), Environments(tmp_path, "uv"), Uploads(), tmp_path / "work", None)
     assert await machine.upload(order(), result, lambda *_: None) == {
         "images": [
             None,
