@@ -20,6 +20,7 @@ from stoker.core.events import Event
 from stoker.log import Logger, get_logger
 from stoker.service import PARENT_VARIABLE
 from stoker.settings import PREFIX, JobsSettings
+from stoker_jobs.file_sweep import sweep_files, sweep_orphans
 from stoker_jobs.queue import QUEUE_NAME, connect
 from stoker_jobs.relay import pause, relay_loop
 from stoker_jobs.tasks import sweep_tasks
@@ -28,6 +29,8 @@ TICK_S: Final = 1.0
 RESTART_DELAY_S: Final = 2.0
 STOP_TIMEOUT_S: Final = 8.0
 JOB_TIMEOUT_S: Final = 300
+ORPHANS_S: Final = 6 * 3600
+"""Between two searches for bytes without a record: each lists the whole file store, which may cost money."""
 
 
 async def serve(settings: JobsSettings, stop: asyncio.Event) -> None:
@@ -42,14 +45,20 @@ async def serve(settings: JobsSettings, stop: asyncio.Event) -> None:
 async def _cron_loop(settings: JobsSettings, stop: asyncio.Event, log: Logger) -> None:
     """Put due jobs into the queue: the regular ones and the retries. Redis being away is waited out."""
     cron = CronScheduler(connect(settings.jobs_url), logging_level="WARNING")
-    cron.register(
-        sweep_tasks,
-        queue_name=QUEUE_NAME,
-        interval=max(1, round(settings.sweep_s)),
-        job_timeout=JOB_TIMEOUT_S,
-        result_ttl=round(settings.sweep_s),
-        name="retention",
+    regular: tuple[tuple[Callable[[], object], float, str], ...] = (
+        (sweep_tasks, settings.sweep_s, "retention"),
+        (sweep_files, settings.sweep_s, "file retention"),
+        (sweep_orphans, ORPHANS_S, "orphaned files"),
     )
+    for job, interval_s, name in regular:
+        cron.register(
+            job,
+            queue_name=QUEUE_NAME,
+            interval=max(1, round(interval_s)),
+            job_timeout=JOB_TIMEOUT_S,
+            result_ttl=round(interval_s),
+            name=name,
+        )
     later = RQScheduler([QUEUE_NAME], cron.connection, logging_level="WARNING")
     steps: tuple[Callable[[], object], ...] = (
         cron.enqueue_jobs,

@@ -1,0 +1,141 @@
+"""Which files go and which stay, over both file stores; records and bytes go together."""
+
+import time
+
+import pytest
+from stores import chunks, read
+
+from stoker.core.errors import NotFound
+from stoker.core.messages import StoredFile, TaskId
+from stoker.core.states import TaskState as S
+from stoker.files import file_key
+from stoker.protocol.files import USE_GRACE_MS
+from stoker_gateway.file_uses import note_uses
+from stoker_jobs import file_sweep
+from stoker_jobs.file_sweep import ABANDONED_MS, remove_expired, remove_orphans
+
+NOW = int(time.time() * 1000)
+
+
+class Scene:
+    def __init__(self, store, files):
+        self.store, self.files = store, files
+        self._count = 0
+
+    async def file(self, role="", task="", attempt=0, uploaded=True, created_ms=NOW):
+        """A record, with bytes when it is uploaded; its id."""
+        self._count += 1
+        made = StoredFile(
+            id=f"{self._count:a>26}".translate(str.maketrans("0189", "bcde")), secret="s", owner_id="u",
+            filename="f", content_type="", size=1, created_ms=created_ms, role=role, task_id=task,
+            attempt=attempt, uploaded=uploaded,
+        )  # fmt: skip
+        await self.store.files.put(made)
+        if uploaded:
+            await self.files.put(file_key(made.id), chunks(b"x"))
+        return made.id
+
+    async def task(self, task, state=S.COMPLETED, attempt=1):
+        key = self.store._keys.task(TaskId(task))
+        await self.store._connection.command("HSET", key, "state", int(state), "attempt", attempt)
+
+    async def forget(self, task):
+        await self.store._connection.command("DEL", self.store._keys.task(TaskId(task)))
+
+    async def there(self, *ids):
+        """Which of these files can be read, checked for both halves."""
+        found = []
+        for one in ids:
+            [record] = await self.store.files.get_many([one])
+            try:
+                await self.files.size(file_key(one))
+                has_bytes = True
+            except NotFound:
+                has_bytes = False
+            assert has_bytes == (record is not None and record.uploaded)
+            found += [one] if record else []
+        return found
+
+
+@pytest.fixture
+def scene(store, file_store):
+    return Scene(store, file_store)
+
+
+async def test_outputs_go_with_their_task_and_uploads_stay(scene):
+    upload = await scene.file(created_ms=NOW - 99 * ABANDONED_MS)
+    kept, gone = await scene.file("output", "kept", 1), await scene.file("output", "gone", 1)
+    await scene.task("kept")
+    assert await remove_expired(scene.store, scene.files, NOW) == 1
+    assert await scene.there(upload, kept, gone) == [upload, kept]
+    assert await scene.store.files.count() == 2
+    found, _ = await scene.store.files.after("u", None, 10)
+    assert {file.id for file in found} == {upload, kept}
+
+
+async def test_outputs_of_an_attempt_that_lost_or_failed_go(scene):
+    lost, won = await scene.file("output", "t", 1), await scene.file("output", "t", 2)
+    failed = await scene.file("output", "f", 1)
+    await scene.task("t", attempt=2)
+    await scene.task("f", S.FAILED)
+    await remove_expired(scene.store, scene.files, NOW)
+    assert await scene.there(lost, won, failed) == [won]
+
+
+async def test_an_output_that_another_task_names_stays_as_long_as_that_task(scene):
+    output = await scene.file("output", "first", 1)
+    given = {"picture": f"http://h/files/{output}/s/f", "other": "http://h/files/none/s/f"}
+    await note_uses(scene.store, given, TaskId("second"))
+    assert await remove_expired(scene.store, scene.files, NOW) == 0
+    await scene.task("second", S.QUEUED)
+    later = NOW + USE_GRACE_MS * 2
+    assert await remove_expired(scene.store, scene.files, later) == 0
+    assert await scene.there(output) == [output]
+    await scene.forget("second")
+    assert await remove_expired(scene.store, scene.files, later) == 1
+    assert await scene.there(output) == []
+    assert await scene.store._connection.command("KEYS", scene.store._keys.file_users("*")) == []
+
+
+async def test_nothing_is_noted_for_files_that_are_no_outputs(scene):
+    upload = await scene.file()
+    await note_uses(scene.store, [f"/files/{upload}/s/f", f"/files/{'z' * 26}/s/f"], TaskId("t"))
+    assert await scene.store._connection.command("KEYS", scene.store._keys.file_users("*")) == []
+
+
+async def test_a_file_whose_bytes_never_came_is_forgotten_a_day_later(scene):
+    old = await scene.file(uploaded=False, created_ms=NOW - ABANDONED_MS - 1)
+    fresh = await scene.file(uploaded=False)
+    await remove_expired(scene.store, scene.files, NOW)
+    assert await scene.there(old, fresh) == [fresh]
+
+
+async def test_a_sweep_goes_through_more_than_a_batch(scene, monkeypatch):
+    monkeypatch.setattr(file_sweep, "BATCH", 3)
+    await scene.task("kept")
+    ids = [await scene.file("output", "kept" if n % 2 else "gone", 1, created_ms=NOW + n) for n in range(10)]
+    assert await remove_expired(scene.store, scene.files, NOW) == 5
+    assert await scene.there(*ids) == ids[1::2]
+
+
+async def test_bytes_without_a_record_go_a_day_later_and_other_things_stay(scene, monkeypatch):
+    monkeypatch.setattr(file_sweep, "BATCH", 2)
+    known = await scene.file()
+    orphans = [f"data/aa/orphan{n}" for n in range(5)]
+    for key in (*orphans, "logs/aa/of-a-task"):
+        await scene.files.put(key, chunks(b"x"))
+    assert await remove_orphans(scene.store, scene.files, NOW) == 0
+    assert await remove_orphans(scene.store, scene.files, NOW + ABANDONED_MS + 60_000) == 5
+    assert {held.key async for held in scene.files.list("data/")} == {file_key(known)}
+    assert await read(scene.files, "logs/aa/of-a-task") == b"x"
+
+
+async def test_what_a_writer_that_died_left_beside_a_file_goes_too(store, tmp_path):
+    from stoker.files.local import LocalFiles
+
+    files = LocalFiles(tmp_path / "files")
+    partial = tmp_path / "files" / "data" / "aa" / "file.0011aabb.part"
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(b"half")
+    assert await remove_orphans(store, files, NOW + 2 * ABANDONED_MS) == 1
+    assert not partial.exists()
