@@ -13,10 +13,9 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.stoker-installed
 N ?= 20
-MINUTES ?= 10
 PYTEST := $(PY) -m pytest -q
 
-.PHONY: help setup run test test-fast test-slow flake fuzz check lint fix types generate lock bench docs clean
+.PHONY: help setup run test test-fast test-slow flake check lint fix types generate lock bench docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
@@ -50,9 +49,6 @@ test-slow: $(STAMP) ## the tests that take minutes
 flake: $(STAMP) ## the tests with processes, N=20 times; stops at the first failure
 	@for i in $$(seq $(N)); do echo "run $$i of $(N)"; \
 		$(PYTEST) tests/system tests/clients tests/faults -m "not slow" || exit 1; done
-
-fuzz: $(STAMP) ## new stories for the model of the protocol, for MINUTES=10
-	$(PY) tests/protocol/fuzz.py $(MINUTES)
 
 check: lint types test ## what CI runs; changes no file
 	$(PY) docs/generate.py --check

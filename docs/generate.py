@@ -132,7 +132,7 @@ def settings_page() -> str:
 
 def _setting(name: str, field: Any) -> str:
     default = field.get_default(call_default_factory=True)
-    shown = str(default).replace(str(Path.home()), "~") if default not in ("", None) else "(none)"
+    shown = str(default).replace(str(Path.home()), "~") if str(default) and default is not None else "(none)"
     if field.default_factory is not None and name == "name":
         shown = "the host's name"
     return f"| `STOKER_{name.upper()}` | `{shown}` | {field.description} |"

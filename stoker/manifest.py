@@ -7,7 +7,7 @@ from typing import Any, Final
 import yaml
 
 from stoker.core.errors import CallerError
-from stoker.core.messages import GpuType, Needs
+from stoker.core.messages import GpuType, IntegrationNeed, Needs, SecretNeed
 
 FILE_NAME: Final = "inf.yml"
 _GB: Final = 1000**3
@@ -33,8 +33,8 @@ class Manifest:
     metadata: dict[str, Any] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
     needs: Needs = field(default_factory=Needs)
-    secrets: tuple[str, ...] = ()
-    optional_secrets: tuple[str, ...] = ()
+    secrets: tuple[SecretNeed, ...] = ()
+    integrations: tuple[IntegrationNeed, ...] = ()
     default_function: str = "run"
 
     @property
@@ -76,7 +76,7 @@ def parse(document: dict[str, Any], source: str = FILE_NAME) -> Manifest:
     name = _text(document.get("name"))
     if not name:
         raise BadManifest(f"'{source}' has no name")
-    required, optional = _secrets(document.get("secrets"))
+    older = _mapping(document.get("requirements"))  # where they stood before
     return Manifest(
         name=name,
         namespace=_text(document.get("namespace")),
@@ -87,8 +87,10 @@ def parse(document: dict[str, Any], source: str = FILE_NAME) -> Manifest:
         metadata=_mapping(document.get("metadata")),
         env=_texts(document.get("env")),
         needs=_needs(_mapping(document.get("resources")), source),
-        secrets=required,
-        optional_secrets=optional,
+        secrets=_secrets(document.get("secrets"), older.get("secrets")),
+        integrations=_integrations(
+            document.get("integrations"), older.get("integrations"), document.get("credentials")
+        ),
         default_function=_text(document.get("default_function")) or "run",
     )
 
@@ -132,16 +134,42 @@ def _number(value: object, name: str, source: str) -> int:
     return number
 
 
-def _secrets(value: object) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of required and of optional secrets; entries are maps with a key, or plain names."""
-    required: list[str] = []
-    optional: list[str] = []
-    for entry in value if isinstance(value, list) else []:
-        facts = _mapping(entry)
-        name = _text(facts.get("key")) if facts else _text(entry)
-        if name:
-            (optional if facts.get("optional") is True else required).append(name)
-    return tuple(required), tuple(optional)
+def _secrets(*values: object) -> tuple[SecretNeed, ...]:
+    """Variables that the app wants: lists of maps with a key, or of plain names."""
+    return tuple(
+        SecretNeed(
+            key=key, description=_text(facts.get("description")), optional=facts.get("optional") is True
+        )
+        for key, facts in _entries(*values).items()
+    )
+
+
+def _integrations(*values: object) -> tuple[IntegrationNeed, ...]:
+    """Connected accounts that the app wants, in any of the three forms; a map is from name to facts."""
+    return tuple(
+        IntegrationNeed(
+            key=key,
+            description=_text(facts.get("description")),
+            optional=facts.get("optional") is True,
+            secrets=tuple(_entries(facts.get("secrets"))),
+        )
+        for key, facts in _entries(*values).items()
+    )
+
+
+def _entries(*values: object) -> dict[str, dict[str, Any]]:
+    """Facts by key; the first entry of a key counts."""
+    found: dict[str, dict[str, Any]] = {}
+    for value in values:
+        listed = value if isinstance(value, list) else []
+        if isinstance(value, dict):
+            listed = [{"key": key} | _mapping(facts) for key, facts in value.items()]
+        for entry in listed:
+            facts = _mapping(entry)
+            key = _text(facts.get("key")) if facts else _text(entry)
+            if key:
+                found.setdefault(key, facts)
+    return found
 
 
 def _text(value: object) -> str:

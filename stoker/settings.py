@@ -16,9 +16,8 @@ from urllib.parse import quote
 
 import yaml
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
+    SecretStr,
     ValidationError,
     field_validator,
     model_validator,
@@ -29,6 +28,8 @@ from stoker.core.errors import CallerError
 from stoker.environment_settings import EnvironmentFields
 from stoker.fetch_settings import FetchFields
 from stoker.file_settings import FileFields
+from stoker.secret_settings import PRIVATE_FIELDS, SecretFields
+from stoker.slot_settings import WorkerSlots
 
 PREFIX: Final = "STOKER_"
 CONFIG_PLACES: Final = ("stoker.yml", "~/.config/stoker/stoker.yml", "/etc/stoker/stoker.yml")
@@ -189,7 +190,7 @@ class FilesSettings(CommonSettings, FileFields):
     """What the parts need that keep files, or remove them."""
 
 
-class GatewaySettings(FilesSettings):
+class GatewaySettings(FilesSettings, SecretFields):
     """The front door."""
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
@@ -228,6 +229,11 @@ class GatewaySettings(FilesSettings):
     allowed_origins: tuple[str, ...] = Field(
         default=(), description="Web origins whose pages may call the API; '*' = all."
     )
+
+    @property
+    def secrets_key_path(self) -> Path:
+        """`secrets_key_file` with its default filled in."""
+        return (self.secrets_key_file or self.data_dir / "secrets-key").expanduser().absolute()
 
 
 class SchedulerSettings(CommonSettings):
@@ -273,35 +279,6 @@ class SchedulerSettings(CommonSettings):
         return self
 
 
-class GpuSlot(BaseModel):
-    """One GPU worker: the devices that it owns."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    gpus: tuple[int, ...] = Field(min_length=1, description="Indexes of its GPUs, as nvidia-smi counts them.")
-
-
-class CpuSlots(BaseModel):
-    """The CPU workers of a machine."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    count: int | None = Field(
-        default=None,
-        ge=0,
-        le=256,
-        description="How many; unset = 2 on a machine without GPU workers, else 0.",
-    )
-
-
-class WorkerSlots(BaseModel):
-    """The `workers:` part of the settings file, in the shape of the platform's engine.yml."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    gpu: tuple[GpuSlot, ...] | None = Field(
-        default=None, description="GPU workers; unset = one for each GPU found, [] = none."
-    )
-    cpu: CpuSlots = CpuSlots()
-
-
 class WorkerSettings(CommonSettings, FetchFields, EnvironmentFields):
     """The daemon of one machine."""
 
@@ -310,6 +287,10 @@ class WorkerSettings(CommonSettings, FetchFields, EnvironmentFields):
         default=WorkerSlots(), description="Which GPU and CPU workers this machine has."
     )
     labels: dict[str, str] = Field(default={}, description="Free labels of this machine.")
+    app_env: dict[str, SecretStr] = Field(
+        default={},
+        description="Variables for the processes of all apps; those of an app itself and secrets are stronger.",
+    )
     max_residents: int = Field(
         default=4, ge=1, le=256, description="Instances that one worker keeps loaded at the same time."
     )
@@ -491,4 +472,6 @@ def _explain(kind: type[CommonSettings], given: Mapping[str, object], item: Mapp
     name = str(item["loc"][0]) if item["loc"] else ""
     if name not in kind.model_fields:
         return text
+    if name in PRIVATE_FIELDS:
+        return f"{path}: {text} (from {_origin(name, given)}; the value is not shown)"
     return f"{path}: {text}, found {item['input']!r} (from {_origin(name, given)})"

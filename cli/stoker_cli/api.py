@@ -280,7 +280,8 @@ def _raise_for(answer: httpx.Response) -> None:
         body = None
     if isinstance(body, dict):
         code = str(body.get("type", "")).rsplit("/", 1)[-1]
-        message = str(body.get("detail") or body.get("message") or "")
+        missing = [str(entry.get("message")) for entry in body.get("errors") or [] if isinstance(entry, dict)]
+        message = str(body.get("detail") or body.get("message") or " ".join(missing))
     request = answer.request
     message = message or f"{request.method} {request.url.path} was answered with {answer.status_code}"
     raise ApiError(answer.status_code, code, message)

@@ -100,7 +100,8 @@ async def deploy_folder(
                 "env": app.env,
                 "env_key": environments.key(folder, app),
                 "resources": app.resources,
-                "secrets": list(app.secrets),
+                "secrets": msgspec.to_builtins(app.secrets),
+                "integrations": msgspec.to_builtins(app.integrations),
                 "metadata": app.metadata,
             },
         }

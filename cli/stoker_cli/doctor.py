@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from stoker import __version__, settings
 from stoker.core.errors import StokerError
+from stoker.secret_settings import PRIVATE_FIELDS
 from stoker.settings import (
     ALL_SETTINGS,
     CommonSettings,
@@ -35,7 +36,6 @@ PYTHON_MIN: Final = (3, 11)
 DISK_WARN_BYTES: Final = 10_000_000_000
 DISK_FAIL_BYTES: Final = 500_000_000
 UV_TIMEOUT_S: Final = 15.0
-SECRET_FIELDS: Final = frozenset({"api_key"})
 
 
 class Verdict(StrEnum):
@@ -293,7 +293,7 @@ def setting_rows() -> Iterator[tuple[str, Any, str]]:
             if name not in seen:
                 seen.add(name)
                 value = getattr(values, name)
-                if name in SECRET_FIELDS and value:
+                if name in PRIVATE_FIELDS and value:
                     value = "(set)"
                 yield name, _hidden(str(value)), sources[name]
 

@@ -11,7 +11,7 @@ import typer
 
 from stoker import __version__
 from stoker.core.errors import CallerError, StokerError, StoreUnavailable
-from stoker_cli import apps, doctor, keys, parts, run, sessions, tasks, workers
+from stoker_cli import apps, doctor, keys, parts, run, secrets, sessions, tasks, workers
 from stoker_cli.output import CommandFailed, ExitCode, print_error, print_json
 from stoker_cli.up import command as up_command
 
@@ -46,6 +46,7 @@ app.add_typer(sessions.app, name="sessions")
 app.add_typer(apps.app, name="apps")
 app.add_typer(workers.app, name="workers")
 app.add_typer(keys.app, name="keys")
+app.add_typer(secrets.app, name="secrets")
 app.command("doctor")(doctor.doctor)
 for part_command in (parts.gateway, parts.scheduler, parts.worker, parts.jobs):
     app.command(part_command.__name__)(part_command)

@@ -28,8 +28,19 @@ from stoker.core.events import Event
 from stoker.core.ids import new_id
 from stoker.log import get_logger
 from stoker_gateway.door import Door
-from stoker_gateway.problems import MEDIA_TYPE, problem_bytes, retry_headers
-from stoker_gateway.routes import apps, engines, files, health, internal, keys, sessions, tasks, uploads
+from stoker_gateway.problems import media_type, problem_bytes, retry_headers
+from stoker_gateway.routes import (
+    apps,
+    engines,
+    files,
+    health,
+    internal,
+    keys,
+    secrets,
+    sessions,
+    tasks,
+    uploads,
+)
 from stoker_gateway.services import Services
 
 _FIELD = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<field>[^`]*)`)?$", re.DOTALL)
@@ -79,6 +90,7 @@ def build(
         *uploads.ROUTES,
         *engines.ROUTES,
         *keys.ROUTES,
+        *secrets.ROUTES,
         *internal.ROUTES,
         *health.ROUTES,
     ]
@@ -150,7 +162,7 @@ def on_error(request: Request[Any, Any, Any], error: Exception) -> Response[byte
     if isinstance(error, HTTPException) and error.headers:
         headers |= {k.lower(): v for k, v in error.headers.items() if k.lower() == "allow"}
     body = problem_bytes(known, services.base_url)
-    return Response(content=body, status_code=known.http, media_type=MEDIA_TYPE, headers=headers)
+    return Response(content=body, status_code=known.http, media_type=media_type(known), headers=headers)
 
 
 def translated(request: Request[Any, Any, Any], error: Exception) -> StokerError | None:

@@ -18,6 +18,7 @@ from stoker.settings import GatewaySettings
 from stoker_gateway.app import build
 from stoker_gateway.registry import Registry
 from stoker_gateway.routes.keys import NewKey, make_key
+from stoker_gateway.secret_store import SecretStore
 from stoker_gateway.services import Services
 from stoker_gateway.streams import Hub
 from stoker_gateway.submit import Submitter
@@ -46,13 +47,14 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
     base_url = settings.public_url or "http://{}:{}".format(*listener.getsockname()[:2])
     try:
         await ensure_first_key(store, settings)
-        registry = Registry(store)
+        registry, secrets = Registry(store), SecretStore(store, settings)
         blobs = open_files(settings)
         services = Services(
             store=store,
             settings=settings,
             registry=registry,
-            submitter=Submitter(store, registry, settings),
+            submitter=Submitter(store, registry, settings, secrets),
+            secrets=secrets,
             hub=Hub(store, settings),
             uploads=Uploads(
                 blobs,

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from stoker.core.errors import RateLimited, StokerError, StoreUnavailable
+from stoker.core.errors import RateLimited, RequirementsNotMet, StokerError, StoreUnavailable
 
 MEDIA_TYPE = "application/problem+json"
 STORE_RETRY_S = 2
@@ -25,8 +25,15 @@ def problem(error: StokerError, base_url: str) -> dict[str, Any]:
 
 
 def problem_bytes(error: StokerError, base_url: str) -> bytes:
-    """The same, as one line of JSON."""
+    """The same, as one line of JSON. What a run lacks has a body of its own, the same for every client."""
+    if isinstance(error, RequirementsNotMet):
+        return bytes(_encode({"satisfied": False, "errors": error.missing}))
     return bytes(_encode(problem(error, base_url)))
+
+
+def media_type(error: StokerError) -> str:
+    """What the body for an error is."""
+    return "application/json" if isinstance(error, RequirementsNotMet) else MEDIA_TYPE
 
 
 def retry_headers(error: StokerError) -> dict[str, str]:

@@ -14,6 +14,7 @@ from stoker.protocol import Store
 from stoker.settings import GatewaySettings
 from stoker_gateway.door import caller_of
 from stoker_gateway.registry import Registry
+from stoker_gateway.secret_store import SecretStore
 from stoker_gateway.streams import Hub
 from stoker_gateway.submit import Submitter
 from stoker_gateway.uploads import Uploads
@@ -35,6 +36,7 @@ class Services(Struct, frozen=True, kw_only=True):
     hub: Hub
     uploads: Uploads
     blobs: FileStore
+    secrets: SecretStore
     base_url: str
 
 

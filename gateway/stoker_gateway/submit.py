@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from stoker.core.errors import InvalidRequest
 from stoker.core.ids import new_id
@@ -26,6 +26,7 @@ from stoker.settings import GatewaySettings
 from stoker_gateway.file_fields import FileFields
 from stoker_gateway.file_uses import note_uses
 from stoker_gateway.registry import Registry
+from stoker_gateway.secret_store import SecretStore
 from stoker_gateway.sessions import SessionRules
 
 MAX_PRIORITY = 100
@@ -58,12 +59,15 @@ class Submitter:
     """Turns run requests into tasks.
 
     1. find the app and its version  2. find the function  3. check infra and workers
-    4. validate the input and find its files  5. complete, validate and hash the setup
-    6. open or join its session  7. store the task.
+    4. validate the input and find its files  5. complete and validate the setup  6. find the secrets
+    7. hash setup and secrets into the setup key  8. open or join its session  9. store the task.
     """
 
-    def __init__(self, store: Store, registry: Registry, settings: GatewaySettings) -> None:
+    def __init__(
+        self, store: Store, registry: Registry, settings: GatewaySettings, secrets: SecretStore
+    ) -> None:
         self._store = store
+        self._secrets = secrets
         self._registry = registry
         self._settings = settings
         self._sessions = SessionRules(store)
@@ -83,6 +87,7 @@ class Submitter:
             Conflict: the idempotency key came with another request.
             SessionNotFound, SessionExpired, SessionEnded, AppMismatch, VersionMismatch, WorkerLeased,
             WorkerLost: the session that it names does not go on, or not with this run.
+            RequirementsNotMet: secrets or connected accounts are missing.
         """
         ref_function, app, version = await self._find_app(body, owner)  # 1
         function = choose_function(app, version, body.function or ref_function)  # 2
@@ -93,6 +98,7 @@ class Submitter:
         files = self._file_fields.find(version.id, function.name, function.input_schema, given)
         setup = fill_defaults(version.setup_schema, body.setup or {})  # 5
         self._registry.validate_setup(version, setup)
+        granted = await self._secrets.grant(app, version, owner)  # 6
         request = TaskRequest(
             id=TaskId(new_id("" if self._store.pool == "default" else f"{self._store.pool}.")),
             app_id=app.id,
@@ -101,13 +107,14 @@ class Submitter:
             function=function.name,
             input=given,
             setup=setup,
-            setup_key=setup_key(version.id, setup),
+            setup_key=setup_key(version.id, setup, granted.digest),  # 7
             env_key=version.env_key,
             infra=infra,
             workers=workers,
             variant=body.variant or "default",
             webhook=body.webhook or "",
             input_files=files,
+            has_secrets=bool(granted.digest),
         )
         spec = TaskSpec(
             id=request.id,
@@ -122,10 +129,11 @@ class Submitter:
             created_ms=int(time.time() * 1000),
         )
         given_setup = body.setup is not None
-        request, spec, session = await self._sessions.join(  # 6
+        request, spec, session = await self._sessions.join(  # 8
             body.session, body.session_timeout, request, spec, owner, setup_given=given_setup
         )
-        return await self._store_task(request, spec, owner, session, idempotency_key), messages  # 7
+        owner = structs.replace(owner, secrets=granted.needs if granted.digest else ())
+        return await self._store_task(request, spec, owner, session, idempotency_key), messages  # 9
 
     async def _find_app(self, body: RunBody, owner: Owner) -> tuple[str, App, AppVersion]:
         if body.app:

@@ -62,24 +62,37 @@ def make_room(worker: Worker, group: Group, facts: Facts) -> Room | Why:
     return Why.KEPT
 
 
-def decide_unload(now_ms: int, queues: Queues, fleet: Fleet, rules: Rules) -> tuple[Evict, ...]:
-    """Instances that nobody has used for `idle_unload_s`, so that the memory serves something else."""
-    if not rules.idle_unload_s:
+def decide_unload(
+    now_ms: int,
+    queues: Queues,
+    fleet: Fleet,
+    rules: Rules,
+    retired: frozenset[SetupKey] = frozenset(),
+) -> tuple[Evict, ...]:
+    """Idle instances that must go: unused for `idle_unload_s`, or of a setup that no new task will have."""
+    if not (rules.idle_unload_s or retired):
         return ()
     return tuple(
         Evict(
             engine_id=worker.engine.id,
             worker_id=worker.id,
             setup_key=resident.setup_key,
-            reason=f"not used for {rules.idle_unload_s:.0f} s",
+            reason=reason,
         )
         for worker in fleet.workers.values()
         if not (worker.held or worker.lease) and worker.engine.available
         for resident in worker.residents.values()
         if resident.phase is Phase.READY
-        and now_ms - resident.used_ms > rules.idle_unload_s * 1000
+        and (reason := _why_unload(resident, now_ms, rules, retired))
         and not queues.backlog(resident.setup_key)
     )
+
+
+def _why_unload(resident: Residence, now_ms: int, rules: Rules, retired: frozenset[SetupKey]) -> str:
+    if resident.setup_key in retired:
+        return "a secret that it holds was changed or deleted"
+    unused = rules.idle_unload_s and now_ms - resident.used_ms > rules.idle_unload_s * 1000
+    return f"not used for {rules.idle_unload_s:.0f} s" if unused else ""
 
 
 def vram_bytes(resident: Residence, knowledge: Knowledge) -> int:

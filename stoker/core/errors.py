@@ -3,6 +3,7 @@
     StokerError
       CallerError          change the request
         Unauthorized  Forbidden  NotFound  InvalidRequest  TooLarge  RateLimited  Conflict  MethodNotAllowed
+        RequirementsNotMet
       AppFailed            the app's own message
         SessionNotFound  SessionExpired  SessionEnded  AppMismatch  VersionMismatch  WorkerLeased
       NoCapacity           wait, or add a worker
@@ -11,6 +12,7 @@
       ProtocolRefusal      a script refused a write (unknown task, illegal move, lost leadership ...)
       StoreUnavailable     Redis did not answer: try again
       FilesUnavailable     the file store did not answer: try again
+      SecretUnreadable     a stored secret cannot be decrypted: the operator's to put right
       Bug                  ours: report it
 
 Each class has a `code` (the last part of the problem type), an HTTP status, and says whether a repeat helps.
@@ -82,6 +84,20 @@ class Conflict(CallerError):
 
     code = "conflict"
     http = 409
+
+
+class RequirementsNotMet(CallerError):
+    """The app needs secrets or connected accounts that are missing. Add what `errors` names.
+
+    `missing` are the entries of the answer's `errors`: type, key, message, action.
+    """
+
+    code = "requirements_not_met"
+    http = 412
+
+    def __init__(self, message: str = "", missing: tuple[dict[str, object], ...] = ()) -> None:
+        super().__init__(message)
+        self.missing = missing
 
 
 class TooLarge(CallerError):
@@ -193,6 +209,13 @@ class FilesUnavailable(StokerError):
     code = "files_unavailable"
     http = 503
     retryable = True
+
+
+class SecretUnreadable(StokerError):
+    """A stored secret cannot be decrypted. Give the gateway the key that it was encrypted with, or set it anew."""
+
+    code = "secret_unreadable"
+    http = 500
 
 
 class Bug(StokerError):

@@ -84,6 +84,7 @@ class TaskRequest(Struct, frozen=True, kw_only=True):
     session_timeout_s: float = 0  # idle time, at the first task
     webhook: str = ""
     input_files: tuple[str, ...] = ()  # JSON pointers to the files in `input`; the worker fetches them
+    has_secrets: bool = False  # the gateway has variables for its instance; their values are nowhere else
 
 
 class TaskSpec(Struct, frozen=True, kw_only=True):
@@ -106,11 +107,32 @@ class TaskSpec(Struct, frozen=True, kw_only=True):
     opens_session: bool = False
 
 
+class SecretNeed(Struct, frozen=True, kw_only=True):
+    """A variable that an app wants from whoever runs it."""
+
+    key: str
+    description: str = ""
+    optional: bool = False
+
+
+class IntegrationNeed(Struct, frozen=True, kw_only=True):
+    """A connected account that an app wants. `secrets` are its variables; empty = those of its provider."""
+
+    key: str  # provider.capability, for instance gcp.vertex_ai
+    description: str = ""
+    optional: bool = False
+    secrets: tuple[str, ...] = ()
+
+
 class Owner(Struct, frozen=True, kw_only=True):
-    """Who asked. Lives in a key that no engine may read."""
+    """Who asked. Lives in a key that no engine may read.
+
+    `secrets` are the variables that the task's instance may be given; what an engine could write is not asked.
+    """
 
     user_id: str
     key_id: str
+    secrets: tuple[SecretNeed, ...] = ()
 
 
 class Assignment(Struct, frozen=True, kw_only=True):
@@ -318,7 +340,8 @@ class AppVersion(Struct, frozen=True, kw_only=True):
     setup_schema: dict[str, Any] = {}
     env: dict[str, str] = {}
     needs: Needs = Needs()
-    secrets: tuple[str, ...] = ()
+    secrets: tuple[SecretNeed, ...] = ()
+    integrations: tuple[IntegrationNeed, ...] = ()
     env_key: str = ""
     bundle_file_id: str = ""
     bundle_bytes: int = 0
@@ -356,6 +379,21 @@ class ApiKey(Struct, frozen=True, kw_only=True):
     created_ms: int = 0
     expires_ms: int = 0
     numbering: str = ""  # "" = by client; "v1" = 9/10/11; "v2" = 10/11/12
+
+
+class Secret(Struct, frozen=True, kw_only=True):
+    """A secret as stored. The value is encrypted; `sealed` and `sealed_by` mean something to a `Vault` alone."""
+
+    id: str  # a secret that is made again after its end has another one
+    owner_id: str
+    key: str  # the variable
+    version: int  # grows with each value
+    revision: str  # new with each write
+    sealed: str = ""
+    sealed_by: str = ""  # id of the encryption key
+    description: str = ""
+    created_ms: int = 0
+    updated_ms: int = 0
 
 
 class StoredFile(Struct, frozen=True, kw_only=True):

@@ -31,6 +31,8 @@ class Keys:
         self.files = f"{self.prefix}:files"
         self.sessions = f"{self.prefix}:sessions"
         self.rates = f"{self.prefix}:rate"
+        self.secret_owners = f"{self.prefix}:secret-owners"
+        self.retired_setups = f"{self.prefix}:retired-setups"
 
     def task(self, task_id: TaskId) -> str:
         return f"{self.prefix}:task:{task_id}"
@@ -47,6 +49,13 @@ class Keys:
 
     def owner_files(self, owner_id: str) -> str:
         return f"{self.prefix}:owner:{owner_id}:files"
+
+    def secrets(self, owner_id: str) -> str:
+        """Of the control plane, as is the next one: no engine reads them."""
+        return f"{self.prefix}:secrets:{owner_id}"
+
+    def secret_uses(self, owner_id: str, name: str) -> str:
+        return f"{self.prefix}:secret-uses:{owner_id}:{name}"
 
     def idempotency(self, owner_id: str, key: str) -> str:
         return f"{self.prefix}:idempotency:{owner_id}:{key}"

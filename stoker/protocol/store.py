@@ -12,6 +12,7 @@ from stoker.protocol.keys import Keys
 from stoker.protocol.limits import Limits
 from stoker.protocol.outbox import Outbox
 from stoker.protocol.scheduling import Scheduling
+from stoker.protocol.secret_records import Secrets
 from stoker.protocol.sessions import Sessions
 from stoker.protocol.tasks import Tasks
 
@@ -33,6 +34,7 @@ class Store:
         self.files = Files(connection, keys)
         self.limits = Limits(connection, keys, url)
         self.outbox = Outbox(connection, keys)
+        self.secrets = Secrets(connection, keys)
         self._keys = keys
 
     @classmethod

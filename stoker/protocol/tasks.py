@@ -8,8 +8,8 @@ import msgspec
 
 from stoker.core.errors import Conflict, NotFound, ProtocolRefusal, Unauthorized
 from stoker.core.groups import spec_group
-from stoker.core.messages import EngineId, LogLine, Owner, TaskId, TaskRequest, TaskSpec, TaskView
-from stoker.core.sessions import SessionInfo, plain_key
+from stoker.core.messages import EngineId, LogLine, Owner, SetupKey, TaskId, TaskRequest, TaskSpec, TaskView
+from stoker.core.sessions import SessionInfo
 from stoker.core.states import ON_ENGINE, TERMINAL, TaskState
 from stoker.protocol.connection import Connection
 from stoker.protocol.keys import Keys
@@ -258,11 +258,12 @@ class Tasks:
 
 
 def _repeatable(request: TaskRequest) -> TaskRequest:
-    """A request without what is made anew for a repeat of it: its id, and that of a session that it opens."""
-    request = msgspec.structs.replace(request, id=TaskId(""))
-    if not request.opens_session:
-        return request
-    return msgspec.structs.replace(request, session_id="", setup_key=plain_key(request.setup_key))
+    """A request without what is made anew for a repeat of it: its id, and that of a session that it opens.
+
+    Also without its setup key, which follows from the rest and from secrets: these may change between repeats.
+    """
+    request = msgspec.structs.replace(request, id=TaskId(""), setup_key=SetupKey(""), has_secrets=False)
+    return msgspec.structs.replace(request, session_id="") if request.opens_session else request
 
 
 def _view(fields: dict[bytes, bytes], logs: tuple[LogLine, ...], reason: str) -> TaskView:

@@ -14,7 +14,7 @@ import httpx
 import msgspec
 from msgspec import Struct
 
-from stoker.core.errors import StokerError
+from stoker.core.errors import RequirementsNotMet, StokerError
 from stoker.core.messages import Assignment
 from stoker_worker.backoff import Backoff
 
@@ -23,6 +23,7 @@ TRIES: Final = 6
 TIMEOUT_S: Final = 30.0
 CHUNK_BYTES: Final = 256 * 1024
 _GATEWAY_UPLOADS: Final = "/upload/"
+_NOT_MET: Final = RequirementsNotMet.http
 _PATIENCE: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 """Answers after which a repeat may go well; 409: another request of ours still holds the upload."""
 UPLOAD_TRIES: Final = 30
@@ -33,9 +34,20 @@ _UPLOAD_TIMEOUT: Final = httpx.Timeout(TIMEOUT_S, read=300.0)
 
 
 class GatewayRefused(StokerError):
-    """The gateway did not answer as it should."""
+    """The gateway did not answer as it should. `status` and `said`: what it answered, if it did."""
 
     code = "gateway_refused"
+
+    def __init__(self, message: str = "", status: int = 0, said: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.said = said
+
+
+class SecretsMissing(StokerError):
+    """A secret that the app needs is gone."""
+
+    code = RequirementsNotMet.code
 
 
 class Slot(Struct, frozen=True):
@@ -54,8 +66,21 @@ class NewFile(Struct, frozen=True):
     field: str
 
 
+class _Missing(Struct, frozen=True):
+    message: str = ""
+
+
+class _Refusal(Struct, frozen=True):
+    """The parts of an error body that are for people."""
+
+    detail: str = ""
+    errors: list[_Missing] = []
+
+
 Read = Callable[[int], AsyncIterator[bytes]]
 _slots = msgspec.json.Decoder(list[Slot])
+_values = msgspec.json.Decoder(dict[str, str])
+_refusal = msgspec.json.Decoder(_Refusal)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -89,6 +114,30 @@ class Gateway:
                         file.write(chunk)
 
         await self._patiently(download)
+
+    async def fetch_secrets(self, order: Assignment) -> dict[str, str]:
+        """The variables that the instance for a task is given, by name. They are not kept here.
+
+        Raises:
+            SecretsMissing: one was deleted while the task waited.
+            GatewayRefused: as above.
+        """
+        values: dict[str, str] = {}
+
+        async def ask(base: str) -> None:
+            request = self._client.build_request(
+                "GET", f"{base}/internal/tasks/{order.task.id}/secrets", headers=_authorization(order)
+            )
+            async with _streaming(self._client, request) as answer:
+                values.update(_values.decode(await answer.aread()))
+
+        try:
+            await self._patiently(ask)
+        except GatewayRefused as error:
+            if error.status == _NOT_MET:
+                raise SecretsMissing(error.said) from error
+            raise
+        return values
 
     async def announce(self, order: Assignment, files: Sequence[NewFile]) -> list[Slot]:
         """Say which files of a result come; where they go, in the same order.
@@ -182,7 +231,9 @@ class Gateway:
             answer = error.response
             refused = GatewayRefused(
                 f"The gateway at {base} answered {answer.status_code} to "
-                f"{answer.request.method} {answer.request.url.path}: {answer.text[:300]}"
+                f"{answer.request.method} {answer.request.url.path}: {answer.text[:300]}",
+                answer.status_code,
+                _sentence(answer),
             )
             if answer.status_code in _PATIENCE:
                 return refused
@@ -204,6 +255,15 @@ def _reachable(base: str, url: str) -> str:
     if not parts.path.startswith(_GATEWAY_UPLOADS):
         return url
     return f"{base}{parts.path}?{parts.query}" if parts.query else base + parts.path
+
+
+def _sentence(answer: httpx.Response) -> str:
+    """What the gateway says to people in a refusal."""
+    try:
+        refusal = _refusal.decode(answer.content)
+    except msgspec.DecodeError:
+        return ""
+    return refusal.detail or " ".join(missing.message for missing in refusal.errors)
 
 
 def _authorization(order: Assignment) -> dict[str, str]:

@@ -12,7 +12,8 @@ import psutil
 
 from stoker.core.ids import check_name, new_id
 from stoker.core.messages import EngineId, EngineInfo, GpuInfo, WorkerId, WorkerInfo
-from stoker.settings import InvalidSettings, WorkerSettings, WorkerSlots
+from stoker.settings import InvalidSettings, WorkerSettings
+from stoker.slot_settings import WorkerSlots
 
 DEFAULT_CPU_WORKERS: Final = 2
 """On a machine without GPU workers: one may load while the other runs."""

@@ -15,7 +15,7 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +27,7 @@ from stoker.core.messages import LogType
 from stoker_worker.installer import guarded
 from stoker_worker.link import Link, Message
 from stoker_worker.procs import LinePipe, ShortPath, clean_environment, describe_exit, signal_group
+from stoker_worker.redaction import Redactor
 from stoker_worker.runner.frames import FrameTooLarge
 from stoker_worker.strays import end_strays
 
@@ -95,13 +96,17 @@ class InstanceSpec:
     `gpus`: UUIDs of the devices that it may see. `own_tmp`: give it a /tmp of its own if the kernel allows it;
     `keep`: what of the shared /tmp it must see all the same. `node_env`: the folder with node_modules of a Node
     app, whose Node `python` is then.
+
+    `secrets` are variables too, and stronger than `env`; what the `redactor` knows is hidden in lines and errors.
     """
 
     python: Path
     app_dir: Path
     work_dir: Path
     setup: dict[str, Any] = field(default_factory=dict)
-    env: dict[str, str] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict, repr=False)
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    redactor: Redactor = field(default_factory=lambda: Redactor({}), repr=False)
     gpus: tuple[str, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
     stop_grace_s: float = 5.0
@@ -251,9 +256,11 @@ class Instance:
             files = [msgspec.convert(file, OutFile) for file in answer.files]
             self._results = [Path(file.path) for file in files]
             return RunResult(output=msgspec.json.decode(answer.output), files=files)
+        hidden = self._spec.redactor.text
         if answer.fault == "input":
-            raise InputError(answer.message, tuple((f["loc"], f["message"]) for f in answer.fields))
-        raise AppError(answer.message)
+            fields = tuple((f["loc"], hidden(f["message"])) for f in answer.fields)
+            raise InputError(hidden(answer.message), fields)
+        raise AppError(hidden(answer.message))
 
     def tidy(self) -> None:
         """Remove what the last run left: its result is stored, and apps remove nothing. Again is nothing."""
@@ -319,7 +326,7 @@ class Instance:
         ours, theirs = socket.socketpair()
         try:
             ours.setblocking(False)
-            self._pipes = [LinePipe(self._line), LinePipe(self._line)]
+            self._pipes = [LinePipe(self._line, spec.redactor) for _ in range(2)]
             self._process = await asyncio.create_subprocess_exec(
                 *command_of(spec, theirs.fileno(), folders),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -367,7 +374,7 @@ class Instance:
         except InstanceLost as lost:
             raise InstanceFailed(f"{lost.message} (while it did: {phase})", phase) from lost
         if answer.type == "failed":
-            raise InstanceFailed(answer.message, phase)
+            raise InstanceFailed(self._spec.redactor.text(answer.message), phase)
         return answer
 
     async def _ask(self, order: dict[str, Any]) -> Message:
@@ -445,7 +452,7 @@ def process_environment(spec: InstanceSpec, work_dir: Path) -> dict[str, str]:
     """The variables of the app's process: none that are ours, what the app asks for, what the instance needs."""
     env = clean_environment(os.environ)
     env["PATH"] = f"{spec.python.parent}{os.pathsep}{env['PATH']}"
-    env |= spec.env
+    env |= {**spec.env, **spec.secrets}
     if spec.node_env is not None:
         env["NODE_PATH"] = str(spec.node_env / "node_modules")  # for what an app loads with `require`
     if "PYTHONPATH" in env:

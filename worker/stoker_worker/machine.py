@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +26,8 @@ from stoker_worker.outputs import Outputs
 from stoker_worker.pointers import put_at
 from stoker_worker.ports import OnLine, Prepared, RunningInstance
 from stoker_worker.private_tmp import PrivateTmp, names_tmp, paths_to_keep
+from stoker_worker.procs import clean_environment
+from stoker_worker.redaction import Redactor, secret_looking
 from stoker_worker.shelf import Use
 from stoker_worker.versions import Versions
 
@@ -50,8 +52,14 @@ class Machine:
         private_tmp: PrivateTmp | None = None,
         keep: tuple[Path, ...] = (),
         cache_max_bytes: int | None = None,
+        app_env: Mapping[str, str] = {},
     ) -> None:
-        """`keep`: folders of the daemon that apps must see, wherever they lie."""
+        """Use a folder `work` for what instances need while they live.
+
+        Args:
+            keep: folders of the daemon that apps must see, wherever they lie.
+            app_env: variables for all apps, of the operator; an app's own are stronger.
+        """
         self._inputs = inputs
         self._private_tmp = private_tmp or PrivateTmp("nobody asked for it")
         self._keep = (*keep, *paths_to_keep(dict(os.environ)))
@@ -61,6 +69,7 @@ class Machine:
         self._budget = Budget((environments.shelf, versions.shelf), cache_max_bytes)
         self._gateway = gateway
         self._work = work
+        self._app_env = dict(app_env)
         self._out_dir = work / "out"
         self._starts = 0
         self._cleaning: set[asyncio.Task[None]] = set()
@@ -120,6 +129,9 @@ class Machine:
     ) -> Instance:
         """See `AppMachine.start`."""
         task = order.task
+        secrets = await self._secrets(order) if task.has_secrets else {}
+        # Variables of the daemon reach its apps too, unless they are its own.
+        inherited = secret_looking(clean_environment(os.environ) | self._app_env)
         self._starts += 1
         work_dir = self._work / worker.id / f"{task.setup_key}.{self._starts}"
         spec = InstanceSpec(
@@ -127,7 +139,9 @@ class Machine:
             app_dir=prepared.app_dir,
             work_dir=work_dir,
             setup=task.setup,
-            env=prepared.env,
+            env=self._app_env | prepared.env,
+            secrets=secrets,
+            redactor=Redactor(secrets | {k: v for k, v in inherited.items() if k not in secrets}),
             gpus=tuple(gpu.uuid for gpu in worker.gpus),
             metadata=_metadata(task, worker.id, tuple(str(gpu.index) for gpu in worker.gpus)),
             stop_grace_s=STOP_GRACE_S,
@@ -167,6 +181,14 @@ class Machine:
             f"This machine gives apps no /tmp of their own ({instance.shared_because}), and the code of this app "
             "names files there: it runs when no other such app does.",
         )
+
+    async def _secrets(self, order: Assignment) -> dict[str, str]:
+        try:
+            return await self._gateway.fetch_secrets(order)
+        except GatewayRefused as error:
+            raise PreparationFailed(
+                f"The secrets of {order.task.app} could not be fetched. {error.said or error.message}"
+            ) from error
 
     async def fetch(self, order: Assignment, on_line: OnLine) -> Any:
         """See `AppMachine.fetch`."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from stoker.settings import PLAIN_PATH
+from stoker_worker.redaction import Redactor
 
 MAX_LINE_BYTES: Final = 64 * 1024
 """A longer line is cut: progress bars without an end, or binary data that was printed."""
@@ -98,10 +99,11 @@ class Lines:
 
 
 class LinePipe:
-    """The reading end of a pipe of a child, as lines."""
+    """The reading end of a pipe of a child, as lines, without the secrets that the redactor knows."""
 
-    def __init__(self, on_line: Callable[[str], None]) -> None:
+    def __init__(self, on_line: Callable[[str], None], redactor: Redactor | None = None) -> None:
         self._on_line = on_line
+        self._redacted = redactor.stream() if redactor else None
         self._lines = Lines()
         self._loop = asyncio.get_running_loop()
         self._read_fd, self.write_fd = os.pipe()
@@ -133,6 +135,8 @@ class LinePipe:
         if not data:
             self._end()
             return False
+        if self._redacted is not None:
+            data = self._redacted.feed(data)
         for line in self._lines.feed(data):
             self._on_line(line)
         return True
@@ -141,7 +145,8 @@ class LinePipe:
         self._open = False
         self._loop.remove_reader(self._read_fd)
         os.close(self._read_fd)
-        for line in self._lines.finish():
+        rest = self._lines.feed(self._redacted.finish()) if self._redacted is not None else []
+        for line in (*rest, *self._lines.finish()):
             self._on_line(line)
 
 

@@ -17,6 +17,7 @@ from stoker.core.errors import StokerError
 from stoker.core.events import Event
 from stoker.embedded import EmbeddedServer
 from stoker.log import get_logger
+from stoker.secret_settings import READERS
 from stoker.service import PARENT_VARIABLE
 from stoker.settings import PREFIX, UpSettings
 from stoker_cli.up.part import Part, PartSpec, decide_delay
@@ -155,7 +156,8 @@ def part_specs(settings: UpSettings, store_url: str, port: int, listen_fd: int) 
 
 def _spec(name: str, env: Mapping[str, str], grace_s: float, pass_fds: tuple[int, ...] = ()) -> PartSpec:
     argv = (sys.executable, "-m", "stoker_cli", name)
-    whole = os.environ | env
+    kept_from = {f"{PREFIX}{field.upper()}" for field, readers in READERS.items() if name not in readers}
+    whole = {key: value for key, value in os.environ.items() if key not in kept_from} | dict(env)
     return PartSpec(name=name, argv=argv, env=whole, stop_grace_s=grace_s, pass_fds=pass_fds)
 
 

@@ -9,8 +9,17 @@ from msgspec import Struct
 
 from stoker.core.errors import Conflict, InvalidRequest, NotFound
 from stoker.core.ids import new_id, short_id
-from stoker.core.messages import App, AppFunction, AppVersion, GpuType, Needs
+from stoker.core.messages import (
+    App,
+    AppFunction,
+    AppVersion,
+    GpuType,
+    IntegrationNeed,
+    Needs,
+    SecretNeed,
+)
 from stoker.core.refs import parse_ref
+from stoker.core.requirements import check_name, wanted
 from stoker_gateway.door import caller_of
 from stoker_gateway.dto import iso
 from stoker_gateway.registry import visible
@@ -47,7 +56,10 @@ class NewVersion(Struct, kw_only=True):
     env: dict[str, str] = {}
     env_key: str = ""
     resources: Resources = Resources()
-    secrets: list[Any] = []
+    secrets: list[SecretNeed | str] = []
+    integrations: list[IntegrationNeed | str] = []
+    required_secrets: list[SecretNeed | str] = []
+    required_integrations: list[IntegrationNeed | str] = []
     metadata: dict[str, Any] = {}
 
 
@@ -121,8 +133,18 @@ def stored_version(app_id: str, new: NewVersion, bundle_bytes: int, now_ms: int)
     """A version as it is kept.
 
     Raises:
-        InvalidRequest: an unknown GPU type.
+        InvalidRequest: an unknown GPU type, or a secret that cannot be one.
     """
+    secrets = tuple(
+        SecretNeed(key=need) if isinstance(need, str) else need
+        for need in (*new.secrets, *new.required_secrets)
+    )
+    integrations = tuple(
+        IntegrationNeed(key=need) if isinstance(need, str) else need
+        for need in (*new.integrations, *new.required_integrations)
+    )
+    for need in wanted(secrets, integrations):
+        check_name(need.key, "version.secrets")
     gpu = new.resources.gpu
     try:
         gpu_type = GpuType(gpu.type or GpuType.NONE)
@@ -141,6 +163,8 @@ def stored_version(app_id: str, new: NewVersion, bundle_bytes: int, now_ms: int)
         setup_schema=new.setup_schema,
         env=new.env,
         needs=Needs(gpu_count=gpu.count, gpu_type=gpu_type, vram_bytes=gpu.vram, ram_bytes=new.resources.ram),
+        secrets=secrets,
+        integrations=integrations,
         env_key=new.env_key,
         bundle_file_id=new.bundle_file_id,
         bundle_bytes=bundle_bytes,
@@ -192,6 +216,8 @@ def version_dto(version: AppVersion) -> dict[str, Any]:
             "gpu": {"count": needs.gpu_count, "vram": needs.vram_bytes, "type": needs.gpu_type},
             "ram": needs.ram_bytes,
         },
+        "required_secrets": version.secrets,
+        "required_integrations": version.integrations,
         "checksum": version.id,
         "metadata": version.metadata,
     }

@@ -70,4 +70,18 @@ async def post_outputs(request: AnyRequest, task_id: str, data: OutputFiles) -> 
     return Answer(content=request.app.state.encode(slots), media_type=JSON)
 
 
-ROUTES = [get_bundle, post_outputs]
+@get("/internal/tasks/{task_id:str}/secrets", include_in_schema=False)
+async def get_values(request: AnyRequest, task_id: str) -> Answer:
+    """The variables for the instance that is started for this task: name -> value.
+
+    What may be given was decided when the task was accepted, and lies where no engine can write.
+    """
+    view = await attempt_task(request, task_id)
+    services = services_of(request)
+    owner = await services.store.tasks.owner(TaskId(task_id))
+    values = await services.secrets.values_for(task_id, owner, view.request.setup_key)
+    body = request.app.state.encode(values)
+    return Answer(content=body, media_type=JSON, headers={"cache-control": "no-store"})
+
+
+ROUTES = [get_bundle, post_outputs, get_values]

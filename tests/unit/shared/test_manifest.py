@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from stoker import manifest
-from stoker.core.messages import GpuType, Needs
+from stoker.core.messages import GpuType, IntegrationNeed, Needs, SecretNeed
 from stoker.manifest import BadManifest, parse, size_of
 
 APPS = Path(__file__).parents[2] / "apps"
@@ -19,7 +19,10 @@ def test_a_whole_file_is_read():
     app = manifest.load(APPS / "models")
     assert (app.name, app.namespace, app.kernel) == ("models", "tests", "3.11")
     assert app.env == {"PYTHONPATH": "/app", "GREETING": "hello", "FLAG": "true", "NUMBER": "3"}
-    assert (app.secrets, app.optional_secrets) == (("A_TOKEN",), ("ANOTHER",))
+    assert app.secrets == (
+        SecretNeed(key="A_TOKEN", description="needed"),
+        SecretNeed(key="ANOTHER", optional=True),
+    )
     assert app.needs == Needs(ram_bytes=4_000_000_000)
     assert app.resources == {"gpu": {"count": 0, "vram": 0, "type": "none"}, "ram": 4_000_000_000}
     assert app.default_function == "run"
@@ -31,6 +34,41 @@ def test_almost_everything_may_be_missing_or_null():
     )
     assert app == parse({"name": "x"})
     assert (app.category, app.needs) == ("other", Needs())
+
+
+def test_secrets_and_integrations_are_read_in_every_form():
+    app = parse(
+        {
+            "name": "x",
+            "secrets": [
+                {"key": "A", "description": "a", "optional": False},
+                "B",
+                {"description": "no key"},
+                None,
+            ],
+            "requirements": {"secrets": [{"key": "C", "optional": True}, {"key": "A", "optional": True}]},
+            "integrations": [{"key": "gcp.vertex_ai", "description": "cloud"}, "x.tweet.read"],
+            "credentials": {"crm": {"optional": True, "secrets": [{"key": "CRM_TOKEN"}]}, "mail": None},
+        }
+    )
+    assert app.secrets == (
+        SecretNeed(key="A", description="a"),
+        SecretNeed(key="B"),
+        SecretNeed(key="C", optional=True),
+    )
+    assert app.integrations == (
+        IntegrationNeed(key="gcp.vertex_ai", description="cloud"),
+        IntegrationNeed(key="x.tweet.read"),
+        IntegrationNeed(key="crm", optional=True, secrets=("CRM_TOKEN",)),
+        IntegrationNeed(key="mail"),
+    )
+
+
+def test_integrations_may_stand_among_the_requirements():
+    app = parse(
+        {"name": "x", "requirements": {"integrations": [{"key": "google.docs"}]}, "credentials": ["x"]}
+    )
+    assert app.integrations == (IntegrationNeed(key="google.docs"), IntegrationNeed(key="x"))
 
 
 @pytest.mark.parametrize(

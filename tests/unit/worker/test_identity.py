@@ -4,7 +4,8 @@ import pytest
 
 from stoker.core.errors import InvalidRequest
 from stoker.core.messages import GpuInfo, GpuType
-from stoker.settings import InvalidSettings, WorkerSettings, WorkerSlots
+from stoker.settings import InvalidSettings, WorkerSettings
+from stoker.slot_settings import WorkerSlots
 from stoker_worker.identity import (
     decide_engine_id,
     decide_workers,

@@ -1,0 +1,150 @@
+"""`stoker secrets`: what apps get as environment variables, and the key that encrypts it at rest.
+
+A value never comes from the command line: other users of the machine could read it there.
+"""
+
+import asyncio
+import sys
+from typing import Annotated, Any
+
+import typer
+from msgspec import structs
+from rich.markup import escape
+
+from stoker.core.errors import Conflict, SecretUnreadable
+from stoker.core.ids import new_id
+from stoker.core.messages import Secret
+from stoker.protocol import Store
+from stoker.settings import GatewaySettings, load
+from stoker.vault import Vault
+from stoker_cli.api import connected
+from stoker_cli.output import CommandFailed, ExitCode, JsonFlag, items_of, out, print_json, print_table
+
+app = typer.Typer(no_args_is_help=True, help="Secrets that apps get as environment variables.")
+
+Key = Annotated[str, typer.Argument(help="Name of the environment variable.")]
+
+
+@app.command("list")
+def list_(json: JsonFlag = False) -> None:
+    """Your secrets, with masked values."""
+    answer = asyncio.run(_call("GET", "/secrets"))
+    if json:
+        print_json(answer)
+        return
+    rows = [
+        (secret.get("key"), secret.get("masked_value"), secret.get("description"), secret.get("updated_at"))
+        for secret in items_of(answer)
+    ]
+    print_table("", ("key", "value", "description", "changed"), rows, empty="no secrets")
+
+
+@app.command("set")
+def set_(
+    key: Key,
+    description: Annotated[str | None, typer.Option(help="What it is for.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Set a secret to what is typed, or to what comes on stdin without the line break at its end.
+
+    Instances that hold an older value are unloaded when they are idle; runs from now on get the new one.
+    """
+    body: dict[str, Any] = {"value": read_value(key)}
+    if description is not None:
+        body["description"] = description
+    answer = asyncio.run(_call("PUT", f"/secrets/{key}", json=body))
+    if json:
+        print_json(answer)
+    else:
+        out.print(f"secret {escape(key)} is set: {escape(str(answer.get('masked_value')))}")
+
+
+@app.command()
+def delete(key: Key, json: JsonFlag = False) -> None:
+    """Delete a secret; runs of apps that need it are refused from now on."""
+    asyncio.run(_call("DELETE", f"/secrets/{key}"))
+    if json:
+        print_json({"key": key, "deleted": True})
+    else:
+        out.print(f"secret {escape(key)} deleted")
+
+
+@app.command("rotate-key")
+def rotate_key(
+    drop_old: Annotated[
+        bool, typer.Option("--drop-old", help="Then remove all other keys from the key file.")
+    ] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Encrypt all secrets of the pool under a new key. Run it where the gateway's settings are.
+
+    Works on the database, while the system runs. The new key is put into the key file; when STOKER_SECRETS_KEY
+    has the keys, put a new one before the others there, start the gateways again, and then run this.
+    """
+    settings = load(GatewaySettings)
+    vault = Vault(settings.secrets_key.get_secret_value(), settings.secrets_key_path)
+    done = asyncio.run(_rotated(settings, vault, drop_old=drop_old))
+    if json:
+        print_json(done)
+    else:
+        out.print(f"{done['reencrypted']} secrets are encrypted under the key {done['key_id']}")
+
+
+def read_value(key: str) -> str:
+    """The value, from the terminal without an echo, or from stdin.
+
+    Raises:
+        CommandFailed: it is not text.
+    """
+    if sys.stdin.isatty():
+        typed: str = typer.prompt(f"Value of {key}", hide_input=True)
+        return typed
+    try:
+        text = sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise CommandFailed(
+            "the value on stdin is not UTF-8 text", ExitCode.USAGE, "encode it, for instance with base64"
+        ) from error
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+async def _rotated(settings: GatewaySettings, vault: Vault, *, drop_old: bool) -> dict[str, Any]:
+    store = await Store.open(settings.store_url, settings.pool)
+    try:
+        key_id = vault.add_key() if vault.file else next(iter(vault.keys()))
+        count = 0
+        for owner_id in await store.secrets.owners():
+            for secret in await store.secrets.list(owner_id):
+                count += await _reencrypt(store, vault, secret, key_id)
+    finally:
+        await store.close()
+    if drop_old and vault.file:
+        vault.drop_old_keys()
+    return {"key_id": key_id, "reencrypted": count, "key_file": str(vault.file) if vault.file else None}
+
+
+async def _reencrypt(store: Store, vault: Vault, secret: Secret | None, key_id: str) -> bool:
+    """Seal one secret anew. Whoever changes it meanwhile has sealed it under the new key."""
+    while secret is not None and secret.sealed_by != key_id:
+        try:
+            value = vault.open(secret.owner_id, secret.key, secret.sealed, secret.sealed_by)
+        except SecretUnreadable as error:
+            raise CommandFailed(
+                f"{error.message} (owner {secret.owner_id})",
+                ExitCode.FAILED,
+                "nothing is lost: what was sealed anew stays readable, and the old keys are kept",
+            ) from error
+        sealed, sealed_by = vault.seal(secret.owner_id, secret.key, value)
+        fresh = structs.replace(secret, sealed=sealed, sealed_by=sealed_by, revision=new_id())
+        try:
+            await store.secrets.put(fresh, secret)
+        except Conflict:
+            secret = (await store.secrets.get_many(secret.owner_id, [secret.key])).get(secret.key)
+        else:
+            return True
+    return False
+
+
+async def _call(method: str, path: str, **options: Any) -> Any:
+    async with connected() as api:
+        return await api.call(method, path, **options)

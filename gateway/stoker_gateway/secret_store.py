@@ -1,0 +1,201 @@
+"""The secrets of users: set, listed, revealed, and resolved for what they run.
+
+Values are here for as long as a request takes, and leave by two doors only: `reveal`, when a setting opens it,
+and `values_for`, to the worker that starts an instance. Every change is logged, never with a value.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Final
+
+from msgspec import Struct, structs
+
+from stoker.core.errors import Conflict, Forbidden, NotFound, RequirementsNotMet, SecretUnreadable
+from stoker.core.events import Event
+from stoker.core.ids import new_id
+from stoker.core.messages import App, AppVersion, Owner, Secret, SecretNeed, SetupKey
+from stoker.core.requirements import (
+    check_name,
+    check_value,
+    decide_missing,
+    masked,
+    secrets_digest,
+    wanted,
+)
+from stoker.core.sessions import plain_key
+from stoker.log import get_logger
+from stoker.protocol import Store
+from stoker.settings import GatewaySettings
+from stoker.vault import Vault
+
+TRIES: Final = 5
+"""Two writers of one secret: the later one reads again and wins."""
+UNREADABLE: Final = "(cannot be decrypted with this gateway's key)"
+
+log = get_logger("secrets")
+
+
+class Granted(Struct, frozen=True, kw_only=True):
+    """What a run may be given: the variables that its app wants, and what they add to the setup key."""
+
+    needs: tuple[SecretNeed, ...] = ()
+    digest: str = ""
+
+
+class SecretStore:
+    """The secrets of all users of one gateway process."""
+
+    def __init__(self, store: Store, settings: GatewaySettings) -> None:
+        self._store = store
+        self._verified = frozenset(settings.verified_owners)
+        self._reveal = settings.secrets_reveal
+        self._vault = Vault(settings.secrets_key.get_secret_value(), settings.secrets_key_path)
+
+    async def set(
+        self, owner: Owner, name: str, value: str | None, description: str | None, *, only_new: bool = False
+    ) -> Secret:
+        """Make a secret or change it. What is None stays as it is.
+
+        Raises:
+            InvalidRequest: the name or the value cannot be used, or there are too many.
+            Conflict: `only_new`, and there is one.
+            NotFound: no value was given, and there is none to keep.
+        """
+        check_name(name)
+        if value is not None:
+            check_value(value)
+        for left in range(TRIES - 1, -1, -1):
+            read = (await self._store.secrets.get_many(owner.user_id, [name])).get(name)
+            if read is not None and only_new:
+                raise Conflict(
+                    f"You have a secret {name} already. Change it with PUT /secrets/{name}, or "
+                    f"stoker secrets set {name}."
+                )
+            new = self._changed(owner, name, value, description, read)
+            try:
+                await self._store.secrets.put(new, read)
+            except Conflict:
+                if not left:
+                    raise
+            else:
+                break
+        if value is not None:
+            await self._retire(owner, name)
+        log.info(Event.SECRET_SET, **_names(owner, name), version=new.version, new=read is None)
+        return new
+
+    async def delete(self, owner: Owner, name: str) -> None:
+        """Forget a secret.
+
+        Raises:
+            NotFound: there is none of this name.
+        """
+        if not await self._store.secrets.delete(owner.user_id, name):
+            raise NotFound(f"You have no secret {name!r}.")
+        await self._retire(owner, name)
+        log.info(Event.SECRET_DELETED, **_names(owner, name))
+
+    async def list(self, owner: Owner) -> "list[tuple[Secret, str]]":
+        """All of a user, each with its masked value."""
+        return [(secret, self.mask(secret)) for secret in await self._store.secrets.list(owner.user_id)]
+
+    def mask(self, secret: Secret) -> str:
+        """What a list shows of the value."""
+        try:
+            return masked(self._open(secret))
+        except SecretUnreadable:
+            return UNREADABLE
+
+    async def reveal(self, owner: Owner, name: str) -> tuple[Secret, str]:
+        """A secret with its value.
+
+        Raises:
+            Forbidden: the setting `secrets_reveal` is off.
+            NotFound: there is none of this name.
+            SecretUnreadable: its key is not here.
+        """
+        if not self._reveal:
+            raise Forbidden(
+                "This system does not show the values of secrets. The operator can allow it with the setting "
+                "secrets_reveal (STOKER_SECRETS_REVEAL=true) of the gateway."
+            )
+        found = (await self._store.secrets.get_many(owner.user_id, [name])).get(name)
+        if found is None:
+            raise NotFound(f"You have no secret {name!r}.")
+        value = self._open(found)
+        log.info(Event.SECRET_REVEALED, **_names(owner, name), version=found.version)
+        return found, value
+
+    async def grant(self, app: App, version: AppVersion, owner: Owner) -> Granted:
+        """Find what a run of an app is given. Asks Redis for nothing when the app wants nothing.
+
+        Raises:
+            RequirementsNotMet: something that it requires is missing.
+        """
+        needs = wanted(version.secrets, version.integrations)
+        if not needs:
+            return Granted()
+        refused = self._why_not(app, owner)
+        names = [] if refused else [need.key for need in needs]
+        have = await self._store.secrets.get_many(owner.user_id, names)
+        missing = decide_missing(version.secrets, version.integrations, have, refused)
+        if missing:
+            raise RequirementsNotMet(str(missing[0]["message"]), missing)
+        return Granted(needs=() if refused else needs, digest=secrets_digest(owner.user_id, have))
+
+    async def values_for(self, task_id: str, owner: Owner, setup_key: SetupKey) -> Mapping[str, str]:
+        """The present values of what a task was granted, for the instance that is about to start.
+
+        Raises:
+            RequirementsNotMet: one that is required was deleted while the task waited.
+            SecretUnreadable: its key is not here.
+        """
+        names = [need.key for need in owner.secrets]
+        # First the note, then the values: a change between the two retires the instance at once.
+        # A session keeps its instance to its end; after that the plain key is the one that counts.
+        await self._store.secrets.note_use(owner.user_id, names, plain_key(setup_key), _now_ms())
+        found = await self._store.secrets.get_many(owner.user_id, names)
+        missing = decide_missing(owner.secrets, (), found, "It was deleted while the task waited.")
+        if missing:
+            raise RequirementsNotMet(str(missing[0]["message"]), missing)
+        values = {name: self._open(secret) for name, secret in found.items()}
+        log.info(Event.SECRET_GIVEN, task_id=task_id, owner=owner.user_id, names=sorted(values))
+        return values
+
+    def _why_not(self, app: App, owner: Owner) -> str:
+        """Why an app of somebody else gets no secrets of the caller; empty when it may have them."""
+        if app.owner_id == owner.user_id or self._verified & {app.owner_id, "*"}:
+            return ""
+        return (
+            f"{app.namespace}/{app.name} belongs to another user, whose apps are not given your secrets. Deploy "
+            "it under your own name, or ask the operator to list its owner in the setting verified_owners."
+        )
+
+    def _changed(
+        self, owner: Owner, name: str, value: str | None, description: str | None, read: Secret | None
+    ) -> Secret:
+        now = _now_ms()
+        if read is None and value is None:
+            raise NotFound(f"You have no secret {name!r}; give a value to make it.")
+        secret = read or Secret(
+            id=new_id(), owner_id=owner.user_id, key=name, version=0, revision="", created_ms=now
+        )
+        if value is not None:
+            sealed, sealed_by = self._vault.seal(owner.user_id, name, value)
+            secret = structs.replace(secret, sealed=sealed, sealed_by=sealed_by, version=secret.version + 1)
+        about = secret.description if description is None else description
+        return structs.replace(secret, description=about, revision=new_id(), updated_ms=now)
+
+    async def _retire(self, owner: Owner, name: str) -> None:
+        await self._store.secrets.retire_uses(owner.user_id, name, _now_ms())
+
+    def _open(self, secret: Secret) -> str:
+        return self._vault.open(secret.owner_id, secret.key, secret.sealed, secret.sealed_by)
+
+
+def _names(owner: Owner, name: str) -> dict[str, object]:
+    return {"owner": owner.user_id, "api_key_id": owner.key_id, "name": name}
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
