@@ -52,14 +52,11 @@ class Machine:
         private_tmp: PrivateTmp | None = None,
         keep: tuple[Path, ...] = (),
         cache_max_bytes: int | None = None,
-        app_env: Mapping[str, str] = {},
     ) -> None:
-        """Use a folder `work` for what instances need while they live.
-
-        Args:
-            keep: folders of the daemon that apps must see, wherever they lie.
-            app_env: variables for all apps, of the operator; an app's own are stronger.
-        """
+        """`keep`: folders of the daemon that apps must see, wherever they lie."""
+        self.app_env: Mapping[
+            str, str
+        ] = {}  # the operator's variables for all apps; an app's own are stronger
         self._inputs = inputs
         self._private_tmp = private_tmp or PrivateTmp("nobody asked for it")
         self._keep = (*keep, *paths_to_keep(dict(os.environ)))
@@ -69,7 +66,6 @@ class Machine:
         self._budget = Budget((environments.shelf, versions.shelf), cache_max_bytes)
         self._gateway = gateway
         self._work = work
-        self._app_env = dict(app_env)
         self._out_dir = work / "out"
         self._starts = 0
         self._cleaning: set[asyncio.Task[None]] = set()
@@ -131,7 +127,7 @@ class Machine:
         task = order.task
         secrets = await self._secrets(order) if task.has_secrets else {}
         # Variables of the daemon reach its apps too, unless they are its own.
-        inherited = secret_looking(clean_environment(os.environ) | self._app_env)
+        inherited = secret_looking({**clean_environment(os.environ), **self.app_env})
         self._starts += 1
         work_dir = self._work / worker.id / f"{task.setup_key}.{self._starts}"
         spec = InstanceSpec(
@@ -139,7 +135,7 @@ class Machine:
             app_dir=prepared.app_dir,
             work_dir=work_dir,
             setup=task.setup,
-            env=self._app_env | prepared.env,
+            env={**self.app_env, **prepared.env},
             secrets=secrets,
             redactor=Redactor(secrets | {k: v for k, v in inherited.items() if k not in secrets}),
             gpus=tuple(gpu.uuid for gpu in worker.gpus),

@@ -84,8 +84,8 @@ async def _serve(
         await private_tmp.find_out(settings.private_tmp),
         keep=(settings.cache_path, folder, inputs.open()),
         cache_max_bytes=settings.cache_max_bytes,
-        app_env={name: value.get_secret_value() for name, value in settings.app_env.items()},
     )
+    machine.app_env = {name: value.get_secret_value() for name, value in settings.app_env.items()}
     machine.clean()
     tools = Tools(
         store=store.engines,
