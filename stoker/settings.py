@@ -323,7 +323,18 @@ class WorkerSettings(CommonSettings, FetchFields, EnvironmentFields):
     )
     spool_dir: Path | None = Field(
         default=None,
-        description="Directory of what waits while Redis is away; unset = spool/ of the data directory.",
+        description="Directory of outcomes and logs that are not delivered yet; unset = spool/ of the data "
+        "directory.",
+    )
+    log_max_bytes: int = Field(
+        default=64 * MIB,
+        ge=64 * 1024,
+        description="Bytes that are kept of the log of one attempt; what is printed beyond them is counted.",
+    )
+    log_spool_bytes: int = Field(
+        default=1024 * MIB,
+        ge=MIB,
+        description="Bytes of logs that may wait on disk for the gateway; beyond them lines are counted only.",
     )
 
     @property

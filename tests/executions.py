@@ -2,7 +2,7 @@
 
 import asyncio
 
-from recorders import MachineRecorder, NoDevices, StoreRecorder, order, until
+from recorders import MachineRecorder, NoDevices, StoreRecorder, log_spool, order, until
 
 from stoker.core.messages import WorkerInfo
 from stoker_worker.execution import Execution, Stop, StopKind, Tools
@@ -28,6 +28,7 @@ class Scene:
             store=self.store,
             engine_id="box",
             spool=Spool(folder),
+            logs=log_spool(folder),
             machine=self.machine,
             setup_timeout_s=60,
             run_timeout_s=60,

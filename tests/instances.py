@@ -32,6 +32,9 @@ class Driver:
     async def do(self, what, **given):
         return (await self.run({"do": what, **given})).output
 
+    def took(self, kind, text):
+        self.lines += [(kind, line) for line in text.split("\n")]
+
     def printed(self, kind=LogType.RUN):
         return [text for phase, text in self.lines if phase is kind]
 

@@ -1,12 +1,14 @@
 """What the worker's unit tests record: the store as one attempt sees it, and orders to give."""
 
 import asyncio
+import gzip
 
 import msgspec
 
 from stoker.core.errors import StaleAttempt, StoreUnavailable
 from stoker.core.messages import Assignment, Outcome, TaskRequest
 from stoker.core.states import TaskState
+from stoker_worker.attempt_log import LogSpool
 from stoker_worker.private_tmp import PrivateTmp
 
 DONE = Outcome(state=TaskState.COMPLETED, output=msgspec.Raw(b'{"ok":1}'))
@@ -64,6 +66,24 @@ class StoreRecorder:
             self.failed.append(call)
             raise StaleAttempt
         self.calls.append(call)
+
+
+def log_spool(folder, attempt_bytes=2**20, total_bytes=2**24):
+    return LogSpool(folder / "logs", attempt_bytes=attempt_bytes, total_bytes=total_bytes)
+
+
+class LogTaker:
+    """The gateway as the uploader sees it. `fails`: what to raise instead of taking a chunk."""
+
+    def __init__(self):
+        self.chunks = []
+        self.fails = None
+
+    async def put_log(self, task_id, attempt, token, first, body):
+        await asyncio.sleep(0)
+        if self.fails is not None:
+            raise self.fails
+        self.chunks.append((task_id, attempt, token, first, gzip.decompress(body)))
 
 
 async def until(condition, tries=2000):

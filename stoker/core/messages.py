@@ -178,6 +178,7 @@ class LogLine(Struct, frozen=True, kw_only=True, array_like=True):
     at_ms: int
     type: LogType
     text: str
+    attempt: int = 0
 
 
 class Outcome(Struct, frozen=True, kw_only=True):

@@ -28,11 +28,12 @@ async def start(tmp_path):
             stop_grace_s=1.0,
             **({"own_tmp": True} | more),
         )
-        instance = await Instance.start(spec, lambda kind, text: lines.append((kind, text)))
+        driver = Driver(None, lines, spec)
+        driver.instance = instance = await Instance.start(spec, driver.took)
         started.append(instance)
         if ready:
             await instance.setup(LIMIT_S)
-        return Driver(instance, lines, spec)
+        return driver
 
     yield start
     for instance in started:

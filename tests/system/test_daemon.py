@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from recorders import MachineRecorder, order, until
+from recorders import LogTaker, MachineRecorder, log_spool, order, until
 
 from stoker.core.messages import (
     DrainOrder,
@@ -24,6 +24,7 @@ from stoker.protocol import AssignOrder, Store, WakeKind
 from stoker_worker.daemon import Daemon
 from stoker_worker.execution import Tools
 from stoker_worker.instance import RunResult
+from stoker_worker.log_upload import LogUploader
 from stoker_worker.spool import Spool
 from stoker_worker.telemetry import Sensors
 
@@ -54,6 +55,7 @@ class Scene:
             store=self.store.engines,
             engine_id="box",
             spool=Spool(self.folder / "spool"),
+            logs=log_spool(self.folder),
             machine=self.machine,
             setup_timeout_s=60,
             run_timeout_s=60,
@@ -65,6 +67,7 @@ class Scene:
             tools,
             Sensors(lease_s / 6),
             Environments(),
+            LogUploader(tools.logs, LogTaker()),
             lease_s=lease_s,
             drain_grace_s=drain_grace_s,
         )

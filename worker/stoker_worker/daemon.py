@@ -29,6 +29,7 @@ from stoker.core.messages import (
 from stoker.log import get_logger
 from stoker_worker.backoff import Backoff
 from stoker_worker.execution import Tools
+from stoker_worker.log_upload import LogUploader
 from stoker_worker.inbox import Inbox, InboxStore
 from stoker_worker.lease import Lease, LeaseStore
 from stoker_worker.telemetry import Sensors
@@ -42,6 +43,8 @@ KILL_WAIT_S: Final = 5.0
 LEAVE_WAIT_S: Final = 5.0
 """What the goodbye to the store may take; if it fails the lease ends by itself."""
 LEAVE_NOW_WAIT_S: Final = 0.5
+LOGS_WAIT_S: Final = 5.0
+"""What the last chunks of logs may take at the end; the next start has the rest."""
 
 _log = get_logger("daemon")
 
@@ -70,6 +73,7 @@ class Daemon:
         tools: Tools,
         sensors: Sensors,
         environments: EnvironmentShelf,
+        uploader: LogUploader,
         *,
         lease_s: float,
         drain_grace_s: float,
@@ -80,6 +84,8 @@ class Daemon:
         self._info = info
         self._store = store
         self._spool = tools.spool
+        self._logs = tools.logs
+        self._uploader = uploader
         self._sensors = sensors
         self._environments = environments
         self._drain_grace_s = drain_grace_s
@@ -134,6 +140,7 @@ class Daemon:
 
     async def start(self) -> None:
         """Take up what an earlier life left in the spool, and join the pool, as soon as the store answers."""
+        self._logs.recover()
         for spooled in self._spool.load():
             self.workload.replay(spooled)
         await self.lease.register()
@@ -148,12 +155,14 @@ class Daemon:
                     group.create_task(self._report_loop(), name="reports"),
                     group.create_task(self._sensors.sample_loop(), name="sensors"),
                     group.create_task(self.workload.serve(), name="slots"),
+                    group.create_task(self._uploader.run(), name="logs"),
                 ]
                 await _first(stop.wait(), self._drain_wanted.wait())
                 await self._drain(stop)
                 for loop in loops:
                     loop.cancel()
             await self._leave(LEAVE_WAIT_S)
+            await self._uploader.flush(LOGS_WAIT_S)
             await stop.wait()
         except asyncio.CancelledError:
             # Now means now; but a goodbye spares the tasks the wait for the end of the lease.
@@ -163,6 +172,7 @@ class Daemon:
         finally:
             self.lease.stop()
             self.workload.kill()
+            self._logs.close()
 
     async def _drain(self, stop: asyncio.Event) -> None:
         """Leave the pool without losing a task or spending an attempt."""

@@ -22,6 +22,7 @@ from stoker.core.events import Event
 from stoker.core.messages import Assignment, EngineId, LogType, Outcome, ResidentState, TaskId, WorkerInfo
 from stoker.core.states import TaskState
 from stoker.log import get_logger
+from stoker_worker.attempt_log import LogSpool
 from stoker_worker.instance import RunResult
 from stoker_worker.outcomes import (
     LoadTimeout,
@@ -70,6 +71,7 @@ class Tools:
     store: AttemptStore
     engine_id: EngineId
     spool: Spool
+    logs: LogSpool
     machine: AppMachine
     setup_timeout_s: float
     run_timeout_s: float
@@ -92,6 +94,7 @@ class Execution:
             order,
             entry,
             tools.spool,
+            tools.logs.open(order),
             on_settled=lambda: on_settled(self),
             on_refused=lambda reason: self.stop(Stop(kind=StopKind.DISOWN, reason=reason)),
         )

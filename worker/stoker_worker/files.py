@@ -160,6 +160,25 @@ class Gateway:
         await self._patiently(ask)
         return slots
 
+    async def put_log(self, task_id: str, attempt: int, token: str, first: int, body: bytes) -> None:
+        """Store a chunk of an attempt's log: compressed blocks (`stoker.core.logs`) from line `first` on.
+
+        Raises:
+            GatewayRefused: as above.
+        """
+
+        async def upload(base: str) -> None:
+            request = self._client.build_request(
+                "PUT",
+                f"{base}/internal/tasks/{task_id}/logs/{attempt}/{first}",
+                content=body,
+                headers={"authorization": f"Bearer {token}", "content-type": "application/gzip"},
+            )
+            async with _streaming(self._client, request):
+                pass
+
+        await self._patiently(upload)
+
     async def upload(self, slot: Slot, size: int, read: Read) -> None:
         """Send a file's bytes. After a failure it goes on from what the gateway has (tus 1.0.0).
 

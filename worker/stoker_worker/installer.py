@@ -76,10 +76,10 @@ async def run_steps(steps: Sequence[Step], on_line: OnLine, lock: int = -1) -> N
 async def _run(step: Step, on_line: OnLine, fd: int, lock: int) -> None:
     lines: list[str] = []
 
-    def take(line: str) -> None:
-        lines.append(line)
+    def take(printed: str) -> None:
+        lines.extend(printed.split("\n"))
         del lines[:-KEPT_LINES]
-        on_line(LogType.BUILD, line)
+        on_line(LogType.BUILD, printed)
 
     pipe = LinePipe(take)
     try:

@@ -1,17 +1,21 @@
-"""The log lines and partial outputs of one attempt, between the app and the store. No I/O, no clock.
+"""The live tail of one attempt's log, and its partial outputs, between the app and the store. No I/O, no clock.
 
-Lines get their numbers here. The buffer is bounded: while the store does not keep up, further lines are
-dropped, counted, and a marker line says how many are missing. A partial output replaces the one before it.
+The buffer is bounded: while the store does not keep up, further lines are dropped, counted, and a marker line says
+how many are missing. The complete log is elsewhere (`attempt_log.py`); the numbers are the same. A partial output
+replaces the one before it.
 """
 
 from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
+from stoker.core.logs import tail_gap_text
 from stoker.core.messages import LogLine, LogType
 
 BATCH_S: Final = 0.05
 """The longest that a line waits for company."""
+FLOOD_S: Final = 0.2
+"""Between two writes while lines are dropped anyway: nobody reads faster, and Redis has other work."""
 BATCH_BYTES: Final = 64 * 1024
 """One write: keeps a script short, and a quarter of the tail that the store keeps."""
 BUFFER_BYTES: Final = 256 * 1024
@@ -32,7 +36,8 @@ class Batch:
 class LogBuffer:
     """Lines and the newest partial output that wait to be written."""
 
-    def __init__(self) -> None:
+    def __init__(self, attempt: int = 1) -> None:
+        self._attempt = attempt
         self._lines: deque[LogLine] = deque()
         self._bytes = 0
         self._number = 0
@@ -40,6 +45,8 @@ class LogBuffer:
         self._counted = 0  # dropped, and not yet told to the store
         self._partial = b""
         self.dropped = 0
+        self.whole = True
+        """Whether every line got in as it was."""
 
     def __bool__(self) -> bool:
         return bool(self._lines or self._partial or self._missing)
@@ -49,18 +56,31 @@ class LogBuffer:
         """Whether a whole batch waits."""
         return self._bytes >= BATCH_BYTES
 
+    @property
+    def pause_s(self) -> float:
+        """How long the next write may wait for company."""
+        return FLOOD_S if self._missing else BATCH_S
+
     def add(self, kind: LogType, text: str, at_ms: int) -> None:
-        """Number a line and keep it, or count it as dropped when the buffer is full."""
+        """Number lines, which line feeds divide, and keep them, or count them as dropped when the buffer is full."""
+        texts = text.split("\n")
+        for index, line in enumerate(texts):
+            if self._bytes + min(len(line), LINE_CHARS) + _LINE_OVERHEAD > BUFFER_BYTES:
+                left = len(texts) - index
+                self._number += left
+                self._missing += left
+                self.whole = False
+                return
+            self._add(kind, line, at_ms)
+
+    def _add(self, kind: LogType, text: str, at_ms: int) -> None:
+        if self._missing:
+            self._mark(self._number, kind, at_ms)
         self._number += 1
         if len(text) > LINE_CHARS:
             text = f"{text[:LINE_CHARS]} ... ({len(text) - LINE_CHARS} more characters)"
-        size = len(text) + _LINE_OVERHEAD
-        if self._bytes + size > BUFFER_BYTES:
-            self._missing += 1
-            return
-        if self._missing:
-            self._mark(self._number - 1, kind, at_ms)
-        self._keep(LogLine(number=self._number, at_ms=at_ms, type=kind, text=text))
+            self.whole = False
+        self._keep(self._line(self._number, at_ms, kind, text))
 
     def set_partial(self, output: bytes) -> None:
         """Replace the partial output (JSON)."""
@@ -90,11 +110,14 @@ class LogBuffer:
 
     def _mark(self, number: int, kind: LogType, at_ms: int) -> None:
         """Put the gap into the log itself, under the number of the last line that is missing."""
-        text = f"... {self._missing} lines are missing here: the log came faster than it could be stored ..."
+        text = tail_gap_text(self._missing)
         self.dropped += self._missing
         self._counted += self._missing
         self._missing = 0
-        self._keep(LogLine(number=number, at_ms=at_ms, type=kind, text=text))
+        self._keep(self._line(number, at_ms, kind, text))
+
+    def _line(self, number: int, at_ms: int, kind: LogType, text: str) -> LogLine:
+        return LogLine(number=number, at_ms=at_ms, type=kind, text=text, attempt=self._attempt)
 
     def _keep(self, line: LogLine) -> None:
         self._lines.append(line)

@@ -16,6 +16,7 @@ from stoker.log import get_logger
 from stoker.protocol import Store
 from stoker.settings import WorkerSettings
 from stoker_worker import identity, private_tmp
+from stoker_worker.attempt_log import LogSpool
 from stoker_worker.backoff import Backoff
 from stoker_worker.daemon import Daemon
 from stoker_worker.environment import Environments, Policy
@@ -25,6 +26,7 @@ from stoker_worker.fetch_policy import FetchPolicy
 from stoker_worker.files import Gateway
 from stoker_worker.input_cache import InputCache
 from stoker_worker.inputs import Inputs
+from stoker_worker.log_upload import LogUploader
 from stoker_worker.machine import Machine
 from stoker_worker.spool import Spool
 from stoker_worker.telemetry import Sensors
@@ -87,10 +89,16 @@ async def _serve(
     )
     machine.app_env = {name: value.get_secret_value() for name, value in settings.app_env.items()}
     machine.clean()
+    logs = LogSpool(
+        settings.spool_path / engine_id / "logs",
+        attempt_bytes=settings.log_max_bytes,
+        total_bytes=settings.log_spool_bytes,
+    )
     tools = Tools(
         store=store.engines,
         engine_id=engine_id,
         spool=Spool(settings.spool_path / engine_id),
+        logs=logs,
         machine=machine,
         setup_timeout_s=settings.setup_timeout_s,
         run_timeout_s=settings.run_timeout_s,
@@ -102,6 +110,7 @@ async def _serve(
         tools,
         sensors,
         machine,
+        LogUploader(logs, gateway),
         lease_s=settings.lease_s,
         drain_grace_s=settings.drain_grace_s,
     )

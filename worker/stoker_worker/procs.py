@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
+import fcntl
 import os
-import re
 import signal
 import tempfile
 from collections.abc import Callable, Mapping
@@ -16,9 +16,14 @@ from stoker_worker.redaction import Redactor
 MAX_LINE_BYTES: Final = 64 * 1024
 """A longer line is cut: progress bars without an end, or binary data that was printed."""
 CUT_MARK: Final = " [line cut]"
-READ_BYTES: Final = 64 * 1024
+PIPE_BYTES: Final = 256 * 1024
+"""Room for what an app prints between two reads. Linux gives 64 KiB where a user has very many pipes."""
+READ_BYTES: Final = PIPE_BYTES
+READ_PAUSE_S: Final = 0.005
+"""Between two reads: an app that prints without end costs the daemon 200 reads a second and not one a line. A full
+pipe makes the app wait, at 50 MB/s; so memory is bounded by one read."""
 DRAIN_READS: Final = 16
-"""Reads of one drain: a pipe holds 64 KiB, so what was printed before is in the first of them."""
+"""Reads of one drain: what was printed before it is in the first of them."""
 
 SHORT_PATH_BYTES: Final = 48
 """Leaves half of a socket's path (unix(7): 107 bytes) to what apps put below it."""
@@ -28,7 +33,6 @@ _SHORT_PREFIX: Final = "stoker-app-"
 _DROPPED_NAMES: Final = frozenset({"VIRTUAL_ENV", "NOTIFY_SOCKET", "INVOCATION_ID", "JOURNAL_STREAM"})
 _DROPPED_PREFIXES: Final = ("STOKER_", "PYTHON", "LISTEN_", "CONDA_")
 """Settings and secrets of the daemon, and what would lead an app's Python to the daemon's packages."""
-_END_OF_LINE: Final = re.compile(rb"\r\n|\n|\r")
 
 
 def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -75,8 +79,10 @@ class Lines:
         if self._after_cr and data.startswith(b"\n"):
             data = data[1:]
         self._after_cr = data.endswith(b"\r")
-        *ended, rest = _END_OF_LINE.split(self._rest + data)
-        lines = [text for line in ended if (text := self._end(line)) is not None]
+        end = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
+        ended, rest = data[:end], data[end:]
+        lines = self._ended(self._rest + ended) if end else []
+        rest = rest if end else self._rest + rest
         if len(rest) > MAX_LINE_BYTES:
             if not self._skipping:
                 lines.append(_text(rest))
@@ -87,29 +93,40 @@ class Lines:
 
     def finish(self) -> list[str]:
         """What is left when the stream ends."""
-        text = self._end(self._rest)
-        self._rest = b""
-        return [text] if text else []
+        rest, self._rest = self._rest, b""
+        return [_text(rest)] if rest and not self._skipping else []
 
-    def _end(self, line: bytes) -> str | None:
+    def _ended(self, data: bytes) -> list[str]:
+        """Whole lines: split as bytes, decoded at once, because an app may print millions of them."""
+        if b"\r" in data:
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        parts = data[:-1].split(b"\n")
         if self._skipping:
             self._skipping = False
-            return None
-        return _text(line)
+            del parts[0]
+        if len(data) > MAX_LINE_BYTES and max(map(len, parts), default=0) > MAX_LINE_BYTES:
+            return [_text(part) for part in parts]
+        return b"\n".join(parts).decode(errors="replace").split("\n") if parts else []
 
 
 class LinePipe:
-    """The reading end of a pipe of a child, as lines, without the secrets that the redactor knows."""
+    """The reading end of a pipe of a child, without the secrets that the redactor knows.
 
-    def __init__(self, on_line: Callable[[str], None], redactor: Redactor | None = None) -> None:
-        self._on_line = on_line
+    `on_lines` gets what came, as lines that line feeds divide.
+    """
+
+    def __init__(self, on_lines: Callable[[str], None], redactor: Redactor | None = None) -> None:
+        self._on_lines = on_lines
         self._redacted = redactor.stream() if redactor else None
         self._lines = Lines()
         self._loop = asyncio.get_running_loop()
         self._read_fd, self.write_fd = os.pipe()
         self._open = True
+        self._pause: asyncio.TimerHandle | None = None
         os.set_blocking(self._read_fd, False)
-        self._loop.add_reader(self._read_fd, self._read)
+        with contextlib.suppress(OSError):  # the user has too many large pipes: then it is a small one
+            fcntl.fcntl(self.write_fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        self._listen()
 
     def started(self) -> None:
         """The child has its copy of the writing end."""
@@ -127,6 +144,15 @@ class LinePipe:
         if self._open:
             self._end()
 
+    def _listen(self) -> None:
+        self._pause = None
+        self._loop.add_reader(self._read_fd, self._on_readable)
+
+    def _on_readable(self) -> None:
+        self._loop.remove_reader(self._read_fd)
+        self._pause = self._loop.call_later(READ_PAUSE_S, self._listen)
+        self._read()
+
     def _read(self) -> bool:
         try:
             data = os.read(self._read_fd, READ_BYTES)
@@ -137,17 +163,19 @@ class LinePipe:
             return False
         if self._redacted is not None:
             data = self._redacted.feed(data)
-        for line in self._lines.feed(data):
-            self._on_line(line)
+        if lines := self._lines.feed(data):
+            self._on_lines("\n".join(lines))
         return True
 
     def _end(self) -> None:
         self._open = False
+        if self._pause is not None:
+            self._pause.cancel()
         self._loop.remove_reader(self._read_fd)
         os.close(self._read_fd)
         rest = self._lines.feed(self._redacted.finish()) if self._redacted is not None else []
-        for line in (*rest, *self._lines.finish()):
-            self._on_line(line)
+        if lines := [*rest, *self._lines.finish()]:
+            self._on_lines("\n".join(lines))
 
 
 class ShortPath:

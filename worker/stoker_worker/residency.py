@@ -56,7 +56,7 @@ class Residence:
     uses: int = 0
     value: float = 0.0
     used_mono: float = 0.0
-    on_line: OnLine | None = None  # where its lines go now: the log of the task that it works for
+    on_line: OnLine | None = None  # where its lines go: the log of the task that it works for, or did last
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -65,7 +65,7 @@ class Residence:
         return session_of(self.setup_key)
 
     def emit(self, kind: LogType, text: str) -> None:
-        """A line of the process; what it prints while no task has it goes nowhere."""
+        """Lines of the process; what a child prints when the run is over belongs to the task that ran last."""
         if self.on_line is not None:
             self.on_line(kind, text)
 
@@ -175,7 +175,6 @@ class Residency:
         if residence.state is ResidentState.BUSY:
             residence.state = ResidentState.IDLE
         residence.task_id = ""
-        residence.on_line = None
         residence.used_mono = time.monotonic()
 
     def discard(self, residence: Residence, reason: str, *, at_once: bool = False) -> None:

@@ -16,8 +16,9 @@ from stoker.core.events import Event
 from stoker.core.messages import Assignment, EngineId, LogLine, LogType, Outcome, TaskId
 from stoker.core.states import TaskState
 from stoker.log import get_logger
+from stoker_worker.attempt_log import AttemptLog
 from stoker_worker.backoff import Backoff
-from stoker_worker.logs import BATCH_S, Batch, LogBuffer
+from stoker_worker.logs import Batch, LogBuffer
 from stoker_worker.spool import Spool
 
 _log = get_logger("writes")
@@ -58,11 +59,13 @@ class Writes:
         order: Assignment,
         entry: str,
         spool: Spool,
+        full_log: AttemptLog,
         on_settled: Callable[[], None],
         on_refused: Callable[[str], None],
     ) -> None:
         self.order = order
-        self.log = LogBuffer()
+        self.log = LogBuffer(order.attempt)
+        self.full_log = full_log
         self.settled = False
         self._store = store
         self._engine_id = engine_id
@@ -75,6 +78,7 @@ class Writes:
         self._lines_due = False
         self._ending: Outcome | str | None = None  # an outcome, or the reason for handing the task back
         self._spooled = False
+        self._ended_here = False
         self._pump: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._progress = asyncio.Event()  # the ending was taken, refused, or waits for Redis
@@ -104,9 +108,16 @@ class Writes:
         self._start()
 
     def line(self, kind: LogType, text: str) -> None:
-        """Add a log line; it is written within `BATCH_S`."""
-        self.log.add(kind, text, int(time.time() * 1000))
-        self._start_soon()
+        """Add a log line, or several that line feeds divide; they are written within `BATCH_S`.
+
+        Every line of an attempt passes here, and nowhere else, before it goes to disk or to Redis. What a child of
+        the app prints after the attempt comes here too: it is in the complete log alone.
+        """
+        at_ms = int(time.time() * 1000)
+        self.full_log.add(kind, text, at_ms)
+        if not self.settled:
+            self.log.add(kind, text, at_ms)
+            self._start_soon()
 
     def partial(self, output: bytes) -> None:
         """Replace the partial output (JSON); it is written within `BATCH_S`."""
@@ -144,7 +155,7 @@ class Writes:
 
     def _start_soon(self) -> None:
         if self._timer is None and not self.settled:
-            self._timer = asyncio.get_running_loop().call_later(BATCH_S, self._on_timer)
+            self._timer = asyncio.get_running_loop().call_later(self.log.pause_s, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -211,13 +222,14 @@ class Writes:
             dropped=batch.dropped,
         )
         self._batch = None
-        self._lines_due = self.log.full
-        if self.log and not self._lines_due:
+        self._lines_due = False
+        if self.log:
             self._start_soon()
 
     async def _write_ending(self) -> None:
         if isinstance(self._ending, Outcome):
             await self._store.finish(self.order, self._engine_id, self._ending)
+            self._ended_here = True
         elif self._ending is not None:
             await self._store.hand_back(self.order, self._engine_id, self._entry, self._ending)
         self._close()
@@ -248,7 +260,16 @@ class Writes:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if not (self._tail_is_whole() and self.full_log.forget()):
+            self.full_log.seal()
         if self._spooled:
             self._spool.remove(self.order)
         self._progress.set()
         self._on_settled()
+
+    def _tail_is_whole(self) -> bool:
+        """Whether the live tail holds the log for good: all of it was taken, and no later attempt will push it out.
+
+        Only a first attempt has the tail for itself.
+        """
+        return self._ended_here and self.log.whole and not self.log and self.order.attempt == 1

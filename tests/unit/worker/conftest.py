@@ -46,4 +46,4 @@ def devices(nvml_library, tmp_path, monkeypatch):
 def no_pauses(monkeypatch):
     """Back-off pauses and log batching take no time in unit tests."""
     monkeypatch.setattr("stoker_worker.backoff.Backoff.wait", lambda self: asyncio.sleep(0))
-    monkeypatch.setattr("stoker_worker.writes.BATCH_S", 0)
+    monkeypatch.setattr("stoker_worker.logs.BATCH_S", 0)

@@ -17,12 +17,12 @@ def drain(buffer):
 
 
 def test_lines_are_numbered_from_one_and_keep_their_order():
-    buffer = LogBuffer()
+    buffer = LogBuffer(attempt=2)
     buffer.add(LogType.SETUP, "a", 1)
     buffer.add(RUN, "b", 2)
     assert buffer.take(3).lines == (
-        LogLine(number=1, at_ms=1, type=LogType.SETUP, text="a"),
-        LogLine(number=2, at_ms=2, type=RUN, text="b"),
+        LogLine(number=1, at_ms=1, type=LogType.SETUP, text="a", attempt=2),
+        LogLine(number=2, at_ms=2, type=RUN, text="b", attempt=2),
     )
     assert not buffer
 

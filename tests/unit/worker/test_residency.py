@@ -158,14 +158,15 @@ async def test_the_first_use_is_reported_later_ones_are_the_schedulers_own_knowl
     assert scene.changes == before + 1
 
 
-async def test_lines_of_an_idle_instance_go_nowhere(scene):
+async def test_lines_of_an_idle_instance_belong_to_the_task_that_ran_last(scene):
     residence = await scene.load("a", 1)
     lines = []
-    scene.residency.use(residence, "t1", lambda kind, text: lines.append(text))
-    residence.emit("run", "mine")
+    scene.residency.use(residence, "t1", lambda kind, text: lines.append(("t1", text)))
     scene.residency.release(residence)
-    residence.emit("run", "nobody's")
-    assert lines == ["mine"]
+    residence.emit("run", "a child")
+    scene.residency.use(residence, "t2", lambda kind, text: lines.append(("t2", text)))
+    residence.emit("run", "a run")
+    assert lines == [("t1", "a child"), ("t2", "a run")]
 
 
 async def test_killing_spares_what_has_ended_and_this_process(scene):

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from recorders import DONE, MachineRecorder, NoDevices, StoreRecorder, order, until
+from recorders import DONE, MachineRecorder, NoDevices, StoreRecorder, log_spool, order, until
 
 from stoker.core.messages import CancelOrder, EvictOrder, WorkerInfo
 from stoker.core.states import TaskState as S
@@ -25,6 +25,7 @@ class Scene:
             store=self.store,
             engine_id="box",
             spool=Spool(folder),
+            logs=log_spool(folder),
             machine=self.machine,
             setup_timeout_s=60,
             run_timeout_s=60,

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from recorders import DONE, StoreRecorder, order, until
+from recorders import DONE, StoreRecorder, log_spool, order, until
 
 from stoker.core.errors import StaleAttempt
 from stoker.core.messages import LogType
@@ -18,17 +18,20 @@ class Scene:
     def __init__(self, folder):
         self.store = StoreRecorder()
         self.spool = Spool(folder)
+        self.logs = log_spool(folder)
         self.settled = 0
         self.refusals = []
         self.writes = self.make()
 
     def make(self, attempt=1):
+        given = order(attempt=attempt)
         return Writes(
             self.store,
             "box",
-            order(attempt=attempt),
+            given,
             "1-0",
             self.spool,
+            self.logs.open(given),
             self.on_settled,
             self.refusals.append,
         )
