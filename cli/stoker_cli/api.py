@@ -170,19 +170,53 @@ class Api:
             )
         yield task
 
+    async def log_pages(self, task_id: str, *, attempt: int = 0) -> AsyncIterator[Task]:
+        """The pages of a task's log as they are answered."""
+        params: dict[str, Any] = {"attempt": attempt}
+        while True:
+            answer = await self.get(f"/tasks/{task_id}/logs", **params)
+            yield answer
+            if not (cursor := answer.get("next_cursor")):
+                return
+            params["cursor"] = cursor
+
+    async def log_lines(self, task_id: str, *, attempt: int = 0) -> AsyncIterator[Task]:
+        """The entries of a task's log, and those that come until the task has ended.
+
+        Raises:
+            CommandFailed: the gateway went away for good.
+        """
+        params: dict[str, Any] = {"attempt": attempt, "follow": 1}
+        for left in range(RECONNECTS, -1, -1):
+            try:
+                async for event in self._events(f"/tasks/{task_id}/logs", **params):
+                    if event.get("type") == "end":
+                        return
+                    if "content" in event:
+                        params["cursor"] = str(event["id"]).removeprefix(f"{task_id}-")
+                        yield event
+            except httpx.TransportError:
+                if not left:
+                    break
+            await asyncio.sleep(RECONNECT_DELAY_S)
+        raise CommandFailed(f"the log of task {task_id} broke off; the task goes on", ExitCode.UNREACHABLE)
+
     async def _stream(self, task_id: str) -> AsyncIterator[Task]:
+        async for event in self._events(f"/tasks/{task_id}/stream"):
+            if "id" in event and "status" in event:
+                yield event
+
+    async def _events(self, path: str, **params: Any) -> AsyncIterator[dict[str, Any]]:
+        """The objects of an NDJSON stream."""
         headers = {"Accept": "application/x-ndjson"}
         timeout = httpx.Timeout(TIMEOUT_S, read=STREAM_SILENCE_S)
-        path = f"/tasks/{task_id}/stream"
-        async with self._http.stream("GET", path, headers=headers, timeout=timeout) as answer:
+        async with self._http.stream("GET", path, headers=headers, timeout=timeout, params=params) as answer:
             if answer.status_code >= 400:
                 await answer.aread()
                 _raise_for(answer)
             async for line in answer.aiter_lines():
-                if line.strip():
-                    event = msgspec.json.decode(line)
-                    if isinstance(event, dict) and "id" in event and "status" in event:
-                        yield event
+                if line.strip() and isinstance(event := msgspec.json.decode(line), dict):
+                    yield event
 
     def _explained(self) -> "_Explained":
         return _Explained(self.url)

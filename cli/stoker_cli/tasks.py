@@ -63,16 +63,16 @@ def get(
 
 
 @app.command()
-def logs(task_id: TaskIdArgument, json: JsonFlag = False) -> None:
-    """The log of a task."""
-    answer = asyncio.run(_call("GET", f"/tasks/{task_id}/logs"))
-    if json:
-        print_json(answer)
-        return
-    for line in answer.get("logs") or []:
-        kind = line.get("log_type")
-        name = LOG_TYPES[kind] if isinstance(kind, int) and kind < len(LOG_TYPES) else str(kind)
-        out.print(f"[dim]{name:>5} |[/] {escape(str(line.get('content', '')).rstrip())}")
+def logs(
+    task_id: TaskIdArgument,
+    follow_: Annotated[
+        bool, typer.Option("--follow", "-f", help="Stay until the task ends; Ctrl-C leaves it alone.")
+    ] = False,
+    attempt: Annotated[int, typer.Option(min=0, help="Of this attempt only; 0 = of all.")] = 0,
+    json: JsonFlag = False,
+) -> None:
+    """The complete log of a task. With --json one document, with --json --follow one object a line."""
+    asyncio.run(_logs(task_id, attempt, follow=follow_, json=json))
 
 
 @app.command()
@@ -98,6 +98,27 @@ def delete(task_id: TaskIdArgument, json: JsonFlag = False) -> None:
         print_json({"id": task_id, "deleted": True})
     else:
         out.print(f"task {task_id} deleted")
+
+
+async def _logs(task_id: str, attempt: int, *, follow: bool, json: bool) -> None:
+    async with connected() as api:
+        if follow:
+            async for line in api.log_lines(task_id, attempt=attempt):
+                print_json(line) if json else _print_line(line)
+            return
+        pages = [page async for page in api.log_pages(task_id, attempt=attempt)]
+    lines = [line for page in pages for line in page["logs"]]
+    if json:
+        print_json(pages[-1] | {"logs": lines})
+        return
+    for line in lines:
+        _print_line(line)
+
+
+def _print_line(line: dict[str, Any]) -> None:
+    kind = line.get("log_type")
+    name = LOG_TYPES[kind] if isinstance(kind, int) and kind < len(LOG_TYPES) else str(kind)
+    out.print(f"[dim]{name:>5} |[/] {escape(str(line.get('content', '')).rstrip())}")
 
 
 async def _list(limit: int, cursor: str) -> Any:

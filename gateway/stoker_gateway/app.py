@@ -36,6 +36,7 @@ from stoker_gateway.routes import (
     health,
     internal,
     keys,
+    logs,
     secrets,
     sessions,
     tasks,
@@ -84,6 +85,7 @@ def build(
     """
     routes: list[Any] = [
         *tasks.ROUTES,
+        *logs.ROUTES,
         *sessions.ROUTES,
         *apps.ROUTES,
         *files.ROUTES,

@@ -1,6 +1,8 @@
 """Tasks as clients read them: the platform's TaskDTO, and the lines of a stream."""
 
 import re
+from collections import deque
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,8 +25,31 @@ def iso(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def task_dto(view: TaskView, dialect: Dialect, user_id: str = "") -> dict[str, Any]:
-    """The whole task; `output` is raw JSON, to be encoded as it is."""
+class EncodedLogs:
+    """The newest lines of a log as JSON, each encoded once however many updates it is part of."""
+
+    def __init__(self) -> None:
+        self._lines: deque[msgspec.Raw] = deque()
+        self._bytes = 0
+
+    def add(self, task_id: str, lines: Iterable[LogLine]) -> None:
+        """Take new lines; of the old ones as many go as no event could hold."""
+        for line in lines:
+            data = ascii_json(task_log(task_id, line))
+            self._lines.append(msgspec.Raw(data))
+            self._bytes += len(data) + 1
+        while self._bytes > LINE_LIMIT_BYTES and len(self._lines) > 1:
+            self._bytes -= len(bytes(self._lines.popleft())) + 1
+
+    def fitting(self) -> list[msgspec.Raw]:
+        """The lines, oldest first."""
+        return list(self._lines)
+
+
+def task_dto(
+    view: TaskView, dialect: Dialect, user_id: str = "", logs: list[msgspec.Raw] | None = None
+) -> dict[str, Any]:
+    """The whole task; `output` is raw JSON, to be encoded as it is. `logs`: lines that are encoded already."""
     request = view.request
     return {
         "id": request.id,
@@ -58,7 +83,7 @@ def task_dto(view: TaskView, dialect: Dialect, user_id: str = "") -> dict[str, A
         "error_code": view.error_code or None,
         "rating": "unrated",
         "events": task_events(view, dialect),
-        "logs": [task_log(view, line) for line in view.logs],
+        "logs": [task_log(request.id, line) for line in view.logs] if logs is None else logs,
         "logs_dropped": view.log_dropped,
         "usage_events": [],
     }
@@ -79,14 +104,14 @@ def task_events(view: TaskView, dialect: Dialect) -> list[dict[str, Any]]:
     ]
 
 
-def task_log(view: TaskView, line: LogLine) -> dict[str, Any]:
-    """One line of the log, in the platform's TaskLog."""
+def task_log(task_id: str, line: LogLine) -> dict[str, Any]:
+    """One line of the log, in the platform's TaskLog. Its id ends in the attempt and the number."""
     at = iso(line.at_ms)
     return {
-        "id": f"{view.request.id}-{view.attempt}-{line.number}",
+        "id": f"{task_id}-{line.attempt}-{line.number}",
         "created_at": at,
         "updated_at": at,
-        "task_id": view.request.id,
+        "task_id": task_id,
         "log_type": line.type.number,
         "content": line.text,
     }
@@ -131,14 +156,19 @@ def timings_dto(view: TaskView, dialect: Dialect, now_ms: int) -> dict[str, Any]
     }
 
 
-def stream_lines(view: TaskView, dialect: Dialect, user_id: str = "") -> list[bytes] | None:
+def stream_lines(
+    view: TaskView, dialect: Dialect, user_id: str = "", logs: list[msgspec.Raw] | None = None
+) -> list[bytes] | None:
     """The JSON of the next events of a stream: one, or two for a double ending.
+
+    Args:
+        logs: its newest lines, encoded; None = encode those of the view.
 
     Returns:
         ASCII JSON without line breaks, each under `LINE_LIMIT_BYTES` unless it is an ending that cannot be
         shortened; None when the client does better with a stream that closes without one.
     """
-    dto = task_dto(view, dialect, user_id)
+    dto = task_dto(view, dialect, user_id, logs)
     if view.state not in TERMINAL:
         return [shortened(dto, final=False)]
     line = shortened(dto, final=True)

@@ -16,9 +16,10 @@ from stoker.core.messages import TaskId, TaskView
 from stoker.core.states import TERMINAL
 from stoker.log import get_logger
 from stoker.protocol import Store
+from stoker.protocol.task_logs import Tail
 from stoker.settings import GatewaySettings
 from stoker_gateway.dialect import Dialect
-from stoker_gateway.dto import stream_lines
+from stoker_gateway.dto import EncodedLogs, stream_lines
 
 POLL_S = 5.0
 RETRY_S = 0.5
@@ -27,24 +28,29 @@ MIN_GAP_S = 0.05
 """At most 20 updates a second a stream; a change of state does not wait."""
 BATCH = 500
 
-_HEARTBEAT_LINE = b'{"type":"heartbeat"}\n'
-_HEARTBEAT_COMMENT = b": heartbeat\n\n"
+HEARTBEAT_LINE = b'{"type":"heartbeat"}\n'
+HEARTBEAT_COMMENT = b": heartbeat\n\n"
 
 log = get_logger("streams")
 
 
 class Watch:
-    """A task that somebody watches: its latest view, its encoded lines, who wants to be woken."""
+    """A task that somebody watches: its latest view, the tail of its log, its encoded lines, who wants to be woken."""
 
     def __init__(self) -> None:
         self.view: TaskView | None = None
+        self.tail = Tail(keep_new=True)
+        """Read on from where it was: an update costs what is new and not the whole tail."""
+        self._logs = EncodedLogs()
         self.gone = False
         self.version = 0
         self.wakers: set[asyncio.Event] = set()
         self._lines: dict[tuple[Dialect, str], list[bytes] | None] = {}
 
     def update(self, view: TaskView | None) -> None:
-        """Take a fresh view; readers hear of it when it differs."""
+        """Take a fresh view, and the lines that were read after it; readers hear of it when it differs."""
+        if view is not None:
+            self._logs.add(view.request.id, self.tail.take_new())
         if view is None:
             self.gone = True
         elif self.view is not None and _signature(view) == _signature(self.view):
@@ -61,7 +67,7 @@ class Watch:
         key = (dialect, user_id)
         if key not in self._lines:
             assert self.view is not None  # noqa: S101 - readers ask after an update only
-            self._lines[key] = stream_lines(self.view, dialect, user_id)
+            self._lines[key] = stream_lines(self.view, dialect, user_id, self._logs.fitting())
         return self._lines[key]
 
 
@@ -107,7 +113,7 @@ class Hub:
             self._mark(task_id)  # what happened between that read and this watch
             while not watch.gone:
                 due = min(sent_at + self._resend_s, alive_at + self._heartbeat_s)
-                changed = await _woken(waker, due - time.monotonic())
+                changed = await woken(waker, due - time.monotonic())
                 view, now = watch.view or shown, time.monotonic()
                 if changed and _signature(view) == _signature(shown):
                     continue
@@ -116,7 +122,7 @@ class Hub:
                     view = watch.view or view
                 if not changed and now < sent_at + self._resend_s:
                     alive_at = now
-                    yield _HEARTBEAT_LINE if dialect.ndjson else _HEARTBEAT_COMMENT
+                    yield HEARTBEAT_LINE if dialect.ndjson else HEARTBEAT_COMMENT
                     continue
                 lines = watch.lines(dialect, user_id) if watch.view else stream_lines(view, dialect, user_id)
                 shown, sent_at = view, time.monotonic()
@@ -125,6 +131,12 @@ class Hub:
                     yield chunk
                 if view.state in TERMINAL:
                     return
+
+    @contextlib.contextmanager
+    def watching(self, task_id: TaskId) -> Iterator[asyncio.Event]:
+        """An event that is set when the task has changed."""
+        with self._watching(task_id) as (_, waker):
+            yield waker
 
     @contextlib.contextmanager
     def _watching(self, task_id: TaskId) -> Iterator[tuple[Watch, asyncio.Event]]:
@@ -164,15 +176,18 @@ class Hub:
             while self._dirty:
                 batch = [self._dirty.pop() for _ in range(min(BATCH, len(self._dirty)))]
                 try:
-                    views = await self._store.tasks.read_many(batch)
+                    await self._read([(i, self._watches[i]) for i in batch if i in self._watches])
                 except StoreUnavailable as error:
                     log.warning(Event.STORE_UNAVAILABLE, loop="read", error=str(error))
                     self._dirty.update(batch)
                     await asyncio.sleep(RETRY_S)
-                    continue
-                for task_id, view in zip(batch, views, strict=True):
-                    if task_id in self._watches:
-                        self._watches[task_id].update(view)
+
+    async def _read(self, watched: list[tuple[TaskId, Watch]]) -> None:
+        """Bring tasks up to date. Logs are read after the task, so the view of an ended one comes with all lines."""
+        views = await self._store.tasks.read_many([task_id for task_id, _ in watched], with_logs=False)
+        await self._store.logs.read_tails([(task_id, watch.tail) for task_id, watch in watched])
+        for (_, watch), view in zip(watched, views, strict=True):
+            watch.update(view)
 
     async def _poll_loop(self) -> None:
         while True:
@@ -201,7 +216,8 @@ def _signature(view: TaskView) -> tuple[object, ...]:
     return (view.cursor, view.state, view.attempt, view.updated_ms, view.queue_reason, view.cancel_requested)
 
 
-async def _woken(waker: asyncio.Event, timeout_s: float) -> bool:
+async def woken(waker: asyncio.Event, timeout_s: float) -> bool:
+    """Wait for `waker`, and clear it; False when the time is over first."""
     try:
         async with asyncio.timeout(max(0.0, timeout_s)):
             await waker.wait()

@@ -14,6 +14,8 @@ from stoker import __version__
 from stoker.core.errors import NotFound
 from stoker.core.events import Event
 from stoker.core.messages import TaskId, TaskView
+from stoker.files import open_files
+from stoker.files.logs import remove_logs
 from stoker.log import get_logger
 from stoker.protocol import Store
 from stoker.settings import JobsSettings, load
@@ -25,7 +27,7 @@ PLATFORM_NUMBERS: Final = {"completed": 10, "failed": 11, "cancelled": 12}
 
 
 def sweep_tasks() -> int:
-    """Take expired tasks out of every owner's index; the number taken.
+    """Take expired tasks out of every owner's index, and remove their logs; the number taken.
 
     The tasks themselves expire in Redis (`retention_s` after their end); the index is a sorted set, whose
     members cannot.
@@ -95,7 +97,11 @@ async def _sweep(settings: JobsSettings) -> int:
         for owner_id in sorted({key.user_id for key in await store.keys.list()}):
             while batch := await store.tasks.sweep(owner_id, SWEEP_BATCH):
                 taken += batch
+        files = open_files(settings)
+        chunks = 0
+        async for task_id in store.logs.orphans():
+            chunks += await remove_logs(files, store.logs, task_id)
     finally:
         await store.close()
-    log.info(Event.RETENTION_SWEPT, tasks=taken)
+    log.info(Event.RETENTION_SWEPT, tasks=taken, log_chunks=chunks)
     return taken

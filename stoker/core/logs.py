@@ -133,14 +133,19 @@ class Joiner:
         self._gap_lines = 0
         self._gap_bytes = 0
 
+    @property
+    def seen(self) -> int:
+        """The line up to which nothing is missing: all are out, or known to be dropped."""
+        return self.pos + self._gap_lines
+
     def hole_before(self, number: int) -> bool:
         """Whether lines before `number` are neither out nor known to be dropped."""
-        return number > self.pos + self._gap_lines + 1
+        return number > self.seen + 1
 
     def chunk(self, parts: Iterable[Block]) -> Iterator[LogLine]:
         """The lines of a stored chunk."""
         for block in parts:
-            if block.last <= self.pos + self._gap_lines:
+            if block.last <= self.seen:
                 continue
             if block.type is None:
                 self._add_gap(block)
@@ -162,12 +167,11 @@ class Joiner:
 
     def end(self, last: int, at_ms: int) -> Iterator[LogLine]:
         """What is missing at the end: the log is known to go to line `last`."""
-        yield from self._hole(max(last, self.pos + self._gap_lines) + 1, at_ms)
+        yield from self._hole(max(last, self.seen) + 1, at_ms)
 
     def _add_gap(self, block: Block) -> None:
-        seen = self.pos + self._gap_lines
-        new = block.last - seen
-        if block.first > seen + 1:  # a hole before the gap: the two are told as one
+        new = block.last - self.seen
+        if self.hole_before(block.first):  # a hole before the gap: the two are told as one
             return
         self._gap_lines += new
         self._gap_bytes += block.size * new // block.count

@@ -29,10 +29,9 @@ from stoker.core.states import TaskState
 from stoker.protocol.connection import Connection
 from stoker.protocol.keys import Keys
 from stoker.protocol.streams import mapping, stream
+from stoker.protocol.task_logs import LOG_TAIL_BYTES
 
 _CLIENT_MARGIN_S = 3.0
-LOG_TAIL_BYTES = 256 * 1024
-"""What one task's log may take in Redis."""
 
 _encode = msgspec.json.Encoder().encode
 _request = msgspec.json.Decoder(TaskRequest)

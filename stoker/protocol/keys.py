@@ -33,12 +33,16 @@ class Keys:
         self.rates = f"{self.prefix}:rate"
         self.secret_owners = f"{self.prefix}:secret-owners"
         self.retired_setups = f"{self.prefix}:retired-setups"
+        self.logged = f"{self.prefix}:logged"
 
     def task(self, task_id: TaskId) -> str:
         return f"{self.prefix}:task:{task_id}"
 
     def task_events(self, task_id: TaskId) -> str:
         return f"{self.prefix}:task:{task_id}:events"
+
+    def task_logs(self, task_id: TaskId) -> str:
+        return f"{self.prefix}:logs:{task_id}"
 
     def control(self, task_id: TaskId) -> str:
         """What only the control plane may see of a task: spec and owner."""

@@ -14,6 +14,7 @@ from stoker.protocol.outbox import Outbox
 from stoker.protocol.scheduling import Scheduling
 from stoker.protocol.secret_records import Secrets
 from stoker.protocol.sessions import Sessions
+from stoker.protocol.task_logs import TaskLogs
 from stoker.protocol.tasks import Tasks
 
 
@@ -26,6 +27,7 @@ class Store:
         self.pool = pool
         self.url = url
         self.tasks = Tasks(connection, keys)
+        self.logs = TaskLogs(connection, keys)
         self.scheduling = Scheduling(connection, keys)
         self.sessions = Sessions(connection, keys)
         self.engines = Engines(connection, keys)

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -14,7 +14,8 @@ from stoker.core.states import ON_ENGINE, TERMINAL, TaskState
 from stoker.protocol.connection import Connection
 from stoker.protocol.keys import Keys
 from stoker.protocol.sessions import session_error
-from stoker.protocol.streams import entries, mapping, pairs
+from stoker.protocol.streams import mapping, pairs
+from stoker.protocol.task_logs import Tail, TaskLogs
 
 IDEMPOTENCY_S = 86_400
 _CANCEL_TRIES = 5
@@ -23,7 +24,6 @@ _CANCEL_TRIES = 5
 _encode = msgspec.json.Encoder().encode
 _request = msgspec.json.Decoder(TaskRequest)
 _owner = msgspec.json.Decoder(Owner)
-_lines = msgspec.json.Decoder(list[LogLine])
 _HISTORY = re.compile(r"(\d+),(\d+),(\d+);")
 
 
@@ -33,6 +33,7 @@ class Tasks:
     def __init__(self, connection: Connection, keys: Keys) -> None:
         self._connection = connection
         self._keys = keys
+        self._logs = TaskLogs(connection, keys)
 
     async def submit(
         self,
@@ -124,19 +125,22 @@ class Tasks:
         connection, keys = self._connection, self._keys
         calls = [connection.start("HGETALL", keys.task(task_id)) for task_id in task_ids]
         hashes = [mapping(await call) for call in calls]
+        tails = {
+            task_id: Tail() for task_id, fields in zip(task_ids, hashes, strict=True) if b"log_last" in fields
+        }
+        if with_logs and tails:
+            await self._logs.read_tails(list(tails.items()))
         views: list[TaskView | None] = []
         for task_id, fields in zip(task_ids, hashes, strict=True):
             if b"request" not in fields:
                 views.append(None)
                 continue
-            logs: Iterable[LogLine] = ()
-            if with_logs and b"log_last" in fields:
-                logs = await self._logs(task_id)
+            logs = tails[task_id].lines if task_id in tails else ()
             reason = ""
             if fields[b"state"] == b"2":
                 raw = await connection.command("HGET", keys.reasons, fields[b"group"])
                 reason = raw.decode() if raw else "waiting for the scheduler to look at it"
-            views.append(_view(fields, tuple(logs), reason))
+            views.append(_view(fields, logs, reason))
         return views
 
     async def owner(self, task_id: TaskId) -> Owner:
@@ -247,14 +251,6 @@ class Tasks:
         if gone:
             await self._connection.command("ZREM", index, *gone)
         return len(gone)
-
-    async def _logs(self, task_id: TaskId) -> list[LogLine]:
-        reply = await self._connection.command("XRANGE", self._keys.task_events(task_id), "-", "+")
-        lines: list[LogLine] = []
-        for _, fields in entries(reply):
-            if b"l" in fields:
-                lines.extend(_lines.decode(fields[b"l"]))
-        return lines
 
 
 def _repeatable(request: TaskRequest) -> TaskRequest:

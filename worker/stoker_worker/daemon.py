@@ -29,9 +29,9 @@ from stoker.core.messages import (
 from stoker.log import get_logger
 from stoker_worker.backoff import Backoff
 from stoker_worker.execution import Tools
-from stoker_worker.log_upload import LogUploader
 from stoker_worker.inbox import Inbox, InboxStore
 from stoker_worker.lease import Lease, LeaseStore
+from stoker_worker.log_upload import LogUploader
 from stoker_worker.telemetry import Sensors
 from stoker_worker.workload import Workload
 from stoker_worker.writes import AttemptStore

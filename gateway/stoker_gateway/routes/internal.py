@@ -1,14 +1,19 @@
 """What a worker may ask while it runs a task. The key is the secret of the attempt, good for that task alone."""
 
-from litestar import Request, get, post
+import asyncio
+
+from litestar import Request, get, post, put
 from litestar.response import Stream
 from msgspec import Struct
 
 from stoker.core.errors import NotFound, Unauthorized
+from stoker.core.logs import CHUNK_LIMIT_BYTES, check_chunk
 from stoker.core.messages import TaskId, TaskView
 from stoker.files import file_key
+from stoker.files.logs import log_key, one
 from stoker_gateway.door import caller_of
 from stoker_gateway.file_records import NewFile, announce, file_dto
+from stoker_gateway.log_reader import unpack
 from stoker_gateway.routes.files import begun
 from stoker_gateway.services import JSON, Answer, AnyRequest, services_of
 
@@ -36,10 +41,19 @@ async def attempt_task(request: AnyRequest, task_id: str) -> TaskView:
     Raises:
         Unauthorized: another attempt's, or none.
     """
+    return await services_of(request).store.tasks.check_token(TaskId(task_id), bearer_token(request))
+
+
+def bearer_token(request: AnyRequest) -> str:
+    """The secret of an attempt that came.
+
+    Raises:
+        Unauthorized: none came.
+    """
     scheme, _, token = caller_of(request).headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise Unauthorized("This attempt does not own the task")
-    return await services_of(request).store.tasks.check_token(TaskId(task_id), token)
+    return token
 
 
 @get("/internal/tasks/{task_id:str}/bundle", include_in_schema=False)
@@ -84,4 +98,26 @@ async def get_values(request: AnyRequest, task_id: str) -> Answer:
     return Answer(content=body, media_type=JSON, headers={"cache-control": "no-store"})
 
 
-ROUTES = [get_bundle, post_outputs, get_values]
+@put(
+    "/internal/tasks/{task_id:str}/logs/{attempt:int}/{first:int}",
+    status_code=200,
+    include_in_schema=False,
+    request_max_body_size=CHUNK_LIMIT_BYTES,
+)
+async def put_log(request: AnyRequest, task_id: str, attempt: int, first: int) -> Answer:
+    """Store a chunk of an attempt's log, also after the attempt's end. A repeat replaces the chunk by itself."""
+    services, task, token = services_of(request), TaskId(task_id), bearer_token(request)
+    await services.store.logs.check(task, attempt, token)
+    packed = await request.body()
+    chunk = await asyncio.to_thread(lambda: check_chunk(unpack(packed), first))
+    key = log_key(task, attempt, first)
+    await services.blobs.put(key, one(packed))
+    try:
+        await services.store.logs.keep(task, attempt, token, chunk)
+    except NotFound:  # deleted meanwhile
+        await services.blobs.delete(key)
+        raise
+    return Answer(content=b"{}", media_type=JSON)
+
+
+ROUTES = [get_bundle, post_outputs, get_values, put_log]

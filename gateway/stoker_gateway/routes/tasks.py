@@ -1,5 +1,6 @@
 """Runs and tasks."""
 
+import contextlib
 import time
 from typing import Annotated, Any
 
@@ -8,17 +9,18 @@ from litestar.params import Body
 from litestar.response import Stream
 from msgspec import Struct
 
-from stoker.core.errors import InvalidRequest
+from stoker.core.errors import FilesUnavailable, InvalidRequest
 from stoker.core.messages import TaskId
+from stoker.files.logs import remove_logs
 from stoker_gateway.dialect import status_number
 from stoker_gateway.door import caller_of
-from stoker_gateway.dto import iso, task_dto, task_events, task_log, timings_dto
+from stoker_gateway.dto import iso, task_dto, timings_dto
 from stoker_gateway.services import Answer, AnyRequest, answer, own_task, page, services_of
 from stoker_gateway.streams import media_type
 from stoker_gateway.submit import RunBody
 
 PAGE_LIMIT = 100
-_STREAM_HEADERS = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
+STREAM_HEADERS = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
 
 
 class CancelBody(Struct, kw_only=True):
@@ -78,7 +80,7 @@ async def stream_task(request: AnyRequest, task_id: str) -> Stream:
     caller = caller_of(request)
     view = await own_task(request, task_id)
     events = services_of(request).hub.events(view, caller.dialect, caller.owner.user_id)
-    return Stream(events, media_type=media_type(caller.dialect), headers=_STREAM_HEADERS)
+    return Stream(events, media_type=media_type(caller.dialect), headers=STREAM_HEADERS)
 
 
 @post("/tasks/{task_id:str}/cancel", status_code=200, tags=["tasks"], summary="Cancel a task")
@@ -95,21 +97,6 @@ async def cancel_task(request: AnyRequest, task_id: str) -> Answer:
     view = await tasks.read(TaskId(task_id), with_logs=False)
     status = status_number(view.state, caller_of(request).dialect, cancel_requested=view.cancel_requested)
     return answer(request, {"id": task_id, "status": status, "cancelled": True})
-
-
-@get("/tasks/{task_id:str}/logs", tags=["tasks"], summary="Read a task's log")
-async def read_logs(request: AnyRequest, task_id: str) -> Answer:
-    """The live tail of the log, one entry a line, and how many lines were dropped."""
-    view = await own_task(request, task_id)
-    dialect = caller_of(request).dialect
-    body = {
-        "task_id": task_id,
-        "status": status_number(view.state, dialect, cancel_requested=view.cancel_requested),
-        "events": task_events(view, dialect),
-        "logs": [task_log(view, line) for line in view.logs],
-        "logs_dropped": view.log_dropped,
-    }
-    return answer(request, body)
 
 
 @get("/tasks/{task_id:str}/timings", tags=["tasks"], summary="Read a task's timings")
@@ -158,9 +145,12 @@ async def task_page(request: AnyRequest, cursor: str, limit: int) -> dict[str, A
 
 @delete("/tasks/{task_id:str}", status_code=200, tags=["tasks"], summary="Delete a task")
 async def delete_task(request: AnyRequest, task_id: str) -> Answer:
-    """Forget a task that has ended."""
+    """Forget a task that has ended, with its log."""
     await own_task(request, task_id, with_logs=False)
-    await services_of(request).store.tasks.delete(TaskId(task_id))
+    services = services_of(request)
+    await services.store.tasks.delete(TaskId(task_id))
+    with contextlib.suppress(FilesUnavailable):  # the retention sweep finds what is left
+        await remove_logs(services.blobs, services.store.logs, TaskId(task_id))
     return answer(request, {"id": task_id, "deleted": True})
 
 
@@ -170,7 +160,6 @@ ROUTES = [
     read_status,
     stream_task,
     cancel_task,
-    read_logs,
     read_timings,
     read_telemetry,
     list_tasks,

@@ -27,7 +27,8 @@ if redis.call('HGET', KEYS[5], 'status') ~= 'running' or not lease or tonumber(l
 end
 
 local attempt = text(redis.call('HINCRBY', task, 'attempt', 1))
-redis.call('HSET', task, 'engine', engine_id, 'worker', worker_id, 'token_hash', token_hash)
+redis.call('HSET', task, 'engine', engine_id, 'worker', worker_id, 'token_hash', token_hash,
+  'writer:' .. attempt, token_hash) -- the log of an attempt may come after its end
 redis.call('ZREM', KEYS[3], task_id)
 redis.call('HSET', KEYS[7], task_id, attempt)
 redis.call('XADD', inbox, '*', 'k', 'assign', 'request', have[4], 'attempt', attempt, 'token', token,

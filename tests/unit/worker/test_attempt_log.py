@@ -101,7 +101,9 @@ def test_over_the_limit_lines_are_counted_and_the_last_one_says_so(tmp_path):
     log.seal()
     [*kept, last] = texts(stored(spool))
     assert [text[:3] for text in kept] == [f"{n:03}" for n in range(log.kept)]
-    assert last.startswith(f"... {101 - log.kept} lines ({(100 - log.kept) * 100 + 6} bytes) were dropped here")
+    assert last.startswith(
+        f"... {101 - log.kept} lines ({(100 - log.kept) * 100 + 6} bytes) were dropped here"
+    )
     assert log.kept + log.dropped == log.written == 101
 
 
