@@ -89,11 +89,7 @@ async def _serve(
     )
     machine.app_env = {name: value.get_secret_value() for name, value in settings.app_env.items()}
     machine.clean()
-    logs = LogSpool(
-        settings.spool_path / engine_id / "logs",
-        attempt_bytes=settings.log_max_bytes,
-        total_bytes=settings.log_spool_bytes,
-    )
+    logs = open_logs(settings, engine_id)
     tools = Tools(
         store=store.engines,
         engine_id=engine_id,
@@ -141,6 +137,15 @@ def store_urls(settings: WorkerSettings) -> list[str]:
     """Addresses of the gateway, whose files are fetched wherever it stands; the one that this machine uses first."""
     urls = [gateway_url(settings), settings.public_url, settings.internal_url]
     return list(dict.fromkeys(url for url in urls if url))
+
+
+def open_logs(settings: WorkerSettings, engine_id: EngineId) -> LogSpool:
+    """Where the complete logs wait for the gateway."""
+    return LogSpool(
+        settings.spool_path / engine_id / "logs",
+        attempt_bytes=settings.log_max_bytes,
+        total_bytes=settings.log_spool_bytes,
+    )
 
 
 def gateway_url(settings: WorkerSettings) -> str:
