@@ -1,5 +1,6 @@
 """Reads inf.yml: what an app is called and what it needs. Tolerant, as the platform's own apps require."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -10,8 +11,16 @@ from stoker.core.errors import CallerError
 from stoker.core.messages import GpuType, IntegrationNeed, Needs, SecretNeed
 
 FILE_NAME: Final = "inf.yml"
+DEFAULT_FUNCTION: Final = "run"
+MAX_BYTES: Final = 256 * 1024
+MAX_DEPTH: Final = 32
+MAX_VALUES: Final = 20_000
+"""Of a file, with what aliases repeat: a few lines of YAML can stand for gigabytes."""
 _GB: Final = 1000**3
 _MB: Final = 1000**2
+_UNITS: Final = {"": 1, "k": 1000, "m": _MB, "g": _GB, "ki": 1024, "mi": 1024**2, "gi": 1024**3}
+_SIZE: Final = re.compile(r"(?P<number>\d+(?:\.\d+)?) ?(?P<unit>(?:[kmg]i?)?)b?", re.IGNORECASE)
+LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class BadManifest(CallerError):
@@ -35,7 +44,9 @@ class Manifest:
     needs: Needs = field(default_factory=Needs)
     secrets: tuple[SecretNeed, ...] = ()
     integrations: tuple[IntegrationNeed, ...] = ()
-    default_function: str = "run"
+    default_function: str = DEFAULT_FUNCTION
+    title: str = ""
+    public: bool = False
 
     @property
     def resources(self) -> dict[str, Any]:
@@ -53,18 +64,66 @@ def load(folder: Path) -> Manifest:
     """
     path = folder / FILE_NAME
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         raise BadManifest(f"'{folder}' is no app: it has no {FILE_NAME}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise BadManifest(f"'{path}' cannot be read: {error}") from error
+    return parse_text(raw, str(path))
+
+
+def parse_text(raw: bytes, source: str = FILE_NAME) -> Manifest:
+    """The manifest in the bytes of an inf.yml.
+
+    Raises:
+        BadManifest: it is no YAML mapping with a name, or larger than any inf.yml.
+    """
+    if len(raw) > MAX_BYTES:
+        raise BadManifest(f"'{source}' is larger than {MAX_BYTES} bytes")
     try:
-        document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - safe ones
+        text = raw.decode("utf-8-sig")
+        check_bounds(text, source)
+        document = yaml.load(text, Loader=LOADER)  # noqa: S506 - a safe one
+    except UnicodeDecodeError as error:
+        raise BadManifest(f"'{source}' cannot be read: {error}") from error
     except yaml.YAMLError as error:
-        raise BadManifest(f"'{path}' is not valid YAML: {error}") from error
+        raise BadManifest(f"'{source}' is not valid YAML: {error}") from error
     if not isinstance(document, dict):
-        raise BadManifest(f"'{path}' must hold a mapping, found {type(document).__name__}")
-    return parse(document, str(path))
+        raise BadManifest(f"'{source}' must hold a mapping, found {type(document).__name__}")
+    return parse(document, source)
+
+
+def check_bounds(text: str, source: str = FILE_NAME) -> None:
+    """Refuse a file that would be much larger in memory than it is.
+
+    Raises:
+        BadManifest: nested too deep, or too many values with what aliases repeat.
+        yaml.YAMLError: it is no YAML.
+    """
+    depth = total = 0
+    sizes: dict[str, int] = {}
+    open_: list[tuple[str | None, int]] = []
+    for event in yaml.parse(text, Loader=LOADER):
+        if isinstance(event, yaml.events.CollectionStartEvent):
+            depth += 1
+            open_.append((event.anchor, total))
+            total += 1
+        elif isinstance(event, yaml.events.CollectionEndEvent):
+            depth -= 1
+            anchor, before = open_.pop()
+            if anchor is not None:
+                sizes[anchor] = total - before
+        elif isinstance(event, yaml.events.AliasEvent):
+            total += sizes.get(event.anchor or "", MAX_VALUES)  # one inside of what it names has no end
+        elif isinstance(event, yaml.events.ScalarEvent):
+            total += 1
+            if event.anchor is not None:
+                sizes[event.anchor] = 1
+        if depth > MAX_DEPTH or total > MAX_VALUES:
+            raise BadManifest(
+                f"'{source}' holds more than {MAX_VALUES} values or is nested deeper than {MAX_DEPTH}"
+            )
 
 
 def parse(document: dict[str, Any], source: str = FILE_NAME) -> Manifest:
@@ -77,28 +136,35 @@ def parse(document: dict[str, Any], source: str = FILE_NAME) -> Manifest:
     if not name:
         raise BadManifest(f"'{source}' has no name")
     older = _mapping(document.get("requirements"))  # where they stood before
+    variant = _mapping(_mapping(document.get("variants")).get("default"))  # an older form, served as it was
     return Manifest(
         name=name,
         namespace=_text(document.get("namespace")),
         description=_text(document.get("description")),
         category=_text(document.get("category")) or "other",
-        kernel=_text(document.get("kernel")) or _python_of(document),
+        kernel=_kernel(document),
         images=_texts(document.get("images")),
         metadata=_mapping(document.get("metadata")),
-        env=_texts(document.get("env")),
-        needs=_needs(_mapping(document.get("resources")), source),
+        env=_texts(document.get("env")) or _texts(variant.get("env")),
+        needs=_needs(_mapping(document.get("resources")) or _mapping(variant.get("resources")), source),
         secrets=_secrets(document.get("secrets"), older.get("secrets")),
         integrations=_integrations(
             document.get("integrations"), older.get("integrations"), document.get("credentials")
         ),
-        default_function=_text(document.get("default_function")) or "run",
+        default_function=_text(document.get("default_function")) or DEFAULT_FUNCTION,
+        title=_text(document.get("title")),
+        public=document.get("is_public") is True,
     )
 
 
-def _python_of(document: dict[str, Any]) -> str:
-    """Older files name the version alone."""
-    version = _text(document.get("python"))
-    return f"python-{version}" if version else ""
+def _kernel(document: dict[str, Any]) -> str:
+    """`kernel`, or `python` of older files, which name the version alone."""
+    kernel, python = document.get("kernel"), document.get("python")
+    if isinstance(kernel, float):  # 3.11 without quotes; and 3.10 comes out of YAML as 3.1
+        return "3.10" if kernel == 3.1 else str(kernel)
+    if _text(kernel) or not python:
+        return _text(kernel)
+    return f"python-{'3.10' if python == 3.1 else _text(python)}"
 
 
 def _needs(resources: dict[str, Any], source: str) -> Needs:
@@ -112,16 +178,33 @@ def _needs(resources: dict[str, Any], source: str) -> Needs:
     return Needs(
         gpu_count=count,
         gpu_type=gpu_type if count else GpuType.NONE,
-        vram_bytes=size_of(_number(gpu.get("vram"), "resources.gpu.vram", source)) if count else 0,
-        ram_bytes=size_of(_number(resources.get("ram"), "resources.ram", source)),
+        vram_bytes=_size(gpu.get("vram"), "resources.gpu.vram", source) if count else 0,
+        ram_bytes=_size(resources.get("ram"), "resources.ram", source),
     )
 
 
 def size_of(number: int) -> int:
-    """Bytes of a size in inf.yml: small numbers mean GB (4, 16), larger ones up to a million MB (512, 2048)."""
+    """Bytes of a size in inf.yml without a unit.
+
+    Below 256 it counts GB (4, 16), below a million MB (512, 2048, 24000), else bytes. The platform's text has other
+    bounds (1000 and 10^9), which differ only where they would mean 256 GB of memory and more; files mean the smaller.
+    """
     if number < 256:
         return number * _GB
     return number * _MB if number < 1_000_000 else number
+
+
+def _size(value: object, name: str, source: str) -> int:
+    """Bytes of a number (`size_of`), or of a text with a unit: 16GB, 512 MiB, 24Gi."""
+    if isinstance(value, str) and value.strip() and not value.strip().isdecimal():
+        found = _SIZE.fullmatch(value.strip())
+        if found is None:
+            raise BadManifest(
+                f"'{source}': {name} must be a number of bytes or a size like 16GB, found {value!r}"
+            )
+        if found["unit"]:
+            return int(float(found["number"]) * _UNITS[found["unit"].lower()])
+    return size_of(_number(value, name, source))
 
 
 def _number(value: object, name: str, source: str) -> int:

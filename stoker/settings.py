@@ -130,6 +130,9 @@ class CommonSettings(BaseSettings):
         le=300,
         description="Seconds that a worker machine may be silent before its tasks are taken back.",
     )
+    max_app_bytes: int = Field(
+        default=2 * 1024 * MIB, ge=MIB, description="Largest code of an app version, unpacked, in bytes."
+    )
     log_json: bool = Field(
         default=True, description="Log one JSON object a line; off = coloured text for people."
     )

@@ -145,6 +145,21 @@ class Api:
         stored: dict[str, Any] = record
         return stored
 
+    async def download(self, path: str, target: Path) -> None:
+        """Store an answer's bytes in a new file.
+
+        Raises:
+            ApiError: the gateway refused it.
+        """
+        with self._explained():
+            async with self._http.stream("GET", path) as answer:
+                if answer.status_code >= 400:
+                    await answer.aread()
+                _raise_for(answer)
+                with target.open("xb") as out:
+                    async for chunk in answer.aiter_bytes():
+                        await asyncio.to_thread(out.write, chunk)
+
     async def watch(self, task_id: str) -> AsyncIterator[Task]:
         """The task each time it changes, from now to its end; a lost connection is taken up again.
 

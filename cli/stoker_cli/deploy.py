@@ -1,24 +1,62 @@
-"""Deploying a folder: pack it, read its schemas in its own environment, upload it, register the version."""
+"""Deploying a folder: check it, pack it, read its schemas in its own environment, upload it, register the version."""
 
 import asyncio
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from stoker import manifest
+from stoker.bundles import Limits
+from stoker.core.errors import StokerError
+from stoker.core.refs import parse_ref
+from stoker.manifest import FILE_NAME, Manifest
 from stoker.settings import WorkerSettings, load
+from stoker_cli import packing
 from stoker_cli.api import Api, ApiError
+from stoker_cli.checks import Finding, Report, check_folder
 from stoker_cli.output import CommandFailed, ExitCode
-from stoker_worker import bundles
-from stoker_worker.describe import describe
+from stoker_worker.describe import Description, describe
 from stoker_worker.environment import Environments, Policy
 
 OnLine = Callable[[str], None]
-MANIFEST_NAME: Final = "inf.yml"
+DEFAULT_NAMESPACE: Final = "local"
+REGISTER_TIMEOUT_S: Final = 180.0
+"""The gateway reads the whole bundle before it answers."""
+
+
+class FolderRefused(CommandFailed):
+    """The folder cannot be deployed."""
+
+    def __init__(self, report: Report) -> None:
+        lines = "\n".join(f"  {finding}" for finding in report.errors)
+        super().__init__(f"'{report.folder}' cannot be deployed:\n{lines}", ExitCode.USAGE)
+        self.report = report
+
+
+class BuildFailure(CommandFailed):
+    """The app's environment or its import failed; `log` is what the build printed."""
+
+    def __init__(self, message: str, log: list[str]) -> None:
+        super().__init__(message, ExitCode.USAGE)
+        self.log = log
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeployOptions:
+    """How to deploy. `name` ("" = that of inf.yml) may have a namespace; `visibility` "" keeps what it is."""
+
+    name: str = ""
+    visibility: str = ""
+    stage: bool = False
+    dry_run: bool = False
+    data_dir: Path | None = None
+    """Whose cache of environments to use; None = the one of the settings."""
+
+
+AS_IS: Final = DeployOptions()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +66,12 @@ class Deployed:
     app: str
     version_id: str
     changed: bool
+    current: bool = True
+    dry_run: bool = False
+    files: int = 0
+    size: int = 0
     functions: tuple[str, ...] = ()
+    warnings: tuple[Finding, ...] = field(default=())
 
     @property
     def ref(self) -> str:
@@ -42,78 +85,138 @@ class Deployed:
             "version_id": self.version_id,
             "ref": self.ref,
             "changed": self.changed,
+            "current": self.current,
+            "dry_run": self.dry_run,
+            "files": self.files,
+            "bytes": self.size,
             "functions": list(self.functions),
+            "findings": msgspec.to_builtins(self.warnings),
         }
 
 
 def find_app_folders(folder: Path) -> list[Path]:
     """The folder itself if it is an app, else the apps one and two levels below, by name."""
-    if (folder / MANIFEST_NAME).is_file():
+    if (folder / FILE_NAME).is_file():
         return [folder]
-    found = {path.parent for pattern in ("*", "*/*") for path in folder.glob(f"{pattern}/{MANIFEST_NAME}")}
+    found = {path.parent for pattern in ("*", "*/*") for path in folder.glob(f"{pattern}/{FILE_NAME}")}
     return sorted(found)
 
 
 async def deploy_folder(
-    api: Api, folder: Path, on_line: OnLine, *, force: bool = False, data_dir: Path | None = None
+    api: Api | None, folder: Path, on_line: OnLine, options: DeployOptions = AS_IS
 ) -> Deployed:
     """Deploy one app and make the version current.
 
-    1. pack  2. stop here if the server's current version is this one  3. environment and schemas
-    4. upload the bundle  5. register the version.
+    1. check  2. pack  3. stop here if the server has this version  4. environment and schemas  5. upload the
+    bundle  6. register the version.
 
     Args:
-        api: the gateway.
+        api: the gateway; None only for a dry run, which ends after the second step.
         folder: holds inf.yml and inference.py.
         on_line: gets what the build prints, line by line.
-        force: deploy also what is unchanged.
-        data_dir: whose cache of environments to use; None = the one of the settings.
+        options: name, visibility and so on.
 
     Raises:
-        CommandFailed: the folder is no app, its environment cannot be built, or its code cannot be imported.
+        FolderRefused: the checks found errors; carries them all.
+        BuildFailure: the environment cannot be built, or the code cannot be imported.
         ApiError: the gateway refused the app.
     """
-    app = manifest.load(folder)
-    namespace = app.namespace or "local"
-    bundle, version_id = await asyncio.to_thread(bundles.pack, folder)
-    try:
-        if not force and await _current_version(api, namespace, app.name) == version_id:
-            return Deployed(app=f"{namespace}/{app.name}", version_id=version_id, changed=False)
-        settings = load(WorkerSettings, {"data_dir": data_dir})
-        environments = Environments(settings.cache_path, find_uv(), Policy.of(settings))
-        described = await describe(folder, app, environments, on_line)
-        record = await api.upload(bundle, category="app")
-        body = {
-            "namespace": namespace,
-            "name": app.name,
-            "description": app.description,
-            "category": app.category,
-            "images": app.images,
-            "version": {
-                "id": version_id,
-                "checksum": version_id,
-                "bundle_file_id": record["id"],
-                "kernel": app.kernel,
-                "functions": msgspec.to_builtins(described.functions),
-                "default_function": app.default_function,
-                "setup_schema": described.setup_schema,
-                "env": app.env,
-                "env_key": environments.key(folder, app),
-                "resources": app.resources,
-                "secrets": msgspec.to_builtins(app.secrets),
-                "integrations": msgspec.to_builtins(app.integrations),
-                "metadata": app.metadata,
-            },
-        }
-        await api.post("/apps", body)
-    finally:
-        bundle.unlink(missing_ok=True)
-    return Deployed(
-        app=f"{namespace}/{app.name}",
+    settings = load(WorkerSettings, {"data_dir": options.data_dir})
+    limits = Limits(max_bytes=settings.max_app_bytes)
+    report = await asyncio.to_thread(check_folder, folder, limits)  # 1
+    if report.errors or report.app is None:
+        raise FolderRefused(report)
+    app = report.app
+    namespace, name = app_name(app, options.name)
+    bundle, version_id = await asyncio.to_thread(packing.write, report.listing)  # 2
+    result = Deployed(
+        app=f"{namespace}/{name}",
         version_id=version_id,
         changed=True,
-        functions=tuple(described.functions),
+        current=not options.stage,
+        dry_run=options.dry_run,
+        files=len(report.listing.files),
+        size=report.listing.size,
+        warnings=report.warnings,
     )
+    try:
+        if api is None or options.dry_run:
+            return result
+        known = await _find(api, namespace, name)
+        if known is not None and await _has_version(api, known["id"], version_id):  # 3
+            return await _use_again(api, known, result, options)
+        environments = Environments(settings.cache_path, find_uv(), Policy.of(settings))
+        described = await _describe(folder, app, environments, on_line)  # 4
+        record = await api.upload(bundle, category="app")  # 5
+        body = _registration(app, result, described, str(record["id"]), environments.key(folder, app))
+        body["preserve_current_version"] = options.stage
+        if visibility := options.visibility or ("public" if app.public and known is None else ""):
+            body["visibility"] = visibility
+        await api.call("POST", "/apps", json=body, timeout=REGISTER_TIMEOUT_S)  # 6
+    finally:
+        bundle.unlink(missing_ok=True)
+    return replace(result, functions=tuple(described.functions))
+
+
+def app_name(app: Manifest, wanted: str) -> tuple[str, str]:
+    """Namespace and name to deploy under: the wanted ones, else those of inf.yml.
+
+    Raises:
+        InvalidRequest: the wanted name is none.
+    """
+    if not wanted:
+        return app.namespace or DEFAULT_NAMESPACE, app.name
+    ref = parse_ref(wanted)
+    return ref.namespace or app.namespace or DEFAULT_NAMESPACE, ref.name
+
+
+async def _use_again(api: Api, known: dict[str, Any], result: Deployed, options: DeployOptions) -> Deployed:
+    """The version is there: make it current if it is not, and set the visibility if one is wanted."""
+    current = known.get("version_id") == result.version_id
+    if not (current or options.stage):
+        await api.call("PUT", f"/apps/{known['id']}/versions/{result.version_id}/current")
+        current = True
+    if options.visibility and options.visibility != known.get("visibility"):
+        await api.post(f"/apps/{known['id']}/visibility", {"visibility": options.visibility})
+    return replace(result, changed=False, current=current)
+
+
+async def _describe(folder: Path, app: Manifest, environments: Environments, on_line: OnLine) -> Description:
+    log: list[str] = []
+
+    def take(text: str) -> None:
+        log.append(text)
+        on_line(text)
+
+    try:
+        return await describe(folder, app, environments, take)
+    except StokerError as error:
+        raise BuildFailure(error.message, log) from error
+
+
+def _registration(
+    app: Manifest, result: Deployed, described: Description, file_id: str, env_key: str
+) -> dict[str, Any]:
+    """The body of POST /apps. What the gateway reads from the bundle itself is declared too: it compares."""
+    namespace, name = result.app.split("/", 1)
+    return {
+        "namespace": namespace,
+        "name": name,
+        "title": app.title,
+        "description": app.description,
+        "category": app.category,
+        "images": app.images,
+        "version": {
+            "id": result.version_id,
+            "bundle_file_id": file_id,
+            "kernel": app.kernel,
+            "functions": msgspec.to_builtins(described.functions),
+            "setup_schema": described.setup_schema,
+            "env": app.env,
+            "env_key": env_key,
+            "resources": app.resources,
+        },
+    }
 
 
 def find_uv() -> str:
@@ -132,12 +235,21 @@ def find_uv() -> str:
     raise CommandFailed("uv is not installed; install it with: pip install uv", ExitCode.FAILED)
 
 
-async def _current_version(api: Api, namespace: str, name: str) -> str:
+async def _find(api: Api, namespace: str, name: str) -> dict[str, Any] | None:
     try:
-        answer = await api.get(f"/apps/{namespace}/{name}")
+        found: dict[str, Any] = await api.get(f"/apps/{namespace}/{name}")
     except ApiError as error:
         if error.status == 404:
-            return ""
+            return None
         raise
-    version = answer.get("version") or {}
-    return str(version.get("id") or answer.get("version_id") or "")
+    return found
+
+
+async def _has_version(api: Api, app_id: str, version_id: str) -> bool:
+    try:
+        await api.get(f"/apps/{app_id}/versions/{version_id}")
+    except ApiError as error:
+        if error.status == 404:
+            return False
+        raise
+    return True

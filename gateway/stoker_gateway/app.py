@@ -41,6 +41,7 @@ from stoker_gateway.routes import (
     sessions,
     tasks,
     uploads,
+    versions,
 )
 from stoker_gateway.services import Services
 
@@ -88,6 +89,7 @@ def build(
         *logs.ROUTES,
         *sessions.ROUTES,
         *apps.ROUTES,
+        *versions.ROUTES,
         *files.ROUTES,
         *uploads.ROUTES,
         *engines.ROUTES,

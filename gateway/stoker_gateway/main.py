@@ -10,18 +10,21 @@ from typing import Any
 import uvicorn
 from litestar import Litestar
 
+from stoker.bundles import Limits
 from stoker.core.events import Event
 from stoker.files import open_files
 from stoker.log import get_logger
 from stoker.protocol import Store
 from stoker.settings import GatewaySettings
 from stoker_gateway.app import build
+from stoker_gateway.registration import Registrar
 from stoker_gateway.registry import Registry
 from stoker_gateway.routes.keys import NewKey, make_key
 from stoker_gateway.secret_store import SecretStore
 from stoker_gateway.services import Services
 from stoker_gateway.streams import Hub
 from stoker_gateway.submit import Submitter
+from stoker_gateway.sweeper import Sweeper
 from stoker_gateway.uploads import Uploads, sweep_loop
 
 FIRST_USER = "admin"
@@ -55,6 +58,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
             registry=registry,
             submitter=Submitter(store, registry, settings, secrets),
             secrets=secrets,
+            registrar=Registrar(store, blobs, Limits(max_bytes=settings.max_app_bytes)),
             hub=Hub(store, settings),
             uploads=Uploads(
                 blobs,
@@ -71,6 +75,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
             loops = [
                 asyncio.create_task(services.hub.run()),
                 asyncio.create_task(sweep_loop(services.uploads)),
+                asyncio.create_task(Sweeper(store, blobs).run()),
             ]
             try:
                 yield

@@ -1,5 +1,6 @@
 """Apps by reference, and compiled validators, remembered for a moment so that a hot submit asks Redis for nothing."""
 
+import difflib
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -29,7 +30,7 @@ class Registry:
         self._store = store
         self._found: dict[tuple[str, str], tuple[float, Found]] = {}
         self._engines: tuple[float, list[EngineView]] = (0.0, [])
-        self._validators: dict[tuple[str, str], jsonschema_rs.Validator | None] = {}
+        self._validators: dict[tuple[str, str, str], jsonschema_rs.Validator | None] = {}
 
     def forget(self) -> None:
         """Look everything up anew: an app was deployed, changed or deleted here."""
@@ -57,6 +58,18 @@ class Registry:
             raise NotFound("App not found")
         return app, await self._version(app, version_id)
 
+    async def app_named(self, text: str, user_id: str) -> App:
+        """An app by `namespace/name`, or by its name alone where that names one.
+
+        Raises:
+            NotFound: nothing that this user may see fits; names the candidates.
+        """
+        try:
+            ref = parse_ref(text)
+        except InvalidRequest as error:
+            raise NotFound("App not found") from error
+        return await self._app(ref, user_id)
+
     async def engines(self) -> list[EngineView]:
         """All engines, at most `FRESH_S` old."""
         at, engines = self._engines
@@ -71,7 +84,7 @@ class Registry:
         Raises:
             InvalidRequest: lists the fields and what is wrong with each.
         """
-        self._check((version.id, function.name), function.input_schema, value, "")
+        self._check((version.app_id, version.id, function.name), function.input_schema, value, "")
 
     def validate_setup(self, version: AppVersion, setup: Mapping[str, Any]) -> None:
         """Check a completed setup against its schema: a wrong one would cost a load before the app says so.
@@ -79,9 +92,9 @@ class Registry:
         Raises:
             InvalidRequest: lists the fields and what is wrong with each.
         """
-        self._check((version.id, _SETUP), version.setup_schema, setup, _SETUP)
+        self._check((version.app_id, version.id, _SETUP), version.setup_schema, setup, _SETUP)
 
-    def _check(self, key: tuple[str, str], schema: Mapping[str, Any], value: Any, root: str) -> None:
+    def _check(self, key: tuple[str, str, str], schema: Mapping[str, Any], value: Any, root: str) -> None:
         if key not in self._validators:
             if len(self._validators) >= _KEPT:
                 self._validators.clear()
@@ -111,32 +124,45 @@ class Registry:
         return app, await self._version(app, ref.version)
 
     async def _app(self, ref: AppRef, user_id: str) -> App:
+        catalog = self._store.catalog
         if ref.namespace:
-            app = await self._store.catalog.find_app(ref.namespace, ref.name)
+            app = await catalog.find_app(ref.namespace, ref.name)
             if app is not None and visible(app, user_id):
                 return app
-            raise NotFound("App not found" + await self._candidates(ref, user_id))
-        named = [app for app in await self._store.catalog.apps_named(ref.name) if visible(app, user_id)]
-        own = [app for app in named if app.owner_id == user_id]
-        for choice in (own, named):
-            if len(choice) == 1:
-                return choice[0]
-        raise NotFound("App not found" + await self._candidates(ref, user_id))
+            named = []
+        else:
+            named = [app for app in await catalog.apps_named(ref.name) if visible(app, user_id)]
+            own = [app for app in named if app.owner_id == user_id]
+            for choice in (own, named):
+                if len(choice) == 1:
+                    return choice[0]
+        known = named or [app for app in await catalog.list_apps() if listed(app, user_id)]
+        raise NotFound("App not found" + candidates(ref, known, several=bool(named)))
 
     async def _version(self, app: App, version: str) -> AppVersion:
         if not (version or app.current_version_id):
             raise NotFound(f"App not found: {app.namespace}/{app.name} has no current version; deploy one")
         return await self._store.catalog.get_version(app.id, version or app.current_version_id)
 
-    async def _candidates(self, ref: AppRef, user_id: str) -> str:
-        """A hint that begins after the contract's words, or nothing."""
-        apps = [app for app in await self._store.catalog.list_apps() if visible(app, user_id)]
-        near = [f"{a.namespace}/{a.name}" for a in apps if ref.name in a.name or a.name in ref.name]
-        if near:
-            return (
-                f": {ref} names {'several' if len(near) > 1 else 'none'}; did you mean {', '.join(near[:5])}?"
-            )
-        return ""
+
+def candidates(ref: AppRef, known: list[App], *, several: bool = False) -> str:
+    """A hint that begins after the contract's words, or nothing."""
+    names = [f"{app.namespace}/{app.name}" for app in known]
+    if several:
+        return f": {ref} names several: {', '.join(names[:5])}. Say which, with its namespace."
+    wanted = f"{ref.namespace}/{ref.name}" if ref.namespace else ref.name
+    near = [
+        name for name in names if ref.name in name.rsplit("/", 1)[-1] or name.rsplit("/", 1)[-1] in ref.name
+    ]
+    spelled = {name if ref.namespace else name.rsplit("/", 1)[-1]: name for name in names}
+    near += [spelled[text] for text in difflib.get_close_matches(wanted, spelled, n=3)]
+    shown = list(dict.fromkeys(near))[:5]
+    return f": {ref} names none; did you mean {', '.join(shown)}?" if shown else ""
+
+
+def listed(app: App, user_id: str) -> bool:
+    """Whether a user finds an app in lists."""
+    return app.owner_id == user_id or app.visibility == "public"
 
 
 def visible(app: App, user_id: str) -> bool:

@@ -13,6 +13,7 @@ from stoker.files import FileStore
 from stoker.protocol import Store
 from stoker.settings import GatewaySettings
 from stoker_gateway.door import caller_of
+from stoker_gateway.registration import Registrar
 from stoker_gateway.registry import Registry
 from stoker_gateway.secret_store import SecretStore
 from stoker_gateway.streams import Hub
@@ -33,6 +34,7 @@ class Services(Struct, frozen=True, kw_only=True):
     settings: GatewaySettings
     registry: Registry
     submitter: Submitter
+    registrar: Registrar
     hub: Hub
     uploads: Uploads
     blobs: FileStore

@@ -5,7 +5,7 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from stoker.core.errors import InvalidRequest
+from stoker.core.errors import Conflict, InvalidRequest
 from stoker.core.ids import new_id
 from stoker.core.messages import (
     App,
@@ -19,7 +19,7 @@ from stoker.core.messages import (
     TaskView,
 )
 from stoker.core.sessions import SessionInfo
-from stoker.core.setup_key import fill_defaults, setup_key
+from stoker.core.setup_key import fill_defaults, known_only, setup_key
 from stoker.core.states import TaskState
 from stoker.protocol import Store
 from stoker.settings import GatewaySettings
@@ -90,13 +90,17 @@ class Submitter:
             RequirementsNotMet: secrets or connected accounts are missing.
         """
         ref_function, app, version = await self._find_app(body, owner)  # 1
+        told = check_status(app)
         function = choose_function(app, version, body.function or ref_function)  # 2
         infra, messages = self._check_infra(body.infra)  # 3
+        messages += told
         workers = await self._check_workers(body.workers)
         given = {} if body.input is None else body.input
         self._registry.validate(version, function, given)  # 4
-        files = self._file_fields.find(version.id, function.name, function.input_schema, given)
-        setup = fill_defaults(version.setup_schema, body.setup or {})  # 5
+        files = self._file_fields.find(f"{app.id}/{version.id}", function.name, function.input_schema, given)
+        known, unknown = known_only(version.setup_schema, body.setup or {})  # 5
+        messages += setup_messages(app, version, unknown)
+        setup = fill_defaults(version.setup_schema, known)
         self._registry.validate_setup(version, setup)
         granted = await self._secrets.grant(app, version, owner)  # 6
         request = TaskRequest(
@@ -214,6 +218,34 @@ def choose_function(app: App, version: AppVersion, name: str) -> AppFunction:
             f"{app.namespace}/{app.name}; it has {', '.join(sorted(version.functions)) or 'none'}"
         )
     return found
+
+
+def check_status(app: App) -> list[dict[str, Any]]:
+    """What to tell who runs an app that is on its way out.
+
+    Raises:
+        Conflict: it is out of service.
+    """
+    said = f" {app.status_message}" if app.status_message else ""
+    if app.status in {"maintenance", "retired"}:
+        state = "is under maintenance" if app.status == "maintenance" else "was retired"
+        raise Conflict(f"{app.namespace}/{app.name} {state} and takes no runs.{said}")
+    if app.status == "deprecated":
+        text = f"{app.namespace}/{app.name} is deprecated.{said}"
+        return [{"level": "warning", "code": "app_deprecated", "message": text}]
+    return []
+
+
+def setup_messages(app: App, version: AppVersion, unknown: list[str]) -> list[dict[str, Any]]:
+    """What to tell who gave setup values that the app does not know."""
+    if not unknown:
+        return []
+    known = ", ".join(version.setup_schema.get("properties", {})) or "none"
+    text = (
+        f"setup: {', '.join(unknown)} unknown to {app.namespace}/{app.name} and left out; it knows: {known}. "
+        "The task runs as if they had not been given."
+    )
+    return [{"level": "warning", "code": "setup_unknown", "message": text}]
 
 
 def check_priority(priority: int) -> int:

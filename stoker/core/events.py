@@ -51,6 +51,8 @@ class Event(StrEnum):
     PART_DIED = "part.died"
     PART_FAILED = "part.failed"
     JOBS_DELAYED = "jobs.delayed"
+    CODE_KEPT = "code.kept"
+    CODE_REMOVED = "code.removed"
     REQUEST_FAILED = "request.failed"
     RETENTION_SWEPT = "retention.swept"
     UPLOADS_SWEPT = "uploads.swept"

@@ -349,6 +349,13 @@ class AppVersion(Struct, frozen=True, kw_only=True):
     metadata: dict[str, Any] = {}
 
 
+class RetiredVersion(Struct, frozen=True, kw_only=True):
+    """A version that was removed; its code stays until no task needs it."""
+
+    version: AppVersion
+    since_ms: int
+
+
 class App(Struct, frozen=True, kw_only=True):
     """An app: a name that points at its current version."""
 
@@ -360,8 +367,13 @@ class App(Struct, frozen=True, kw_only=True):
     visibility: str = "private"
     title: str = ""
     description: str = ""
+    agent_description: str = ""
     category: str = "other"
     images: dict[str, str] = {}
+    status: str = "active"  # active | maintenance | deprecated | retired
+    status_message: str = ""
+    status_changed_ms: int = 0
+    license: str = ""
     current_version_id: str = ""
     created_ms: int = 0
     updated_ms: int = 0

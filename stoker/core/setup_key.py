@@ -15,6 +15,7 @@ import rfc8785
 from stoker.core.errors import InvalidRequest
 from stoker.core.messages import SetupKey
 
+_COMPOSED = ("anyOf", "oneOf", "allOf", "patternProperties", "if", "unevaluatedProperties")
 _KEY_HEX_DIGITS = 32  # 128 bits: no two setups meet by chance
 
 
@@ -48,6 +49,45 @@ def fill_defaults(schema: Mapping[str, Any], value: Mapping[str, Any]) -> dict[s
     name are kept.
     """
     return _fill(schema, schema, dict(value))
+
+
+def known_only(schema: Mapping[str, Any], value: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """`value` without what its schema does not know, so that it cannot make another instance; and what that was.
+
+    The app ignores such values, unless its schema says otherwise: `additionalProperties` true (or a schema) keeps
+    them, false keeps them too, for the validator to refuse. An empty schema knows nothing.
+
+    Returns:
+        The rest, and the paths of what was left out: `precision`, `model.flag`.
+    """
+    if not schema:
+        return {}, sorted(value)
+    dropped: list[str] = []
+    return _known(schema, schema, value, "", dropped), dropped
+
+
+def _known(
+    root: Mapping[str, Any],
+    schema: Mapping[str, Any],
+    value: Mapping[str, Any],
+    path: str,
+    dropped: list[str],
+) -> dict[str, Any]:
+    found = _resolve(root, schema)
+    properties = found.get("properties", {})
+    # Composed schemas may know more than their own properties; the validator decides.
+    open_ = "additionalProperties" in found or any(word in found for word in _COMPOSED)
+    kept: dict[str, Any] = {}
+    for name, item in value.items():
+        if name in properties:
+            inner = _resolve(root, properties[name])
+            deeper = isinstance(item, Mapping) and inner.get("properties")
+            kept[name] = _known(root, inner, item, f"{path}{name}.", dropped) if deeper else item
+        elif open_:
+            kept[name] = item
+        else:
+            dropped.append(path + name)
+    return kept
 
 
 def _fill(root: Mapping[str, Any], schema: Mapping[str, Any], value: dict[str, Any]) -> dict[str, Any]:

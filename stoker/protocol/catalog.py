@@ -3,13 +3,14 @@
 import msgspec
 
 from stoker.core.errors import NotFound
-from stoker.core.messages import ApiKey, App, AppVersion
+from stoker.core.messages import ApiKey, App, AppVersion, RetiredVersion
 from stoker.protocol.connection import Connection
 from stoker.protocol.keys import Keys
 
 _encode = msgspec.json.Encoder().encode
 _app = msgspec.json.Decoder(App)
 _version = msgspec.json.Decoder(AppVersion)
+_retired = msgspec.json.Decoder(RetiredVersion)
 _api_key = msgspec.json.Decoder(ApiKey)
 
 
@@ -18,6 +19,10 @@ def _values(reply: object) -> list[bytes]:
     if isinstance(reply, dict):
         return list(reply.values())
     return list(reply) if isinstance(reply, (list, tuple)) else []
+
+
+def _retired_field(version: AppVersion) -> str:
+    return f"{version.app_id}/{version.id}"
 
 
 class Catalog:
@@ -29,7 +34,19 @@ class Catalog:
 
     async def put_app(self, app: App) -> None:
         await self._call("HSET", self._keys.apps, app.id, _encode(app))
-        await self._call("HSET", self._keys.app_names, f"{app.namespace}/{app.name}", app.id)
+
+    async def add_app(self, app: App) -> str:
+        """Store a new app under its name; the id of the app that has the name now, this one or another.
+
+        Of two callers at the same time one wins, and the other learns who; its app is not stored then.
+        """
+        field = f"{app.namespace}/{app.name}"
+        await self.put_app(app)  # first: a name never points at nothing
+        if await self._call("HSETNX", self._keys.app_names, field, app.id):
+            return app.id
+        await self._call("HDEL", self._keys.apps, app.id)
+        holder = await self._call("HGET", self._keys.app_names, field)
+        return "" if holder is None else str(holder.decode())
 
     async def get_app(self, app_id: str) -> App:
         """One app.
@@ -44,7 +61,8 @@ class Catalog:
 
     async def find_app(self, namespace: str, name: str) -> App | None:
         app_id = await self._call("HGET", self._keys.app_names, f"{namespace}/{name}")
-        return None if app_id is None else await self.get_app(app_id.decode())
+        raw = None if app_id is None else await self._call("HGET", self._keys.apps, app_id)
+        return None if raw is None else _app.decode(raw)
 
     async def list_apps(self) -> list[App]:
         """All apps, by name. Cost: one read of the whole catalogue; not for hot paths."""
@@ -55,10 +73,45 @@ class Catalog:
         """Apps of any namespace with this name."""
         return [app for app in await self.list_apps() if app.name == name]
 
-    async def delete_app(self, app: App) -> None:
-        await self._call("HDEL", self._keys.app_names, f"{app.namespace}/{app.name}")
+    async def delete_app(self, app: App, now_ms: int) -> None:
+        """Forget an app; the code of its versions stays for the tasks that need it (`retired`).
+
+        Safe to repeat after a failure in between.
+        """
+        for version in await self.versions(app.id):
+            await self.delete_version(version, now_ms)
+        field = f"{app.namespace}/{app.name}"
+        if await self._call("HGET", self._keys.app_names, field) == app.id.encode():
+            await self._call("HDEL", self._keys.app_names, field)
         await self._call("HDEL", self._keys.apps, app.id)
-        await self._call("DEL", self._keys.app_versions(app.id))
+
+    async def delete_version(self, version: AppVersion, now_ms: int) -> None:
+        """Forget a version; its code stays for the tasks that need it."""
+        entry = RetiredVersion(version=version, since_ms=now_ms)
+        await self._call("HSET", self._keys.retired_versions, _retired_field(version), _encode(entry))
+        await self._call("HDEL", self._keys.app_versions(version.app_id), version.id)
+
+    async def retired(self) -> list[RetiredVersion]:
+        """All versions that were removed and whose code is still kept."""
+        raw = _values(await self._call("HVALS", self._keys.retired_versions))
+        return [_retired.decode(value) for value in raw]
+
+    async def forget_retired(self, version: AppVersion) -> None:
+        await self._call("HDEL", self._keys.retired_versions, _retired_field(version))
+
+    async def code_of(self, app_id: str, version_id: str) -> AppVersion:
+        """The version that an accepted task runs, also after its removal.
+
+        Raises:
+            NotFound: it was removed long ago.
+        """
+        try:
+            return await self.get_version(app_id, version_id)
+        except NotFound:
+            raw = await self._call("HGET", self._keys.retired_versions, f"{app_id}/{version_id}")
+            if raw is None:
+                raise
+            return _retired.decode(raw).version
 
     async def put_version(self, version: AppVersion) -> None:
         await self._call("HSET", self._keys.app_versions(version.app_id), version.id, _encode(version))

@@ -24,6 +24,7 @@ class Keys:
         self.reasons = f"{self.prefix}:reasons"
         self.channel = f"{self.prefix}:events"
         self.apps = f"{self.prefix}:apps"
+        self.retired_versions = f"{self.prefix}:retired-versions"
         self.app_names = f"{self.prefix}:app-names"
         self.api_keys = f"{self.prefix}:api-keys"
         self.api_key_ids = f"{self.prefix}:api-key-ids"

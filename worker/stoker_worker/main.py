@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 
 import uv
 
+from stoker.bundles import Limits
 from stoker.core.addresses import AllowList
 from stoker.core.errors import StoreUnavailable
 from stoker.core.events import Event
@@ -78,7 +79,7 @@ async def _serve(
     environments = Environments(settings.cache_path, find_uv(), Policy.of(settings))
     inputs = make_inputs(settings, folder / "inputs")
     machine = Machine(
-        Versions(settings.cache_path / "versions"),
+        Versions(settings.cache_path / "versions", Limits(max_bytes=settings.max_app_bytes)),
         environments,
         gateway,
         folder / "work",

@@ -4,16 +4,18 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from stoker import bundles
+from stoker.bundles import DEFAULT_LIMITS, BadBundle, Limits
 from stoker.core.messages import LogType
-from stoker_worker import bundles
 from stoker_worker.shelf import OnLine, Shelf, Site, Use
 
 
 class Versions:
     """Unpacked app versions below one path; several processes may share it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, limits: Limits = DEFAULT_LIMITS) -> None:
         self.shelf = Shelf(path)
+        self._limits = limits
 
     def find(self, version_id: str) -> Use | None:
         """A version that is here, held until it is closed, or None."""
@@ -27,12 +29,17 @@ class Versions:
         Tasks that want the same version at the same time wait for one download.
 
         Raises:
-            Exception: what `fetch` raises, or what is wrong with the bundle.
+            BadBundle: it may not be unpacked, or holds another version.
+            Exception: what `fetch` raises.
         """
 
         async def build(site: Site) -> None:
             await fetch(site.part)
-            await asyncio.to_thread(bundles.unpack, site.part, site.folder)
+            found_id = await asyncio.to_thread(bundles.unpack, site.part, site.folder, self._limits)
+            if found_id != version_id:
+                raise BadBundle(
+                    f"The app's bundle holds version {found_id[:8]}, not {version_id[:8]}. Deploy the app again."
+                )
 
         return await self.shelf.make(version_id, "the app's code", build, on_line or _quiet)
 

@@ -12,7 +12,7 @@ from rich.panel import Panel
 from stoker.core.errors import StokerError
 from stoker.settings import ClientSettings, UpSettings, load
 from stoker_cli.api import Api, find_key
-from stoker_cli.deploy import deploy_folder, find_app_folders
+from stoker_cli.deploy import DeployOptions, deploy_folder, find_app_folders
 from stoker_cli.inputs import parse_input
 from stoker_cli.output import CommandFailed, ExitCode, items_of, out, print_event, print_table
 from stoker_cli.run import follow, submit
@@ -121,9 +121,10 @@ class Greeting:
         )
 
     async def _deploy(self, api: Api, folders: list[Path]) -> None:
+        options = DeployOptions(data_dir=self._settings.data_dir)
         for folder in folders:
             try:
-                result = await deploy_folder(api, folder, self._line, data_dir=self._settings.data_dir)
+                result = await deploy_folder(api, folder, self._line, options)
             except StokerError as error:
                 self._failed(f"deploy of {folder.name}", error)
                 continue

@@ -7,13 +7,14 @@ from litestar import HttpMethod, Response, delete, get, post, route
 from litestar.response import Stream
 from msgspec import Struct, structs
 
-from stoker.core.errors import NotFound
+from stoker.core.errors import Conflict, NotFound
 from stoker.core.messages import StoredFile
 from stoker.files import file_key
 from stoker_gateway.door import caller_of
 from stoker_gateway.downloads import ATTACHMENT, decide_download
 from stoker_gateway.file_records import file_dto, file_row, own_file, shown, type_of
 from stoker_gateway.listing import ListQuery, Place, chooser, query_of, read_page
+from stoker_gateway.registration import CODE_ROLE
 from stoker_gateway.services import Answer, AnyRequest, answer, services_of
 
 _LIST_FIELDS = (
@@ -130,6 +131,8 @@ async def set_visibility(request: AnyRequest, file_id: str, data: VisibilityBody
 async def delete_file(request: AnyRequest, file_id: str) -> Answer:
     """The bytes and the record."""
     file = await own_file(request, file_id)
+    if file.role == CODE_ROLE:
+        raise Conflict("The file is the code of an app's version. Delete the version instead.")
     services = services_of(request)
     services.uploads.drop(file.id)
     await services.blobs.delete(file_key(file.id))

@@ -99,7 +99,10 @@ def test_the_count_of_gpus_decides():
     [
         ({}, "has no name"),
         ({"name": ""}, "has no name"),
-        ({"name": "x", "resources": {"ram": "lots"}}, "resources.ram must be a number, found 'lots'"),
+        (
+            {"name": "x", "resources": {"ram": "lots"}},
+            "resources.ram must be a number of bytes or a size like 16GB, found 'lots'",
+        ),
         ({"name": "x", "resources": {"gpu": {"count": -1}}}, "must not be negative"),
     ],
 )
@@ -123,3 +126,73 @@ def test_yaml_cannot_run_code(tmp_path):
     (tmp_path / "inf.yml").write_text("name: !!python/object/apply:os.getcwd []\n")
     with pytest.raises(BadManifest, match="not valid YAML"):
         manifest.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("written", "size"),
+    [
+        ("16GB", 16_000_000_000),
+        ("512 MiB", 536_870_912),
+        ("24Gi", 25_769_803_776),
+        ("1.5g", 1_500_000_000),
+        ("4", 4_000_000_000),
+        (2.5, 2_000_000_000),
+    ],
+)
+def test_sizes_may_have_a_unit(written, size):
+    assert needs_of(ram=written).ram_bytes == size
+
+
+@pytest.mark.parametrize(
+    ("text", "kernel"),
+    [
+        ("kernel: python-3.12", "python-3.12"),
+        ("kernel: '3.10'", "3.10"),
+        ("kernel: 3.10", "3.10"),
+        ("kernel: 3.11", "3.11"),
+        ("kernel: ''", ""),
+        ("kernel:", ""),
+        ("python: 3.10", "python-3.10"),
+        ("python: '3.12'", "python-3.12"),
+        ("kernel: ''\npython: '3.12'", "python-3.12"),
+    ],
+)
+def test_kernels_have_several_spellings(text, kernel):
+    """YAML takes 3.10 for a number, and 3.1 is what is left of it."""
+    assert manifest.parse_text(f"name: x\n{text}".encode()).kernel == kernel
+
+
+def test_the_default_variant_of_older_files_counts_where_the_file_says_nothing():
+    gpu = {"gpu": {"count": 1, "vram": 8, "type": "any"}}
+    variants = {"default": {"resources": gpu, "env": {"A": "1"}}, "large": {"env": {"A": "2"}}}
+    app = parse({"name": "x", "variants": variants})
+    assert (app.needs.vram_bytes, app.env) == (8_000_000_000, {"A": "1"})
+    assert parse({"name": "x", "variants": variants, "env": {"B": "1"}}).env == {"B": "1"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name: x\nmetadata: " + "[" * 40 + "]" * 40,
+        "name: x\nmetadata:\n  a: &a [1, 2, 3, 4, 5, 6, 7, 8, 9]\n"
+        + "".join(
+            f"  {new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n"
+            for old, new in zip("abcdef", "bcdefg", strict=True)
+        ),
+        "name: x\nmetadata: &m {again: *m}",
+    ],
+)
+def test_a_file_that_grows_in_memory_is_refused(text):
+    with pytest.raises(BadManifest, match="more than 20000 values"):
+        manifest.parse_text(text.encode())
+
+
+def test_a_huge_file_is_refused(tmp_path):
+    (tmp_path / "inf.yml").write_text("name: x\n" + "#" * manifest.MAX_BYTES)
+    with pytest.raises(BadManifest, match="larger than"):
+        manifest.load(tmp_path)
+
+
+def test_bytes_that_are_no_text_are_refused():
+    with pytest.raises(BadManifest, match="cannot be read"):
+        manifest.parse_text(b"name: \xff")

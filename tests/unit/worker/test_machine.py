@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from stoker_worker import bundles
+from stoker.bundles import BadBundle
+from stoker_cli.packing import pack
 from stoker_worker.files import GatewayRefused
 from stoker_worker.pointers import put_at
 from stoker_worker.versions import Versions
@@ -17,7 +18,7 @@ def bundle(tmp_path):
     folder.mkdir()
     (folder / "inf.yml").write_text("name: echo\n")
     (folder / "inference.py").write_text("class App: ...\n")
-    return bundles.pack(folder)
+    return pack(folder)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +76,18 @@ async def test_a_bundle_that_is_none_is_no_version(tmp_path):
     async def fetch(target):
         target.write_bytes(b"<html>")
 
-    with pytest.raises(bundles.BadBundle):
+    with pytest.raises(BadBundle):
         await versions.ensure("v", fetch)
     assert versions.find("v") is None
+
+
+async def test_a_bundle_of_another_version_is_refused(tmp_path, bundle):
+    packed, version_id = bundle
+    versions = Versions(tmp_path / "versions")
+
+    async def fetch(target):
+        target.write_bytes(packed.read_bytes())
+
+    with pytest.raises(BadBundle, match=f"holds version {version_id[:8]}, not ffffffff"):
+        await versions.ensure("f" * 64, fetch)
+    assert versions.find("f" * 64) is None

@@ -173,8 +173,18 @@ def describe_app(app: object) -> dict:
             "input_schema": _schema(listed[0][1] if listed else None),
             "output_schema": _schema(_output_of(method)),
         }
+    return {"functions": functions, "setup_schema": _setup_schema(app)}
+
+
+def _setup_schema(app: object) -> dict:
+    """{} for a setup that takes no values; one that takes them without a model takes any."""
     kind = setup_model(app)
-    return {"functions": functions, "setup_schema": {} if kind is None else _schema(kind)}
+    if kind is not None:
+        return _schema(kind)
+    setup = getattr(app, "setup", None)
+    listed = parameters_of(setup) if callable(setup) else []
+    takes = any(not is_metadata(*entry) for entry in listed)
+    return {"type": "object", "additionalProperties": True} if takes else {}
 
 
 def _output_of(method: "typing.Callable") -> object:

@@ -1,0 +1,77 @@
+"""Versions of apps: list, read, make current, fetch the code of, delete."""
+
+import time
+
+from litestar import delete, get, post, put
+from litestar.response import Stream
+
+from stoker.core.errors import Conflict
+from stoker.files import file_key
+from stoker_gateway.app_dto import app_dto, version_dto
+from stoker_gateway.routes.apps import own_app, save, seen_app
+from stoker_gateway.routes.files import begun
+from stoker_gateway.routes.tasks import PAGE_LIMIT, ListBody
+from stoker_gateway.services import Answer, AnyRequest, answer, page, services_of
+
+
+@post("/apps/{app_id:str}/versions/list", status_code=200, tags=["apps"], summary="List an app's versions")
+async def list_versions(request: AnyRequest, app_id: str, data: ListBody | None = None) -> Answer:
+    """Newest first."""
+    data = data or ListBody()
+    app = await seen_app(request, app_id)
+    versions = await services_of(request).store.catalog.versions(app.id)
+    start = int(data.cursor) if data.cursor and data.cursor.isdecimal() else 0
+    limit = max(1, min(data.limit, PAGE_LIMIT))
+    following = str(start + limit) if len(versions) > start + limit else ""
+    items = [version_dto(version) for version in versions[start : start + limit]]
+    return answer(request, page(items, following, data.cursor or "", limit, len(versions)))
+
+
+@get("/apps/{app_id:str}/versions/{version_id:str}", tags=["apps"], summary="Read a version")
+async def get_version(request: AnyRequest, app_id: str, version_id: str) -> Answer:
+    """A version by its id or its first characters: its own fields, and those of its app."""
+    app = await seen_app(request, app_id)
+    version = await services_of(request).store.catalog.get_version(app.id, version_id)
+    # Clients read this answer as a version or as an app with that version; both are there.
+    return answer(request, app_dto(app, version) | version_dto(version))
+
+
+@put("/apps/{app_id:str}/versions/{version_id:str}/current", tags=["apps"], summary="Set the current version")
+async def set_current(request: AnyRequest, app_id: str, version_id: str) -> Answer:
+    """Runs that name no version use it from now on."""
+    app = await own_app(request, app_id)
+    version = await services_of(request).store.catalog.get_version(app.id, version_id)
+    return await save(request, app, current_version_id=version.id)
+
+
+@get("/apps/{app_id:str}/versions/{version_id:str}/bundle", tags=["apps"], summary="Fetch a version's code")
+async def get_code(request: AnyRequest, app_id: str, version_id: str) -> Stream:
+    """The files of a version as a tar.gz; for the app's owner."""
+    app = await own_app(request, app_id)
+    services = services_of(request)
+    version = await services.store.catalog.get_version(app.id, version_id)
+    key = file_key(version.bundle_file_id)
+    size = await services.blobs.size(key)
+    headers = {"etag": f'"{version.id}"', "content-length": str(size)}
+    return Stream(await begun(services.blobs.get(key)), media_type="application/gzip", headers=headers)
+
+
+@delete(
+    "/apps/{app_id:str}/versions/{version_id:str}", status_code=200, tags=["apps"], summary="Delete a version"
+)
+async def delete_version(request: AnyRequest, app_id: str, version_id: str) -> Answer:
+    """Forget a version that is not current; tasks that were accepted still run on it."""
+    app = await own_app(request, app_id)
+    services = services_of(request)
+    version = await services.store.catalog.get_version(app.id, version_id)
+    if version.id == app.current_version_id:
+        raise Conflict(
+            f"Version {version.short_id} is the current one of {app.namespace}/{app.name}. "
+            "Make another one current first, or delete the app."
+        )
+    await services.store.catalog.delete_version(version, int(time.time() * 1000))
+    services.registry.forget()
+    return answer(request, {"id": version.id, "deleted": True})
+
+
+ROUTES = [list_versions, get_version, set_current, get_code, delete_version]
