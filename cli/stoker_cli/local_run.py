@@ -26,7 +26,7 @@ from stoker_cli.deploy import FolderRefused, find_uv
 from stoker_cli.output import CommandFailed, ExitCode
 from stoker_worker.environment import Environment, Environments, Policy
 from stoker_worker.instance import Instance, InstanceSpec, RunResult, RunSpec
-from stoker_worker.machine import put_at
+from stoker_worker.pointers import put_at
 
 STOP_GRACE_S: Final = 5.0
 IMPORT_TIMEOUT_S: Final = 600.0

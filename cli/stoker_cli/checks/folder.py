@@ -12,6 +12,7 @@ from stoker_cli.checks.document import Document
 from stoker_cli.checks.findings import Finding, Severity, error
 from stoker_cli.checks.manifest import check_parsed, check_text
 from stoker_cli.packing import Listing, list_files
+from stoker_worker.nodes import is_node
 from stoker_worker.pythons import version_of
 
 NODE_FILES: Final = ("inference.js", "src/inference.js")
@@ -70,7 +71,7 @@ def _manifest(folder: Path) -> tuple[list[Finding], Document | None, Manifest | 
 
 
 def _code(folder: Path, app: Manifest | None, document: Document | None) -> list[Finding]:
-    if app is not None and app.kernel.startswith("node"):
+    if app is not None and is_node(app.kernel):
         found = any((folder / name).is_file() for name in NODE_FILES)
         return [] if found else [error(NODE_FILES[0], 0, f"is missing (or {' or '.join(NODE_FILES[1:])})")]
     try:

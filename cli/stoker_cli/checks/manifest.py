@@ -14,6 +14,7 @@ from stoker.core.refs import parse_ref
 from stoker.manifest import FILE_NAME, BadManifest, Manifest
 from stoker_cli.checks.document import Document
 from stoker_cli.checks.findings import Finding, error, warning
+from stoker_worker.nodes import is_node
 from stoker_worker.pythons import version_of
 
 KNOWN: Final = frozenset(
@@ -160,8 +161,10 @@ def _kernel(doc: Document) -> Iterator[Finding]:
         yield warning(
             FILE_NAME, doc.line(key), f"{key}: 3.10 without quotes is the number 3.1; it is read as 3.10"
         )
+    kernel = manifest.parse({"name": "x", key: value}).kernel
     try:
-        version_of(manifest.parse({"name": "x", key: value}).kernel)
+        if not is_node(kernel):
+            version_of(kernel)
     except StokerError as problem:
         yield error(FILE_NAME, doc.line(key), problem.message)
 
