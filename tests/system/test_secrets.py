@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from app_bundles import app_bundle, version_of
 from helpers import TEST_APPS, family, start_system, wait_until
 
 APP = TEST_APPS / "secretive"
@@ -252,9 +253,7 @@ def test_bad_names_and_values_are_refused(http, key):
 
 
 def test_an_app_cannot_declare_a_variable_that_changes_how_processes_run(http):
-    file = http.post("/files", json={"files": [{"filename": "x", "size": 1}]}).json()[0]
-    http.put(file["upload_url"], content=b"x", headers={"authorization": ""}).raise_for_status()
-    version = {"id": "a" * 64, "bundle_file_id": file["id"], "secrets": ["LD_PRELOAD"]}
+    version = version_of(http, app_bundle(secrets=["LD_PRELOAD"]))
     refused = http.post("/apps", json={"namespace": "tests", "name": "evil", "version": version})
     assert refused.status_code == 400
     assert "LD_PRELOAD" in refused.json()["detail"]

@@ -11,6 +11,7 @@ from stoker import manifest
 from stoker.core.errors import InvalidRequest, StokerError
 from stoker.core.messages import GpuType
 from stoker.core.refs import parse_ref
+from stoker.core.requirements import check_name
 from stoker.manifest import FILE_NAME, BadManifest, Manifest
 from stoker_cli.checks.document import Document
 from stoker_cli.checks.findings import Finding, error, warning
@@ -280,8 +281,11 @@ def _entries(doc: Document, path: tuple[str, ...]) -> Iterator[Finding]:
         if not isinstance(key, str) or not key:
             yield error(FILE_NAME, line, f"{name}[{index}] needs a key, found {_shown(entry)}")
             continue
-        if path[-1] == "secrets" and not _VARIABLE.fullmatch(key):
-            yield error(FILE_NAME, line, f"{name}: {key!r} cannot be the name of a variable")
+        if path[-1] == "secrets":
+            try:
+                check_name(key, name)
+            except InvalidRequest as problem:
+                yield error(FILE_NAME, line, problem.message.removeprefix("Input validation failed: "))
         if key in seen:
             yield warning(FILE_NAME, line, f"{name}: {key} is named twice")
         seen.add(key)
