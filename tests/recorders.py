@@ -52,6 +52,9 @@ class StoreRecorder:
     async def append(self, task_id, attempt, token, *, lines=(), partial=b"", dropped=0):
         await self._write("append", tuple(lines), partial, dropped)
 
+    async def deltas(self, task_id, attempt, token, *, first, last, deltas, partial=b""):
+        await self._write("deltas", first, last, tuple(deltas), partial)
+
     async def finish(self, order, engine_id, outcome):
         await self._write("finish", outcome)
 
@@ -106,8 +109,8 @@ class Process:
     async def setup(self, timeout_s):
         await self.recorder.step("setup")
 
-    async def run(self, task, on_partial, timeout_s):
-        self.recorder.on_partial = on_partial
+    async def run(self, task, on_partial, timeout_s, on_delta=None):
+        self.recorder.on_partial, self.recorder.on_delta = on_partial, on_delta
         await self.recorder.step("run")
         return self.recorder.result
 
@@ -138,7 +141,7 @@ class MachineRecorder:
         self.go = asyncio.Event()
         self.result = result
         self.obeys = True
-        self.on_partial = None
+        self.on_partial = self.on_delta = None
         self.tidied = 0
         self.tmp = PrivateTmp()
         self.shares_tmp = False

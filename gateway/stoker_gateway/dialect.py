@@ -27,6 +27,8 @@ Status = int | str
 _PY_SDK = re.compile(r"^inference-sdk-py/(\d+)\.(\d+)\.(\d+)")
 _RECONCILES_FROM: Final = (0, 7, 7)
 """Python SDKs from here on read the task once more when a stream ends without an ending."""
+_DELTAS_FROM: Final = (0, 13, 0)
+"""Python SDKs from here on add increments of a chat's output up; older ones take them for tasks."""
 _CANCELLING: Final = 8
 
 
@@ -39,6 +41,19 @@ class Numbering(StrEnum):
     """cancelling 8, uploading 9, completed 10, failed 11, cancelled 12: newer SDKs."""
 
 
+class Deltas(StrEnum):
+    """What a reader of a stream does with increments of the output."""
+
+    NONE = "none"
+    """Nothing: it gets whole outputs."""
+    CHAT = "chat"
+    """Adds up those of chat models, and lets the sum replace the final output: it must get all, or none."""
+    BESIDE = "beside"
+    """Hands them to its caller if that one asked for them, which cannot be seen: it gets whole outputs too."""
+    ASKED = "asked"
+    """Has asked for them, and adds them up itself."""
+
+
 class Dialect(Struct, frozen=True, kw_only=True):
     """How one request is answered. Hashable: encoded lines are shared by readers of one dialect."""
 
@@ -46,6 +61,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
     bare: bool = False
     ndjson: bool = False
     double_ending: bool = False
+    deltas: Deltas = Deltas.NONE
     reconciles: bool = False
     """A stream may close without an ending that is too long for one line; the client reads the task itself."""
 
@@ -81,9 +97,16 @@ def decide(headers: Mapping[str, str], *, prefix_v2: bool = False, key_numbering
         lines = wants_lines or (bool(python) and not wants_events)
         return Dialect(numbering=new, bare=True, ndjson=lines, reconciles=bool(python))
     if python:  # B, C
-        return Dialect(numbering=new, ndjson=not wants_events, reconciles=version >= _RECONCILES_FROM)
+        chat = not wants_events and version >= _DELTAS_FROM
+        return Dialect(
+            numbering=new,
+            ndjson=not wants_events,
+            reconciles=version >= _RECONCILES_FROM,
+            deltas=Deltas.CHAT if chat else Deltas.NONE,
+        )
     if headers.get("x-client-source", "").startswith("inference-sdk-js"):
-        return Dialect(numbering=new, ndjson=not wants_events)
+        beside = Deltas.NONE if wants_events else Deltas.BESIDE
+        return Dialect(numbering=new, ndjson=not wants_events, deltas=beside)
     if wants_lines:  # D
         return Dialect(numbering=new, ndjson=True)
     if prefix_v2 or key_numbering:  # E

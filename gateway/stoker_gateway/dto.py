@@ -79,6 +79,7 @@ def task_dto(
         "setup": request.setup,
         "input": request.input,
         "output": view.output,
+        "output_meta": view.output_meta,
         "error": view.error or None,
         "error_code": view.error_code or None,
         "rating": "unrated",

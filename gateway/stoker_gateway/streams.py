@@ -18,6 +18,7 @@ from stoker.log import get_logger
 from stoker.protocol import Store
 from stoker.protocol.task_logs import Tail
 from stoker.settings import GatewaySettings
+from stoker_gateway.deltas import BATCHES, DeltaReader
 from stoker_gateway.dialect import Dialect
 from stoker_gateway.dto import EncodedLogs, stream_lines
 
@@ -71,6 +72,35 @@ class Watch:
         return self._lines[key]
 
 
+class Reader:
+    """One reader of a stream: what it was shown, and when."""
+
+    def __init__(self, first: TaskView, dialect: Dialect, user_id: str, waker: asyncio.Event) -> None:
+        self.dialect = dialect
+        self.waker = waker
+        self.deltas = DeltaReader(first.request.id, dialect)
+        self.shown = first
+        self.sent_at = self.alive_at = time.monotonic()
+        self.ended = False
+        self._user_id = user_id
+
+    def lacks(self, view: TaskView) -> bool:
+        """Whether a view holds something that this reader has not got."""
+        if _signature(view) == _signature(self.shown):
+            return False
+        return not self.deltas.replaces_output(view) or _aside(view) != _aside(self.shown)
+
+    def sent(self, watch: Watch, view: TaskView) -> Iterator[bytes]:
+        """The whole task as events, which count as sent now."""
+        if watch.view is view:
+            lines = watch.lines(self.dialect, self._user_id)
+        else:
+            lines = stream_lines(view, self.dialect, self._user_id)
+        self.shown, self.ended = view, view.state in TERMINAL
+        self.sent_at = self.alive_at = time.monotonic()
+        return framed(lines, view, self.dialect)
+
+
 class Hub:
     """Keeps watched tasks current. `run` is the one task that does."""
 
@@ -105,32 +135,50 @@ class Hub:
             for chunk in framed(stream_lines(first, dialect, user_id), first, dialect):
                 yield chunk
             return
-        task_id = first.request.id
-        with self._watching(task_id) as (watch, waker):
+        with self._watching(first.request.id) as (watch, waker):
+            reader = Reader(first, dialect, user_id, waker)
             for chunk in framed(stream_lines(first, dialect, user_id), first, dialect):
                 yield chunk
-            shown, sent_at, alive_at = first, time.monotonic(), time.monotonic()
-            self._mark(task_id)  # what happened between that read and this watch
-            while not watch.gone:
-                due = min(sent_at + self._resend_s, alive_at + self._heartbeat_s)
+            if reader.deltas.wants(first):
+                waker.set()
+            self._mark(first.request.id)  # what happened between that read and this watch
+            while not watch.gone and not reader.ended:
+                due = min(reader.sent_at + self._resend_s, reader.alive_at + self._heartbeat_s)
                 changed = await woken(waker, due - time.monotonic())
-                view, now = watch.view or shown, time.monotonic()
-                if changed and _signature(view) == _signature(shown):
-                    continue
-                if changed and view.state == shown.state and now < sent_at + MIN_GAP_S:
-                    await asyncio.sleep(sent_at + MIN_GAP_S - now)
-                    view = watch.view or view
-                if not changed and now < sent_at + self._resend_s:
-                    alive_at = now
-                    yield HEARTBEAT_LINE if dialect.ndjson else HEARTBEAT_COMMENT
-                    continue
-                lines = watch.lines(dialect, user_id) if watch.view else stream_lines(view, dialect, user_id)
-                shown, sent_at = view, time.monotonic()
-                alive_at = sent_at
-                for chunk in framed(lines, view, dialect):
+                async for chunk in self._step(watch, reader, changed=changed):
                     yield chunk
-                if view.state in TERMINAL:
-                    return
+
+    async def _step(self, watch: Watch, reader: Reader, *, changed: bool) -> AsyncIterator[bytes]:
+        """What a reader is sent when its task has changed, or was quiet for long."""
+        view, now = watch.view or reader.shown, time.monotonic()
+        async for event in self._increments(reader.deltas, view):
+            reader.alive_at = now
+            yield event
+        if reader.deltas.broken:
+            reader.ended = True
+        elif changed and not reader.lacks(view):
+            reader.shown = view
+        elif changed and view.state == reader.shown.state and now < reader.sent_at + MIN_GAP_S:
+            await asyncio.sleep(reader.sent_at + MIN_GAP_S - now)
+            reader.waker.set()
+        elif not changed and now < reader.sent_at + self._resend_s:
+            reader.alive_at = now
+            yield HEARTBEAT_LINE if reader.dialect.ndjson else HEARTBEAT_COMMENT
+        else:
+            for chunk in reader.sent(watch, view):
+                yield chunk
+
+    async def _increments(self, reader: DeltaReader, view: TaskView) -> AsyncIterator[bytes]:
+        """What `reader` has not got of a task's increments, up to those that `view` knows of."""
+        while reader.wants(view):
+            try:
+                found = await self._store.tasks.deltas(view.request.id, reader.after, BATCHES)
+            except StoreUnavailable:
+                return  # the next look at the task tries it again
+            for event in reader.take(found):
+                yield event
+            if not found:
+                reader.give_up()
 
     @contextlib.contextmanager
     def watching(self, task_id: TaskId) -> Iterator[asyncio.Event]:
@@ -213,7 +261,27 @@ def media_type(dialect: Dialect) -> str:
 
 
 def _signature(view: TaskView) -> tuple[object, ...]:
-    return (view.cursor, view.state, view.attempt, view.updated_ms, view.queue_reason, view.cancel_requested)
+    return (
+        view.cursor,
+        view.delta_last,
+        view.state,
+        view.attempt,
+        view.updated_ms,
+        view.queue_reason,
+        view.cancel_requested,
+    )
+
+
+def _aside(view: TaskView) -> tuple[object, ...]:
+    """What can change of a task beside its output."""
+    return (
+        view.state,
+        view.attempt,
+        view.updated_ms,
+        view.queue_reason,
+        view.cancel_requested,
+        view.log_last,
+    )
 
 
 async def woken(waker: asyncio.Event, timeout_s: float) -> bool:

@@ -181,11 +181,21 @@ class LogLine(Struct, frozen=True, kw_only=True, array_like=True):
     attempt: int = 0
 
 
+class DeltaBatch(Struct, frozen=True, kw_only=True):
+    """Increments of an attempt's output as kept: JSON values, numbered from `first` on."""
+
+    id: str
+    attempt: int
+    first: int
+    deltas: tuple[msgspec.Raw, ...]
+
+
 class Outcome(Struct, frozen=True, kw_only=True):
     """How an attempt ended. `state` is COMPLETED, FAILED or CANCELLED."""
 
     state: TaskState
     output: msgspec.Raw = msgspec.Raw(b"null")
+    output_meta: msgspec.Raw = msgspec.Raw(b"null")  # what the app says about its output: tokens, sizes ...
     error: str = ""
     error_code: str = ""  # a code of the error catalogue, for instance app_failed
     load_s: float = 0  # what this attempt spent on preparing, serving and setting up
@@ -309,6 +319,7 @@ class TaskView(Struct, frozen=True, kw_only=True):
     engine_id: str = ""
     worker_id: str = ""
     output: msgspec.Raw = msgspec.Raw(b"null")
+    output_meta: msgspec.Raw = msgspec.Raw(b"null")
     error: str = ""
     error_code: str = ""
     cancel_requested: bool = False
@@ -317,6 +328,8 @@ class TaskView(Struct, frozen=True, kw_only=True):
     history: tuple[tuple[int, int, int], ...] = ()  # (attempt, state, at_ms) in order
     logs: tuple[LogLine, ...] = ()
     cursor: str = "0-0"  # id of the last event that this view includes
+    log_last: int = 0  # number of the last line of this attempt that the live tail was told
+    delta_last: int = 0  # number of the last increment of the output that this attempt has written
 
 
 class AppFunction(Struct, frozen=True, kw_only=True):

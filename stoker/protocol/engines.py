@@ -32,6 +32,10 @@ from stoker.protocol.streams import mapping, stream
 from stoker.protocol.task_logs import LOG_TAIL_BYTES
 
 _CLIENT_MARGIN_S = 3.0
+DELTA_BYTES = 4 * 1024 * 1024
+"""What the increments of one task's output may take in Redis: as much as the whole output may."""
+DELTA_KEPT_S = 3600
+"""After the last one; a stream that is opened later gets whole outputs."""
 
 _encode = msgspec.json.Encoder().encode
 _request = msgspec.json.Decoder(TaskRequest)
@@ -270,6 +274,46 @@ class Engines:
             ],
         )
 
+    async def deltas(
+        self,
+        task_id: TaskId,
+        attempt: int,
+        token: str,
+        *,
+        first: int,
+        last: int,
+        deltas: Sequence[bytes],
+        partial: bytes = b"",
+    ) -> None:
+        """Add increments of the output, and replace the partial output. A repeat is skipped.
+
+        Args:
+            first: the number of the first one; they count from 1 in each attempt.
+            last: of the last one, or of a later one when those after it were lost.
+            deltas: JSON values.
+            partial: what they and those before add up to, as JSON.
+
+        Raises:
+            StaleAttempt: stop this attempt.
+
+        Cost: one round trip. Script: lua/deltas.lua.
+        """
+        keys = self._keys
+        await self._connection.script(
+            "deltas",
+            [keys.task(task_id), keys.task_deltas(task_id)],
+            [
+                attempt,
+                token,
+                first,
+                last,
+                b"[" + b",".join(deltas) + b"]",
+                partial,
+                DELTA_BYTES,
+                DELTA_KEPT_S * 1000,
+            ],
+        )
+
     async def finish(self, order: Assignment, engine_id: EngineId, outcome: Outcome) -> None:
         """End an attempt with its outcome. Idempotent by (task, attempt).
 
@@ -304,8 +348,8 @@ class Engines:
                 order.token,
                 int(outcome.state),
                 bytes(outcome.output),
-                outcome.error,
-                outcome.error_code,
+                bytes(outcome.output_meta),
+                _encode([outcome.error, outcome.error_code]),
                 _encode(measures),
             ],
         )

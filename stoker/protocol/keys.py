@@ -45,6 +45,9 @@ class Keys:
     def task_logs(self, task_id: TaskId) -> str:
         return f"{self.prefix}:logs:{task_id}"
 
+    def task_deltas(self, task_id: TaskId) -> str:
+        return f"{self.prefix}:task:{task_id}:deltas"
+
     def control(self, task_id: TaskId) -> str:
         """What only the control plane may see of a task: spec and owner."""
         return f"{self.prefix}:control:{task_id}"

@@ -8,13 +8,23 @@ import msgspec
 
 from stoker.core.errors import Conflict, NotFound, ProtocolRefusal, Unauthorized
 from stoker.core.groups import spec_group
-from stoker.core.messages import EngineId, LogLine, Owner, SetupKey, TaskId, TaskRequest, TaskSpec, TaskView
+from stoker.core.messages import (
+    DeltaBatch,
+    EngineId,
+    LogLine,
+    Owner,
+    SetupKey,
+    TaskId,
+    TaskRequest,
+    TaskSpec,
+    TaskView,
+)
 from stoker.core.sessions import SessionInfo
 from stoker.core.states import ON_ENGINE, TERMINAL, TaskState
 from stoker.protocol.connection import Connection
 from stoker.protocol.keys import Keys
 from stoker.protocol.sessions import session_error
-from stoker.protocol.streams import mapping, pairs
+from stoker.protocol.streams import entries, mapping, pairs
 from stoker.protocol.task_logs import Tail, TaskLogs
 
 IDEMPOTENCY_S = 86_400
@@ -24,6 +34,7 @@ _CANCEL_TRIES = 5
 _encode = msgspec.json.Encoder().encode
 _request = msgspec.json.Decoder(TaskRequest)
 _owner = msgspec.json.Decoder(Owner)
+_raws = msgspec.json.Decoder(tuple[msgspec.Raw, ...])
 _HISTORY = re.compile(r"(\d+),(\d+),(\d+);")
 
 
@@ -218,6 +229,7 @@ class Tasks:
                     keys.task_events(task_id),
                     keys.control(task_id),
                     keys.owner_tasks(owner.user_id),
+                    keys.task_deltas(task_id),
                 ],
                 [task_id],
             )
@@ -252,6 +264,25 @@ class Tasks:
             await self._connection.command("ZREM", index, *gone)
         return len(gone)
 
+    async def deltas(self, task_id: TaskId, after: str, count: int) -> list[DeltaBatch]:
+        """Increments of a running task's output, in order, as far as they are still kept.
+
+        Args:
+            after: `DeltaBatch.id` of the last batch that was read; "0" = from the first that is kept.
+            count: batches at most.
+        """
+        key = self._keys.task_deltas(task_id)
+        reply = await self._connection.command("XRANGE", key, f"({after}", "+", "COUNT", count)
+        return [
+            DeltaBatch(
+                id=entry.decode(),
+                attempt=int(fields[b"a"]),
+                first=int(fields[b"f"]),
+                deltas=_raws.decode(fields[b"d"]),
+            )
+            for entry, fields in entries(reply)
+        ]
+
 
 def _repeatable(request: TaskRequest) -> TaskRequest:
     """A request without what is made anew for a repeat of it: its id, and that of a session that it opens.
@@ -277,6 +308,7 @@ def _view(fields: dict[bytes, bytes], logs: tuple[LogLine, ...], reason: str) ->
         engine_id=fields.get(b"engine", b"").decode(),
         worker_id=fields.get(b"worker", b"").decode(),
         output=msgspec.Raw(fields.get(b"output", b"null")),
+        output_meta=msgspec.Raw(fields.get(b"output_meta", b"null")),
         error=fields.get(b"error", b"").decode(),
         error_code=fields.get(b"error_code", b"").decode(),
         cancel_requested=state not in TERMINAL and bool(fields.get(b"cancel")),
@@ -285,4 +317,6 @@ def _view(fields: dict[bytes, bytes], logs: tuple[LogLine, ...], reason: str) ->
         history=history,
         logs=logs,
         cursor=fields.get(b"cursor", b"0-0").decode(),
+        log_last=int(fields.get(b"log_last", b"0")),
+        delta_last=int(fields[b"delta_last"]) if fields.get(b"delta_attempt") == fields[b"attempt"] else 0,
     )

@@ -178,6 +178,7 @@ class Execution:
         return Outcome(
             state=_S.COMPLETED,
             output=encode_output(output),
+            output_meta=msgspec.Raw(result.meta),
             load_s=self._load_s,
             run_s=self._run_s,
             vram_bytes=residence.vram_bytes,
@@ -294,7 +295,7 @@ class Execution:
         broken = True
         try:
             spec = self._tools.machine.run_spec(self.order, value)
-            result = await instance.run(spec, self._on_partial, timeout_s=limit_s)
+            result = await instance.run(spec, self._on_partial, timeout_s=limit_s, on_delta=self._on_delta)
             broken = False
         except Exception as error:
             broken = instance_is_broken(error) and self._stop is None
@@ -381,6 +382,9 @@ class Execution:
     def _on_partial(self, output: bytes) -> None:
         self._last_partial = output
         self.writes.partial(output)
+
+    def _on_delta(self, _number: int, increment: bytes) -> None:
+        self.writes.delta(increment)
 
     @contextlib.asynccontextmanager
     async def _stoppable(self, timeout_s: float | None = None) -> AsyncIterator[None]:

@@ -47,6 +47,8 @@ PLATFORM_APP_DIR: Final = "/app"
 _encode: Final = msgspec.json.Encoder().encode
 
 OnLine = Callable[[LogType, str], None]
+OnPartial = Callable[[bytes], None]
+OnDelta = Callable[[int, bytes], None]
 
 
 class AppError(AppFailed):
@@ -143,10 +145,11 @@ class OutFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """What a function returned."""
+    """What a function returned. `meta`: what it says about its output (`output_meta`), as JSON."""
 
     output: Any
     files: list[OutFile]
+    meta: bytes = b"null"
 
 
 class Instance:
@@ -171,7 +174,8 @@ class Instance:
         self._watching: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._answer: asyncio.Future[Message] | None = None
-        self._on_partial: Callable[[bytes], None] | None = None
+        self._on_partial: OnPartial | None = None
+        self._on_delta: OnDelta | None = None
         self._task_id = ""
         self._lost: InstanceLost | None = None
         self._package = spec.work_dir / "package"
@@ -219,13 +223,16 @@ class Instance:
             raise InstanceTimeout(f"The app's setup took longer than {timeout_s:g} s.") from None
         self._phase = LogType.RUN
 
-    async def run(self, task: RunSpec, on_partial: Callable[[bytes], None], timeout_s: float) -> RunResult:
+    async def run(
+        self, task: RunSpec, on_partial: OnPartial, timeout_s: float, on_delta: OnDelta | None = None
+    ) -> RunResult:
         """Run one function. All lines that it printed are delivered before this returns.
 
         Args:
             task: what to run.
             on_partial: gets each partial output, as JSON.
             timeout_s: after this the instance is of no use any more.
+            on_delta: gets each increment of the output with its number, from 1, as JSON.
 
         Raises:
             AppError: the app's own message; the instance is usable.
@@ -242,7 +249,7 @@ class Instance:
         }
         self.tidy()
         self._is_tidy, self._run_at = False, time.time() - CLOCK_TICK_S
-        self._task_id, self._on_partial = task.task_id, on_partial
+        self._task_id, self._on_partial, self._on_delta = task.task_id, on_partial, on_delta
         try:
             async with asyncio.timeout(timeout_s or None):
                 answer = await self._ask(order)
@@ -251,11 +258,11 @@ class Instance:
         except TimeoutError:
             raise InstanceTimeout(f"The app took longer than {timeout_s:g} s for this task.") from None
         finally:
-            self._task_id, self._on_partial = "", None
+            self._task_id, self._on_partial, self._on_delta = "", None, None
         if answer.type == "result":
             files = [msgspec.convert(file, OutFile) for file in answer.files]
             self._results = [Path(file.path) for file in files]
-            return RunResult(output=msgspec.json.decode(answer.output), files=files)
+            return RunResult(output=msgspec.json.decode(answer.output), files=files, meta=bytes(answer.meta))
         hidden = self._spec.redactor.text
         if answer.fault == "input":
             fields = tuple((f["loc"], hidden(f["message"])) for f in answer.fields)
@@ -392,6 +399,10 @@ class Instance:
         if message.type == "partial":
             if self._on_partial is not None:
                 self._on_partial(bytes(message.output))
+            return
+        if message.type == "delta":
+            if self._on_delta is not None:
+                self._on_delta(message.seq, bytes(message.output))
             return
         for pipe in self._pipes:
             pipe.drain()  # what was printed before comes first

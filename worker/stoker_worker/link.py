@@ -14,6 +14,7 @@ class Message(msgspec.Struct, frozen=True):
 
     type: str
     output: msgspec.Raw = msgspec.Raw(b"null")
+    meta: msgspec.Raw = msgspec.Raw(b"null")
     files: list[dict[str, Any]] = []
     message: str = ""
     seq: int = 0

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from stoker.core.messages import Assignment, LogType, TaskRequest, WorkerInfo
-from stoker_worker.instance import RunResult, RunSpec
+from stoker_worker.instance import OnDelta, OnPartial, RunResult, RunSpec
 from stoker_worker.shelf import Use
 
 OnLine = Callable[[LogType, str], None]
-OnPartial = Callable[[bytes], None]
 
 
 class RunningInstance(Protocol):
@@ -24,7 +23,9 @@ class RunningInstance(Protocol):
 
     async def setup(self, timeout_s: float) -> None: ...
 
-    async def run(self, task: RunSpec, on_partial: OnPartial, timeout_s: float) -> RunResult: ...
+    async def run(
+        self, task: RunSpec, on_partial: OnPartial, timeout_s: float, on_delta: OnDelta | None = None
+    ) -> RunResult: ...
 
     def tidy(self) -> None: ...
 

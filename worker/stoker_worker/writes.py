@@ -8,7 +8,7 @@ refusal ends the attempt's right to write: the rest is dropped and `on_refused` 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from stoker.core.errors import ProtocolRefusal, StaleAttempt, StoreUnavailable
@@ -18,6 +18,7 @@ from stoker.core.states import TaskState
 from stoker.log import get_logger
 from stoker_worker.attempt_log import AttemptLog
 from stoker_worker.backoff import Backoff
+from stoker_worker.deltas import DeltaBuffer, DeltaWrite
 from stoker_worker.logs import Batch, LogBuffer
 from stoker_worker.spool import Spool
 
@@ -46,6 +47,18 @@ class AttemptStore(Protocol):
         dropped: int = 0,
     ) -> None: ...
 
+    async def deltas(
+        self,
+        task_id: TaskId,
+        attempt: int,
+        token: str,
+        *,
+        first: int,
+        last: int,
+        deltas: Sequence[bytes],
+        partial: bytes = b"",
+    ) -> None: ...
+
     async def finish(self, order: Assignment, engine_id: EngineId, outcome: Outcome) -> None: ...
 
 
@@ -66,6 +79,7 @@ class Writes:
         self.order = order
         self.log = LogBuffer(order.attempt)
         self.full_log = full_log
+        self.increments = DeltaBuffer()
         self.settled = False
         self._store = store
         self._engine_id = engine_id
@@ -75,7 +89,10 @@ class Writes:
         self._on_refused = on_refused
         self._moves: deque[tuple[TaskState, str]] = deque()
         self._batch: Batch | None = None
+        self._increments: DeltaWrite | None = None
         self._lines_due = False
+        self._increments_due = False
+        self._turn_of_lines = True
         self._ending: Outcome | str | None = None  # an outcome, or the reason for handing the task back
         self._spooled = False
         self._ended_here = False
@@ -121,13 +138,21 @@ class Writes:
 
     def partial(self, output: bytes) -> None:
         """Replace the partial output (JSON); it is written within `BATCH_S`."""
-        self.log.set_partial(output)
+        if self.increments:  # so that it does not arrive before what it is made of
+            self.increments.set_partial(output)
+        else:
+            self.log.set_partial(output)
+        self._start_soon()
+
+    def delta(self, increment: bytes) -> None:
+        """Add an increment of the output (JSON); it is written within `BATCH_S`, and none is left out."""
+        self.increments.add(increment)
         self._start_soon()
 
     async def finish(self, outcome: Outcome) -> None:
         """End the attempt. Returns when the store took or refused it, or when it is safe to go on without it.
 
-        The lines that wait are written first; a partial output that waits is not.
+        The lines and increments that wait are written first; a partial output that waits is not.
         """
         self.log.forget_partial()
         await self._end(outcome)
@@ -159,7 +184,7 @@ class Writes:
 
     def _on_timer(self) -> None:
         self._timer = None
-        self._lines_due = True
+        self._lines_due = self._increments_due = True
         self._start()
 
     def _start(self) -> None:
@@ -167,7 +192,7 @@ class Writes:
             self._pump = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
-        """Write what waits: moves, then lines, then the ending. One write at a time keeps their order."""
+        """Write what waits: moves, lines, increments, the ending. One write at a time keeps their order."""
         backoff = Backoff()
         try:
             while not self.settled and await self._write_next(backoff):
@@ -182,8 +207,8 @@ class Writes:
         try:
             if self._moves:
                 await self._write_move()
-            elif self._batch is not None or (self.log and (self._lines_due or self._ending is not None)):
-                await self._write_batch()
+            elif (write := self._next_append()) is not None:
+                await write()
             elif self._ending is not None:
                 await self._write_ending()
             else:
@@ -209,6 +234,18 @@ class Writes:
         await self._store.transition(order.task.id, order.attempt, order.token, state, detail)
         self._moves.popleft()
 
+    def _next_append(self) -> Callable[[], Awaitable[None]] | None:
+        """Lines or increments: first what was begun, then whoever's turn it is."""
+        if self._batch is not None:
+            return self._write_batch
+        if self._increments is not None:
+            return self._write_increments
+        ending = self._ending is not None
+        lines = self.log and (self._lines_due or ending)
+        if self.increments and (self._increments_due or ending) and not (lines and self._turn_of_lines):
+            return self._write_increments
+        return self._write_batch if lines else None
+
     async def _write_batch(self) -> None:
         # The same lines again after a lost reply: the script knows them by the last one's number.
         batch = self._batch = self._batch or self.log.take(int(time.time() * 1000))
@@ -222,8 +259,28 @@ class Writes:
             dropped=batch.dropped,
         )
         self._batch = None
+        self._turn_of_lines = False
         self._lines_due = False
         if self.log:
+            self._start_soon()
+
+    async def _write_increments(self) -> None:
+        # The same ones again after a lost reply: the script knows them by the last one's number.
+        write = self._increments = self._increments or self.increments.take()
+        order = self.order
+        await self._store.deltas(
+            order.task.id,
+            order.attempt,
+            order.token,
+            first=write.first,
+            last=write.last,
+            deltas=write.deltas,
+            partial=write.partial,
+        )
+        self._increments = None
+        self._turn_of_lines = True
+        self._increments_due = self.increments.full
+        if self.increments and not self._increments_due:
             self._start_soon()
 
     async def _write_ending(self) -> None:

@@ -8,11 +8,12 @@ from litestar import delete, get, post
 from litestar.params import Body
 from litestar.response import Stream
 from msgspec import Struct
+from msgspec.structs import replace
 
 from stoker.core.errors import FilesUnavailable, InvalidRequest
 from stoker.core.messages import TaskId
 from stoker.files.logs import remove_logs
-from stoker_gateway.dialect import status_number
+from stoker_gateway.dialect import Deltas, status_number
 from stoker_gateway.door import caller_of
 from stoker_gateway.dto import iso, task_dto, timings_dto
 from stoker_gateway.services import Answer, AnyRequest, answer, own_task, page, services_of
@@ -72,15 +73,18 @@ async def read_status(request: AnyRequest, task_id: str) -> Answer:
 
 
 @get("/tasks/{task_id:str}/stream", tags=["tasks"], summary="Follow a task")
-async def stream_task(request: AnyRequest, task_id: str) -> Stream:
+async def stream_task(request: AnyRequest, task_id: str, deltas: bool = False) -> Stream:
     """The whole task as one event now and at each change; the last event carries the ending.
 
-    NDJSON for `Accept: application/x-ndjson`, server-sent events for `text/event-stream`.
+    NDJSON for `Accept: application/x-ndjson`, server-sent events for `text/event-stream`. With `deltas=true`
+    an app that yields increments of its output has them sent one by one: `{"event": "delta", "data": {"delta",
+    "seq", "resource_id"}}`, or an event named `delta`; the task then follows when anything else changes.
     """
     caller = caller_of(request)
+    dialect = replace(caller.dialect, deltas=Deltas.ASKED) if deltas else caller.dialect
     view = await own_task(request, task_id)
-    events = services_of(request).hub.events(view, caller.dialect, caller.owner.user_id)
-    return Stream(events, media_type=media_type(caller.dialect), headers=STREAM_HEADERS)
+    events = services_of(request).hub.events(view, dialect, caller.owner.user_id)
+    return Stream(events, media_type=media_type(dialect), headers=STREAM_HEADERS)
 
 
 @post("/tasks/{task_id:str}/cancel", status_code=200, tags=["tasks"], summary="Cancel a task")

@@ -1,5 +1,5 @@
 -- delete: forget a task that has ended.
--- KEYS  1 task  2 task events  3 control  4 owner tasks
+-- KEYS  1 task  2 task events  3 control  4 owner tasks  5 task deltas
 -- ARGV  1 task id
 -- OK    {"OK"}        ERR  TASK_UNKNOWN  NOT_ENDED
 local state = redis.call('HGET', KEYS[1], 'state')
@@ -9,6 +9,6 @@ end
 if tonumber(state) < 9 then
   return {'NOT_ENDED'}
 end
-redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
+redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[5])
 redis.call('ZREM', KEYS[4], ARGV[1])
 return {'OK'}

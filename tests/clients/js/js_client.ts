@@ -62,6 +62,18 @@ const verbs: Record<string, (client: Inference, step: Step, facts: Facts) => Pro
     });
   },
 
+  /** Follow the updates and the increments of the output. */
+  async deltas(client, step, facts) {
+    const updates: TaskDTO[] = [];
+    const deltas: Facts[] = [];
+    facts.updates = updates;
+    facts.deltas = deltas;
+    facts.result = await client.run(step.params, {
+      onUpdate: (update) => void updates.push(update),
+      onDelta: (delta, seq) => void deltas.push({ delta, seq }),
+    });
+  },
+
   /** Wait for a task that has ended already, and cancel it: neither may reject. */
   async wait_again(client, step, facts) {
     const first = await client.run(step.params);

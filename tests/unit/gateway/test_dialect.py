@@ -2,7 +2,7 @@ import pytest
 
 from stoker.core.states import TERMINAL
 from stoker.core.states import TaskState as S
-from stoker_gateway.dialect import Dialect, Numbering, decide, ending_statuses, status_number
+from stoker_gateway.dialect import Deltas, Dialect, Numbering, decide, ending_statuses, status_number
 
 OLD, NEW = Numbering.OLD, Numbering.NEW
 PY = {"user-agent": "inference-sdk-py/0.36.0", "accept": "*/*"}
@@ -22,10 +22,15 @@ OLD_STREAM = {
         ({"x-api-version": "2", **PY}, Dialect(numbering=NEW, bare=True, ndjson=True, reconciles=True)),
         ({"x-api-version": "2", **EVENTS}, Dialect(numbering=NEW, bare=True)),
         ({"x-api-version": "2", **LINES}, Dialect(numbering=NEW, bare=True, ndjson=True)),
-        (PY, Dialect(numbering=NEW, ndjson=True, reconciles=True)),
+        (PY, Dialect(numbering=NEW, ndjson=True, reconciles=True, deltas=Deltas.CHAT)),
+        ({"user-agent": "inference-sdk-py/0.12.9"}, Dialect(numbering=NEW, ndjson=True, reconciles=True)),
+        ({"user-agent": "inference-sdk-py/0.36.0", **EVENTS}, Dialect(numbering=NEW, reconciles=True)),
         ({"user-agent": "inference-sdk-py/0.7.6"}, Dialect(numbering=NEW, ndjson=True)),
         ({"user-agent": "inference-sdk-py/0.6.27", **LINES}, Dialect(numbering=NEW, ndjson=True)),
-        ({"x-client-source": "inference-sdk-js/0.5.13", **LINES}, Dialect(numbering=NEW, ndjson=True)),
+        (
+            {"x-client-source": "inference-sdk-js/0.5.13", **LINES},
+            Dialect(numbering=NEW, ndjson=True, deltas=Deltas.BESIDE),
+        ),
         ({"x-client-source": "inference-sdk-js/0.5.13", **EVENTS}, Dialect(numbering=NEW)),
         (LINES, Dialect(numbering=NEW, ndjson=True)),
         ({"accept": "application/jsonl"}, Dialect(numbering=NEW, ndjson=True)),

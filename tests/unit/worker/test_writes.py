@@ -185,3 +185,29 @@ async def test_an_abandoned_attempt_is_silent(scene):
     scene.writes.abandon()
     await scene.writes.finish(DONE)
     assert (scene.store.calls, scene.settled) == ([], 1)
+
+
+async def test_increments_are_written_before_the_ending(scene):
+    scene.writes.delta(b"1")
+    scene.writes.delta(b"2")
+    scene.writes.line(RUN, "a")
+    await scene.writes.finish(DONE)
+    assert scene.store.calls == [
+        ("append", scene.store.calls[0][1], b"", 0),
+        ("deltas", 1, 2, (b"1", b"2"), b""),
+        ("finish", DONE),
+    ]
+
+
+async def test_a_partial_output_does_not_overtake_its_increments(scene):
+    scene.store.away = True
+    scene.writes.delta(b"1")
+    scene.writes.partial(b'"1"')
+    await until(lambda: scene.store.failed)
+    scene.writes.line(RUN, "a")
+    scene.writes.partial(b'"12"')
+    scene.store.away = False
+    await until(lambda: len(scene.store.calls) == 2)
+    assert scene.store.calls[0] == ("deltas", 1, 1, (b"1",), b'"1"')
+    assert scene.store.calls[1][0] == "append"
+    assert scene.store.calls[1][2] == b'"12"'

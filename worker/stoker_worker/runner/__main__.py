@@ -4,7 +4,7 @@ Standard library only. Messages are JSON objects with a `type`:
 
     init     -> ready                        import the app's folder
     setup    -> setup_done                   run its setup
-    run      -> partial ... result | error   run one function
+    run      -> partial, delta ... result | error   run one function
     tidy                                     its result is stored: remove what it left
     describe -> description                  its functions and schemas
     cancel                                   end the run that goes on
@@ -70,6 +70,7 @@ import loader  # noqa: E402
 import tidy  # noqa: E402
 import values  # noqa: E402
 import wire  # noqa: E402
+import yields  # noqa: E402
 
 
 class Runner:
@@ -163,9 +164,11 @@ class Runner:
     async def _answer_of(self, message: dict) -> bytes:
         """The last message of a run."""
         try:
-            output, files = await call.run(self._app, message, self._send_partial)
+            output, files, meta = await call.run(
+                self._app, message, yields.Sink(self._send_partial, self._send_delta)
+            )
             self._results = [file["path"] for file in files]
-            return _result(output, [_seen_outside(file) for file in files])
+            return _result(output, [_seen_outside(file) for file in files], meta)
         except values.BadInput as error:
             return _error("input", str(error), error.fields)
         except (values.BadOutput, loader.BadApp, frames.FrameTooLarge) as error:
@@ -178,8 +181,10 @@ class Runner:
             return _error("app", _message_of(error))
 
     def _send_partial(self, output: object) -> None:
-        dumped, _ = values.dump(output)
-        self._link.send(b'{"type":"partial","output":' + values.encode(dumped) + b"}")
+        self._link.send(b'{"type":"partial","output":' + values.encode(output) + b"}")
+
+    def _send_delta(self, seq: int, delta: dict) -> None:
+        self._link.send(b'{"type":"delta","seq":%d,"output":%b}' % (seq, values.encode(delta)))
 
     def _begin_cancel(self, message: dict) -> None:
         if self._run is not None and self._running == message["task_id"] and self._cancelling is None:
@@ -219,10 +224,9 @@ def flush() -> None:
     libc.fflush(None)
 
 
-def _result(output: object, files: "list[dict]") -> bytes:
-    payload = (
-        b'{"type":"result","output":' + values.encode(output) + b',"files":' + values.encode(files) + b"}"
-    )
+def _result(output: object, files: "list[dict]", meta: object) -> bytes:
+    parts = (values.encode(output), values.encode(files), values.encode(meta))
+    payload = b'{"type":"result","output":%b,"files":%b,"meta":%b}' % parts
     if len(payload) > frames.MAX_FRAME_BYTES:
         size = len(payload) // 1024**2
         raise frames.FrameTooLarge(f"The output is {size} MB of JSON. Return large data as a File.")
@@ -281,7 +285,7 @@ def main() -> None:
     wire.close_others(fd)
     link = wire.Wire(fd)
     sys.path[:] = [path for path in sys.path if Path(path) != HERE]
-    for module in (call, frames, guard, loader, own_tmp, tidy, values, wire):
+    for module in (call, frames, guard, loader, own_tmp, tidy, values, wire, yields):
         sys.modules.pop(module.__name__, None)  # an app may have modules of these names
     sys.argv = ["inference.py"]
     asyncio.run(_serve(link))

@@ -1,19 +1,13 @@
-"""Calls an app: its setup, one function at a time, its cancel and its unload. Sends partial outputs."""
+"""Calls an app: its setup, one function at a time, its cancel and its unload."""
 
-import asyncio
 import inspect
 import sys
-import time
 import typing
 
 import files_in
 import loader
 import values
-
-PARTIAL_EVERY_S = 0.05
-"""Partial outputs go out at most this often; each is the whole output so far, so the latest is enough."""
-
-SendPartial = typing.Callable[[object], None]
+import yields
 
 
 class Metadata:
@@ -71,8 +65,8 @@ async def set_up(app: object, setup: dict, metadata: dict) -> None:
     await _maybe_await(method(*args))
 
 
-async def run(app: object, order: dict, send_partial: SendPartial) -> "tuple[object, list[dict]]":
-    """Run one function to its end; the dumped output and its files.
+async def run(app: object, order: dict, sink: yields.Sink) -> "tuple[object, list[dict], object]":
+    """Run one function to its end; the dumped output, its files, and its `output_meta`.
 
     Raises:
         values.BadInput: the input does not fit.
@@ -85,10 +79,11 @@ async def run(app: object, order: dict, send_partial: SendPartial) -> "tuple[obj
     if inspect.isawaitable(result):
         result = await result
     if hasattr(result, "__aiter__"):
-        result = await _drain_async(result, send_partial)
+        result = await yields.drain_async(result, sink)
     elif inspect.isgenerator(result):
-        result = await _drain(result, send_partial)
-    return values.dump(result)
+        result = await yields.drain(result, sink)
+    dumped, files = values.dump(result)
+    return dumped, files, values.take_meta(dumped)
 
 
 def _arguments(method: "typing.Callable", order: dict) -> list:
@@ -104,69 +99,6 @@ def _arguments(method: "typing.Callable", order: dict) -> list:
         else:
             break  # what follows must have defaults
     return args
-
-
-async def _drain_async(outputs: "typing.AsyncIterator", send_partial: SendPartial) -> object:
-    """Take all outputs of a generator; each is the whole output so far, the last one is the result."""
-    throttle = _Throttle(send_partial)
-    try:
-        async for output in outputs:
-            throttle.put(output)
-    finally:
-        throttle.drop()
-        close = getattr(outputs, "aclose", None)
-        if close is not None:
-            await close()
-    return throttle.last
-
-
-async def _drain(outputs: "typing.Iterator", send_partial: SendPartial) -> object:
-    throttle = _Throttle(send_partial)
-    try:
-        for output in outputs:
-            throttle.put(output)
-            await asyncio.sleep(0)  # lets a cancel in
-    finally:
-        throttle.drop()
-        outputs.close()
-    return throttle.last
-
-
-class _Throttle:
-    """Sends at most one partial output per `PARTIAL_EVERY_S`; one that was held back follows by a timer."""
-
-    def __init__(self, send: SendPartial) -> None:
-        self.last: object = None
-        self._send = send
-        self._sent_at = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-
-    def put(self, output: object) -> None:
-        self.last = output
-        wait_s = self._sent_at + PARTIAL_EVERY_S - time.monotonic()
-        if wait_s <= 0:
-            self.flush()
-        elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(wait_s, self._late)
-
-    def flush(self) -> None:
-        """Send the latest now."""
-        self.drop()
-        self._sent_at = time.monotonic()
-        self._send(self.last)
-
-    def drop(self) -> None:
-        """Forget what was held back: the result follows, and holds it."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _late(self) -> None:
-        self._timer = None
-        try:
-            self.flush()
-        except values.BadOutput:
-            return  # the result will say it, if it is still so
 
 
 async def ask_to_cancel(app: object) -> bool:

@@ -87,9 +87,12 @@ def dump(value: object) -> "tuple[object, list[dict]]":
         dumped = _dump(value, "", files)
     except RecursionError:
         raise BadOutput("The app returned an output that is nested too deeply, or contains itself") from None
-    if isinstance(dumped, dict) and "output_meta" in dumped and dumped["output_meta"] is None:
-        del dumped["output_meta"]  # a field of the SDK's base class, which most apps leave empty
     return dumped, files
+
+
+def take_meta(dumped: object) -> object:
+    """Take `output_meta` out of a dumped output: a field of the SDK's base class, about the output, not of it."""
+    return dumped.pop("output_meta", None) if isinstance(dumped, dict) else None
 
 
 def encode(value: object) -> bytes:
