@@ -62,8 +62,10 @@ def submit(http, do="tell"):
 
 
 def ended(http, do="tell"):
-    task_id = submit(http, do)["id"]
+    return until_ended(http, submit(http, do)["id"])
 
+
+def until_ended(http, task_id):
     def look():
         task = http.get(f"/tasks/{task_id}").json()
         return task if task["status_text"] in ENDED else None
@@ -142,6 +144,24 @@ def test_a_deleted_secret_unloads_its_instances_and_refuses_runs(http):
     wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the end of the instance")
     assert http.post("/run", json={"app": "tests/secretive"}).status_code == 412
     assert http.delete("/secrets/API_TOKEN").status_code == 404
+
+
+def test_a_waiting_task_whose_secret_is_deleted_fails_with_what_is_missing(http, own_system):
+    put(http, "API_TOKEN", VALUE)
+    released = own_system.data_dir / "released"
+    running = submit(http, f"hold {released}")["id"]
+    wait_until(
+        lambda: http.get(f"/tasks/{running}").json()["status_text"] == "running", "the first task to run"
+    )
+    put(http, "SECOND_TOKEN", SECOND)  # the next task needs another instance
+    waiting = submit(http)["id"]
+    http.delete("/secrets/API_TOKEN").raise_for_status()
+    released.touch()
+    task = until_ended(http, waiting)
+    assert (task["status_text"], task["error_code"]) == ("failed", "requirements_not_met")
+    assert "API_TOKEN" in task["error"]
+    assert "It was deleted while the task waited." in task["error"]
+    assert until_ended(http, running)["output"]["at_import"] == digest(VALUE)
 
 
 def test_what_the_app_prints_and_its_error_are_redacted(http):

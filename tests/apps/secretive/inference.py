@@ -1,3 +1,4 @@
+import asyncio
 import base64
 import hashlib
 import os
@@ -33,6 +34,8 @@ class App:
             sys.stdout.flush()
             sys.stdout.write(f"{token[7:]} ended\n")
             sys.stdout.flush()
+        if input_data.do.startswith("hold "):
+            await until_there(input_data.do.removeprefix("hold "))
         if input_data.do == "fail":
             raise RuntimeError(f"the service refused {token}")
         names = ("API_TOKEN", "SECOND_TOKEN", "FROM_OPERATOR", "OPERATOR_TOKEN")
@@ -42,6 +45,12 @@ class App:
             argv=sys.argv,
             pid=os.getpid(),
         )
+
+
+async def until_there(path: str):
+    async with asyncio.timeout(60):
+        while not os.path.exists(path):
+            await asyncio.sleep(0.01)
 
 
 def digest(value: str) -> str:

@@ -116,6 +116,18 @@ VERBS = {
 }
 
 
+def told_requirement(entry):
+    """One entry of what a run lacks, as the client made it."""
+    action = getattr(entry, "action", None)
+    return {
+        "type": entry.type,
+        "key": entry.key,
+        "message": entry.message,
+        "action": getattr(action, "type", None),
+        "provider": getattr(action, "provider", None),
+    }
+
+
 def told(error):
     return {
         "type": type(error).__name__,
@@ -123,6 +135,7 @@ def told(error):
         "status_code": getattr(error, "status_code", None),
         "code": getattr(error, "code", None),
         "is_runtime_error": isinstance(error, RuntimeError),
+        "errors": [told_requirement(entry) for entry in getattr(error, "errors", None) or []],
     }
 
 

@@ -117,6 +117,20 @@ const verbs: Record<string, (client: Inference, step: Step, facts: Facts) => Pro
     );
   },
 
+  /** Make, list, change, reveal and delete a secret. */
+  async secrets(client, step, facts) {
+    const api = (client as any).secrets;
+    const kept = async (name: string, call: Promise<unknown>) => {
+      facts[name] = await call.catch((error) => ({ failed: error.statusCode ?? String(error) }));
+    };
+    await kept("created", api.create({ key: step.key_name, value: step.value, description: "made by a client" }));
+    await kept("listed", api.list({}));
+    await kept("updated", api.update(step.key_name, { value: step.value + "2" }));
+    await kept("revealed", api.reveal?.(step.key_name) ?? api.getValue(step.key_name));
+    await kept("deleted", api.delete(step.key_name));
+    await kept("left", api.list({}));
+  },
+
   /** Upload a file under its name, then download it from its address without a key. */
   async upload(client, step, facts) {
     const blob = new Blob([readFileSync(step.path)], { type: "image/png" });
@@ -144,7 +158,14 @@ async function main(): Promise<void> {
     try {
       await verbs[step.do](client, step, known);
     } catch (error: any) {
-      known.error = { type: error.name, text: error.message, status_code: error.statusCode ?? null };
+      const errors = (error.errors ?? []).map((entry: any) => ({
+        type: entry.type,
+        key: entry.key,
+        message: entry.message,
+        action: entry.action?.type ?? null,
+        provider: entry.action?.provider ?? null,
+      }));
+      known.error = { type: error.name, text: error.message, status_code: error.statusCode ?? null, errors };
     }
   }
   process.stdout.write(JSON.stringify(facts));

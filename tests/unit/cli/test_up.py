@@ -24,6 +24,21 @@ def test_every_part_gets_the_same_database_directory_and_parent():
         assert int(spec.env["STOKER_PARENT_PID"]) > 0
 
 
+def test_a_secret_setting_is_in_the_environment_of_the_parts_that_read_it(monkeypatch):
+    for name in ("SECRETS_KEY", "FILES_SECRET_KEY", "APP_ENV", "RATE_RUN"):
+        monkeypatch.setenv(f"STOKER_{name}", "7")
+    readers = {
+        name: [s.name for s in part_specs(settings(), "unix:///x", 1, 9) if f"STOKER_{name}" in s.env]
+        for name in ("SECRETS_KEY", "FILES_SECRET_KEY", "APP_ENV", "RATE_RUN")
+    }
+    assert readers == {
+        "SECRETS_KEY": ["gateway"],
+        "FILES_SECRET_KEY": ["gateway", "jobs"],
+        "APP_ENV": ["worker"],
+        "RATE_RUN": ["gateway", "scheduler", "worker", "jobs"],
+    }
+
+
 def test_only_the_gateway_inherits_the_listening_socket():
     specs = {spec.name: spec for spec in part_specs(settings(), "unix:///x", 1234, 9)}
     assert specs["gateway"].pass_fds == (9,)

@@ -378,6 +378,18 @@ def test_instances_idle_for_long_are_unloaded_unless_tasks_wait_for_them():
     assert decide_unload(61_001, queues, fleet, Rules()) == ()
 
 
+def test_idle_instances_of_a_retired_setup_are_unloaded_at_once_unless_tasks_wait_for_them():
+    fleet = fleet_of(
+        engine_info(),
+        residents=[resident("box-cpu-0", "a"), resident("box-cpu-0", "b"), resident("box-cpu-0", "c")],
+    )
+    queues = Queues()
+    queues.add(spec("b"))
+    retired = frozenset({"a", "b", "unknown"})
+    [evict] = decide_unload(1, queues, fleet, Rules(), retired)
+    assert (evict.setup_key, evict.reason) == ("a", "a secret that it holds was changed or deleted")
+
+
 # Sentences.
 
 

@@ -149,3 +149,27 @@ def test_an_engine_is_named_for_its_host_and_safely(monkeypatch):
     monkeypatch.setattr(socket, "gethostname", lambda: "GPU Box:1.example.org")
     assert load(WorkerSettings).engine_name == "gpu-box-1"
     assert load(WorkerSettings, {"name": "Über:all"}).engine_name == "ber-all"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [
+        (WorkerSettings, "STOKER_APP_ENV", '{"A_TOKEN": ["hidden-value"]}'),
+        (WorkerSettings, "STOKER_APP_ENV", "hidden-value"),
+    ],
+)
+def test_a_wrong_value_of_a_secret_setting_is_not_shown(monkeypatch, kind, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InvalidSettings) as refusal:
+        load(kind)
+    assert "hidden-value" not in refusal.value.message
+    assert "app_env" in refusal.value.message
+
+
+def test_variables_of_the_operator_are_read_from_the_settings_file_and_not_printed(monkeypatch):
+    Path("stoker.yml").write_text("app_env: {HF_TOKEN: hidden-value}\nsecrets_key: hidden-key\n")
+    found = load(WorkerSettings)
+    assert {name: value.get_secret_value() for name, value in found.app_env.items()} == {
+        "HF_TOKEN": "hidden-value"
+    }
+    assert "hidden" not in f"{found!r} {found} {load(GatewaySettings)!r}"

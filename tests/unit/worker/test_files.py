@@ -7,7 +7,15 @@ import msgspec
 import pytest
 from recorders import order
 
-from stoker_worker.files import TRIES, UPLOAD_TRIES, Gateway, GatewayRefused, NewFile, Slot
+from stoker_worker.files import (
+    TRIES,
+    UPLOAD_TRIES,
+    Gateway,
+    GatewayRefused,
+    NewFile,
+    SecretsMissing,
+    Slot,
+)
 
 BASE = "http://inside:8787"
 
@@ -201,3 +209,25 @@ async def test_an_address_elsewhere_is_used_as_it_is():
     gateway = Gateway(lambda: BASE, httpx.MockTransport(handle))
     await gateway.upload(Slot("https://elsewhere/tus/1?x=1", "uri"), 1, reader(b"x", []))
     assert seen == ["https://elsewhere/tus/1?x=1"]
+
+
+async def test_secrets_are_fetched_with_the_token_of_the_attempt():
+    server = Server((503, b""), (200, b'{"A_TOKEN":"value"}'))
+    assert await server.gateway().fetch_secrets(order()) == {"A_TOKEN": "value"}
+    assert server.requests[-1] == ("GET", f"{BASE}/internal/tasks/t1/secrets", b"")
+    assert server.headers["authorization"] == "Bearer secret1"
+
+
+async def test_a_secret_that_is_gone_is_told_in_the_gateways_words():
+    server = Server((412, b'{"satisfied":false,"errors":[{"message":"A is missing."},{"message":"B too."}]}'))
+    with pytest.raises(SecretsMissing, match=r"^A is missing. B too.$") as refusal:
+        await server.gateway().fetch_secrets(order())
+    assert refusal.value.code == "requirements_not_met"
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("body", [b'{"detail":"The key is not here."}', b"not JSON"])
+async def test_any_other_refusal_of_secrets_keeps_what_the_gateway_said(body):
+    with pytest.raises(GatewayRefused) as refusal:
+        await Server((401, body)).gateway().fetch_secrets(order())
+    assert refusal.value.said == ("The key is not here." if body.startswith(b"{") else "")

@@ -1,0 +1,95 @@
+"""Secrets in Redis: written by compare-and-set, listed by owner, and retired with the setups that held them."""
+
+import pytest
+from msgspec import structs
+
+from stoker.core.errors import Conflict, InvalidRequest
+from stoker.core.messages import Needs, Owner, Secret, SecretNeed, TaskRequest, TaskSpec
+from stoker.protocol import secret_records
+
+pytestmark = pytest.mark.protocol
+
+
+def secret(key="A", revision="r1", **fields):
+    return Secret(id="i", owner_id="ann", key=key, version=1, revision=revision, **fields)
+
+
+async def test_a_secret_is_read_by_its_owner_and_name_alone(store):
+    await store.secrets.put(secret(), None)
+    await store.secrets.put(secret("B"), None)
+    assert await store.secrets.get_many("ann", ["A", "C"]) == {"A": secret()}
+    assert await store.secrets.get_many("bob", ["A"]) == {}
+    assert await store.secrets.get_many("ann", []) == {}
+    assert await store.secrets.list("ann") == [secret("A"), secret("B")]
+    assert await store.secrets.owners() == ["ann"]
+
+
+async def test_a_write_over_what_was_not_read_is_refused(store):
+    await store.secrets.put(secret(), None)
+    with pytest.raises(Conflict, match="changed by somebody else"):
+        await store.secrets.put(secret(revision="r2"), None)
+    second = secret(revision="r2")
+    await store.secrets.put(second, secret())
+    with pytest.raises(Conflict):
+        await store.secrets.put(secret(revision="r3"), secret())
+    assert await store.secrets.get_many("ann", ["A"]) == {"A": second}
+
+
+async def test_a_write_that_is_repeated_after_a_lost_reply_does_no_harm(store):
+    await store.secrets.put(secret(), None)
+    await store.secrets.put(secret(), None)
+    await store.secrets.put(secret(revision="r2"), secret())
+    await store.secrets.put(secret(revision="r2"), secret())
+
+
+async def test_a_deleted_secret_is_not_brought_back_by_a_late_write(store):
+    await store.secrets.put(secret(), None)
+    assert await store.secrets.delete("ann", "A")
+    assert not await store.secrets.delete("ann", "A")
+    with pytest.raises(Conflict):
+        await store.secrets.put(secret(revision="r2"), secret())
+
+
+async def test_an_owner_has_a_bounded_number(store, monkeypatch):
+    monkeypatch.setattr(secret_records, "MAX_SECRETS", 2)
+    await store.secrets.put(secret("A"), None)
+    await store.secrets.put(secret("B"), None)
+    with pytest.raises(InvalidRequest, match="limit"):
+        await store.secrets.put(secret("C"), None)
+    await store.secrets.put(structs.replace(secret("B"), revision="r2"), secret("B"))
+
+
+async def test_a_change_retires_the_setups_that_were_given_the_secret(store):
+    await store.secrets.note_use("ann", ["A", "B"], "one", 1)
+    await store.secrets.note_use("ann", ["A"], "two", 2)
+    await store.secrets.note_use("bob", ["A"], "bobs", 3)
+    assert await store.secrets.retired() == frozenset()
+    assert await store.secrets.retire_uses("ann", "B", 4) == 1
+    assert await store.secrets.retired() == {"one"}
+    assert await store.secrets.retire_uses("ann", "A", 5) == 2
+    assert await store.secrets.retire_uses("ann", "A", 6) == 0
+    assert await store.secrets.retired() == {"one", "two"}
+
+
+async def test_what_is_remembered_of_uses_is_bounded(store, monkeypatch):
+    monkeypatch.setattr(secret_records, "USES_KEPT", 3)
+    monkeypatch.setattr(secret_records, "RETIRED_KEPT", 2)
+    for number in range(5):
+        await store.secrets.note_use("ann", ["A"], f"s{number}", number)
+    assert await store.secrets.retire_uses("ann", "A", 9) == 3
+    assert len(await store.secrets.retired()) == 2
+
+
+async def test_a_repeat_under_one_idempotency_key_is_the_first_task_also_after_a_secret_was_changed(store):
+    def submit(task_id, setup_key):
+        facts = {"version_id": "v", "env_key": "e", "app": "a/b", "setup_key": setup_key}
+        request = TaskRequest(
+            id=task_id, app_id="a", function="run", input={}, setup={}, has_secrets=True, **facts
+        )
+        owner = Owner(user_id="ann", key_id="k", secrets=(SecretNeed(key="A"),))
+        spec = TaskSpec(id=task_id, needs=Needs(), **facts)
+        return store.tasks.submit(request, spec, owner, idempotency_key="once")
+
+    first = await submit("t1", "one")
+    assert await submit("t2", "two") == first
+    assert (await store.tasks.owner(first)).secrets == (SecretNeed(key="A"),)
