@@ -3,6 +3,9 @@
 import asyncio
 import contextlib
 from dataclasses import dataclass, field
+from pathlib import Path
+
+CHUNK_BYTES = 256 * 1024
 
 
 @dataclass
@@ -23,6 +26,7 @@ class Reply:
     cut: int | None = None
     hold: bool = False
     length: int | None = None
+    file: Path | None = None
 
 
 class FileServer:
@@ -46,6 +50,10 @@ class FileServer:
         self.replies[path] = list(replies)
         return self.url + path
 
+    def put_file(self, path, file):
+        """Serve a file of any size; it never is in memory as a whole."""
+        return self.put(path, Reply(headers={"ETag": '"1"'}, length=file.stat().st_size, file=file))
+
     def paths(self):
         return [request.path for request in self.requests]
 
@@ -66,6 +74,12 @@ class FileServer:
             self.open -= 1
             writer.close()
 
+    async def _send(self, writer, path):
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                writer.write(chunk)
+                await writer.drain()
+
     async def _answer(self, reader, writer):
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         first, *lines = head.split("\r\n")
@@ -81,6 +95,9 @@ class FileServer:
         fields = {"Content-Length": str(length), "Connection": "close"} | reply.headers
         text = "".join(f"{name}: {value}\r\n" for name, value in fields.items() if value is not None)
         writer.write(f"HTTP/1.1 {reply.status}\r\n{text}\r\n".encode("latin-1"))
+        if reply.file is not None:
+            await self._send(writer, reply.file)
+            return
         writer.write(reply.body if reply.cut is None else reply.body[: reply.cut])
         await writer.drain()
         if reply.hold:

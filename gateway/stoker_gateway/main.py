@@ -56,7 +56,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
             store=store,
             settings=settings,
             registry=registry,
-            submitter=Submitter(store, registry, settings, secrets),
+            submitter=Submitter(store, registry, settings, secrets, base_url),
             secrets=secrets,
             registrar=Registrar(store, blobs, Limits(max_bytes=settings.max_app_bytes)),
             hub=Hub(store, settings),

@@ -64,7 +64,12 @@ class Submitter:
     """
 
     def __init__(
-        self, store: Store, registry: Registry, settings: GatewaySettings, secrets: SecretStore
+        self,
+        store: Store,
+        registry: Registry,
+        settings: GatewaySettings,
+        secrets: SecretStore,
+        base_url: str,
     ) -> None:
         self._store = store
         self._secrets = secrets
@@ -72,6 +77,7 @@ class Submitter:
         self._settings = settings
         self._sessions = SessionRules(store)
         self._file_fields = FileFields()
+        self._base_url = base_url
 
     async def submit(
         self, body: RunBody, owner: Owner, idempotency_key: str = ""
@@ -119,6 +125,7 @@ class Submitter:
             webhook=body.webhook or "",
             input_files=files,
             has_secrets=bool(granted.digest),
+            files_url=self._base_url if files else "",
         )
         spec = TaskSpec(
             id=request.id,

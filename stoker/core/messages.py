@@ -84,6 +84,7 @@ class TaskRequest(Struct, frozen=True, kw_only=True):
     session_timeout_s: float = 0  # idle time, at the first task
     webhook: str = ""
     input_files: tuple[str, ...] = ()  # JSON pointers to the files in `input`; the worker fetches them
+    files_url: str = ""  # with input_files: where clients see the own store; workers may know it elsewhere
     has_secrets: bool = False  # the gateway has variables for its instance; their values are nowhere else
 
 

@@ -278,6 +278,16 @@ async def test_the_own_store_is_reached_by_its_public_name_and_the_rest_of_its_h
     assert server.paths() == ["/files/f1/secret/a.png"]
 
 
+async def test_callers_may_know_the_own_store_by_an_address_that_workers_cannot_reach(tmp_path, server):
+    desk = Desk(tmp_path, [], stores=[server.url])
+    server.put("/files/f1/secret/a.png", Reply(body=b"x"))
+    uri = "http://localhost:1/files/f1/secret/a.png"
+    assert "not public" in await desk.fails(uri)
+    known = order(input={"image": uri}, input_files=("/image",), files_url="http://localhost:1")
+    given = (await desk.inputs.fetch(known, print))["image"]
+    assert (content(given), given["uri"]) == (b"x", uri)
+
+
 async def test_a_file_comes_once_while_its_server_says_that_it_holds(desk, server):
     url = server.put("/x.png", ranged(BODY, **{"Cache-Control": "max-age=60"}))
     first, second = await asyncio.gather(desk.fetch(url), desk.fetch(url))

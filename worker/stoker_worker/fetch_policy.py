@@ -49,15 +49,19 @@ class FetchPolicy:
         self._allow = allow
         self._stores = stores
 
-    def judge(self, url: httpx.URL) -> Target:
+    def judge(self, url: httpx.URL, known_as: str = "") -> Target:
         """How to fetch a URL.
+
+        Args:
+            url: any.
+            known_as: a further base URL of the own store, under which the callers of this task know it.
 
         Raises:
             FetchFailed: not http or https, or no host.
         """
         if url.scheme not in PORTS or not url.host:
             raise FetchFailed(f"{shown(url)} is no http or https address")
-        stored = self._in_store(url)
+        stored = self._in_store(url, known_as)
         if stored is not None:
             return stored
         key = hashlib.sha256(
@@ -75,9 +79,9 @@ class FetchPolicy:
             return False
         return is_public(ip) or self._allow.has_address(ip)
 
-    def _in_store(self, url: httpx.URL) -> Target | None:
+    def _in_store(self, url: httpx.URL, known_as: str) -> Target | None:
         """The target of a file of the own store, by the address that this machine knows it under."""
-        bases = [httpx.URL(base) for base in self._stores()]
+        bases = [httpx.URL(base) for base in (*self._stores(), known_as) if base]
         path = url.raw_path.partition(b"?")[0].decode("ascii")
         for base in bases:
             prefix = base.path.rstrip("/")

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 import httpx
 import msgspec
@@ -63,7 +64,7 @@ class Inputs:
         self._short = ShortPath(folder)
         self._plain: Path | None = None
         self._gate = asyncio.Semaphore(AT_ONCE_IN_ALL)
-        self._fetching: dict[str, asyncio.Lock] = {}
+        self._fetching: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def open(self) -> Path:
         """Start with an empty directory, and the cache as it was left; the path that apps see the directory under."""
@@ -153,15 +154,12 @@ class Inputs:
             url = httpx.URL(uri)
         except (httpx.InvalidURL, ValueError) as error:
             raise FetchFailed(f"{_cut(uri)} is no address that can be read ({error})") from error
-        key = self._fetcher.policy.judge(url).key
+        target = self._fetcher.policy.judge(url, job.order.task.files_url)
+        key = target.key
         started = time.monotonic()
         lock = self._fetching.setdefault(key, asyncio.Lock())
-        try:
-            async with lock, self._gate:
-                path, entry, came = await self._get(job, url, key, given)
-        finally:
-            if not lock.locked():
-                self._fetching.pop(key, None)
+        async with lock, self._gate:  # who wants the same file waits for the first, and finds it kept
+            path, entry, came = await self._get(job, target.url, key, given)
         _log.info(
             Event.INPUT_FETCHED,
             task_id=job.order.task.id,

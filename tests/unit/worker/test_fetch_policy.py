@@ -35,6 +35,13 @@ def test_a_file_of_the_own_store_is_reached_by_the_internal_address(base):
     assert policy().permits(target, "10.0.0.2")
 
 
+def test_the_control_plane_says_under_which_address_callers_know_the_store():
+    rules = policy(stores=[INTERNAL])
+    url = httpx.URL("https://other.example" + STORED)
+    assert not rules.judge(url).any_address
+    assert str(rules.judge(url, "https://other.example").url) == INTERNAL + STORED
+
+
 def test_a_store_below_a_path_is_known_by_it():
     stores = ("http://10.0.0.2:8787/inner", "https://stoker.example/stoker/")
     target = judge("https://stoker.example/stoker" + STORED, stores=stores)

@@ -1,0 +1,44 @@
+"""A file of 2 GB passes through the daemon's process without staying in its memory."""
+
+import resource
+
+import psutil
+import pytest
+from file_server import FileServer
+from recorders import order
+
+from stoker.core.addresses import AllowList
+from stoker_worker.fetch import Fetcher
+from stoker_worker.fetch_policy import FetchPolicy
+from stoker_worker.input_cache import InputCache
+from stoker_worker.inputs import Inputs
+
+SIZE = 2 * 1024**3
+MAY_GROW = 64 * 1024**2
+KIB = 1024  # ru_maxrss on Linux
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("cache_bytes", [5 * SIZE, 0], ids=["kept", "not kept"])
+async def test_a_file_of_2_gb_leaves_the_process_small(tmp_path, cache_bytes):
+    sparse = tmp_path / "sparse.bin"
+    with sparse.open("wb") as file:
+        file.truncate(SIZE)
+    async with FileServer() as server:
+        url = server.put_file("/large.bin", sparse)
+        policy = FetchPolicy(AllowList.parse(["127.0.0.1"]), list)
+        fetcher = Fetcher(policy, max_bytes=SIZE)
+        inputs = Inputs(
+            fetcher, InputCache(tmp_path / "cache", cache_bytes), tmp_path / "runs", timeout_s=600
+        )
+        inputs.open()
+        task = order(input={"a": url}, input_files=("/a",))
+        before = psutil.Process().memory_info().rss
+        given = await inputs.fetch(task, print)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB
+        assert given["a"]["size"] == SIZE
+        assert peak - before < MAY_GROW
+        print(f"grew by {(peak - before) / 1024**2:.1f} MiB")
+        await inputs.discard(task)
+        await inputs.close()
