@@ -12,6 +12,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.stoker-installed
+JOBS ?= 2
 N ?= 20
 PYTEST := $(PY) -m pytest -q
 
@@ -38,7 +39,7 @@ run: $(STAMP) ## start the whole system here, deploy the example apps, run a fir
 		--first-task 'examples/ocr image=@examples/apps/ocr/sample.png'
 
 test: $(STAMP) ## all tests but the slow ones
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -n $(JOBS) --dist loadfile -m "not slow"
 
 test-fast: $(STAMP) ## tests without servers, for while you type
 	$(PYTEST) tests/unit -m "not slow"

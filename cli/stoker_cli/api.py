@@ -4,9 +4,10 @@ Finds the gateway by STOKER_URL and STOKER_API_KEY, else by what `stoker up` lef
 """
 
 import asyncio
+import contextlib
 import mimetypes
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -168,10 +169,11 @@ class Api:
         """
         for attempt in range(RECONNECTS + 1):
             try:
-                async for task in self._stream(task_id):
-                    yield task
-                    if state_of(task) in ENDED:
-                        return
+                async with contextlib.aclosing(self._stream(task_id)) as tasks:
+                    async for task in tasks:
+                        yield task
+                        if state_of(task) in ENDED:
+                            return
             except httpx.TransportError:
                 if attempt == RECONNECTS:
                     break
@@ -204,24 +206,26 @@ class Api:
         params: dict[str, Any] = {"attempt": attempt, "follow": 1}
         for left in range(RECONNECTS, -1, -1):
             try:
-                async for event in self._events(f"/tasks/{task_id}/logs", **params):
-                    if event.get("type") == "end":
-                        return
-                    if "content" in event:
-                        params["cursor"] = str(event["id"]).removeprefix(f"{task_id}-")
-                        yield event
+                async with contextlib.aclosing(self._events(f"/tasks/{task_id}/logs", **params)) as events:
+                    async for event in events:
+                        if event.get("type") == "end":
+                            return
+                        if "content" in event:
+                            params["cursor"] = str(event["id"]).removeprefix(f"{task_id}-")
+                            yield event
             except httpx.TransportError:
                 if not left:
                     break
             await asyncio.sleep(RECONNECT_DELAY_S)
         raise CommandFailed(f"the log of task {task_id} broke off; the task goes on", ExitCode.UNREACHABLE)
 
-    async def _stream(self, task_id: str) -> AsyncIterator[Task]:
-        async for event in self._events(f"/tasks/{task_id}/stream"):
-            if "id" in event and "status" in event:
-                yield event
+    async def _stream(self, task_id: str) -> AsyncGenerator[Task, None]:
+        async with contextlib.aclosing(self._events(f"/tasks/{task_id}/stream")) as events:
+            async for event in events:
+                if "id" in event and "status" in event:
+                    yield event
 
-    async def _events(self, path: str, **params: Any) -> AsyncIterator[dict[str, Any]]:
+    async def _events(self, path: str, **params: Any) -> AsyncGenerator[dict[str, Any], None]:
         """The objects of an NDJSON stream."""
         headers = {"Accept": "application/x-ndjson"}
         timeout = httpx.Timeout(TIMEOUT_S, read=STREAM_SILENCE_S)

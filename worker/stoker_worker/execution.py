@@ -144,7 +144,7 @@ class Execution:
         ending: Outcome | str | None
         try:
             prepared = self._prepared = None if warm else self._tools.machine.prepared(self.order.task)
-            first = self._first_state(warm, prepared)
+            first = _S.RUNNING if warm else _S.SERVING if prepared else _S.PREPARING
             await self._accept(first)
             ending = await self._steps(worker, residency, warm, prepared)
         except (StaleAttempt, ProtocolRefusal) as refusal:
@@ -166,7 +166,7 @@ class Execution:
             residence = self._residence = warm or await self._load(worker, residency, prepared)
             try:
                 value = await self._value(given)
-                if self._first_state(warm, prepared) is not _S.RUNNING:
+                if warm is None:
                     self._enter(_S.RUNNING)
                 async with self._turn(residence.instance):
                     result = await self._run_function(residency, residence, value)
@@ -183,12 +183,6 @@ class Execution:
             run_s=self._run_s,
             vram_bytes=residence.vram_bytes,
         )
-
-    def _first_state(self, warm: Residence | None, prepared: Prepared | None) -> TaskState:
-        """What the attempt begins with: the first step that takes time."""
-        if warm:
-            return _S.PREPARING if self.order.task.input_files else _S.RUNNING
-        return _S.SERVING if prepared else _S.PREPARING
 
     @contextlib.asynccontextmanager
     async def _input(self) -> AsyncIterator[asyncio.Future[Any]]:
