@@ -1,6 +1,8 @@
 """A file of 2 GB passes through the daemon's process without staying in its memory."""
 
 import resource
+import tempfile
+from pathlib import Path
 
 import psutil
 import pytest
@@ -18,20 +20,25 @@ MAY_GROW = 64 * 1024**2
 KIB = 1024  # ru_maxrss on Linux
 
 
+@pytest.fixture
+def folder():
+    """Not kept after the test, as pytest's own are."""
+    with tempfile.TemporaryDirectory(prefix="stoker-large-") as made:
+        yield Path(made)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("cache_bytes", [5 * SIZE, 0], ids=["kept", "not kept"])
-async def test_a_file_of_2_gb_leaves_the_process_small(tmp_path, cache_bytes):
-    sparse = tmp_path / "sparse.bin"
+async def test_a_file_of_2_gb_leaves_the_process_small(folder, cache_bytes):
+    sparse = folder / "sparse.bin"
     with sparse.open("wb") as file:
         file.truncate(SIZE)
     async with FileServer() as server:
         url = server.put_file("/large.bin", sparse)
         policy = FetchPolicy(AllowList.parse(["127.0.0.1"]), list)
         fetcher = Fetcher(policy, max_bytes=SIZE)
-        inputs = Inputs(
-            fetcher, InputCache(tmp_path / "cache", cache_bytes), tmp_path / "runs", timeout_s=600
-        )
+        inputs = Inputs(fetcher, InputCache(folder / "cache", cache_bytes), folder / "runs", timeout_s=600)
         inputs.open()
         task = order(input={"a": url}, input_files=("/a",))
         before = psutil.Process().memory_info().rss
