@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 from clients.plans import Step
 from clients.sdks import NEW_NUMBERS
-from helpers import wait_until
+from helpers import PATIENCE_S, wait_until
 
 CURL = {"User-Agent": "curl/8.14.1", "Accept": "*/*"}
 SDK_NAMED = {"User-Agent": "inference-sdk-py/0.36.0", "Accept": "*/*"}
@@ -50,7 +50,7 @@ def run(http: httpx.Client, params: Step) -> dict[str, Any]:
     return data_of(http.post("/apps/run", json=params))
 
 
-def wait_end(system: Any, task_id: str) -> dict[str, Any]:
+def wait_end(system: Any, task_id: str, timeout_s: float = PATIENCE_S) -> dict[str, Any]:
     """Wait until a task has ended; the task as a newest client sees it."""
     with client(system, SDK_NAMED) as http:
 
@@ -58,7 +58,7 @@ def wait_end(system: Any, task_id: str) -> dict[str, Any]:
             task = data_of(http.get(f"/tasks/{task_id}"))
             return task if task["status"] in NEW_NUMBERS else None
 
-        return wait_until(ended, f"the end of task {task_id}")
+        return wait_until(ended, f"the end of task {task_id}", timeout_s)
 
 
 def upload(http: httpx.Client, filename: str, content_type: str, data: bytes) -> dict[str, Any]:
