@@ -141,6 +141,7 @@ async def test_a_broken_put_goes_on_where_it_broke_and_is_never_seen_before(gate
     )
     assert 0 < offset <= 2_000_000
     assert (await download(gateway, made)).status_code == 404
+    assert (await gateway.open.head(made["uri"])).status_code == 404
     answer = await patch(gateway, made, offset, CONTENT[offset : offset + 10])
     assert answer.status_code == 204
     assert answer.headers["upload-offset"] == str(offset + 10)
