@@ -18,6 +18,7 @@ import time
 import urllib.request
 
 import inferencesh
+import sessions
 
 POLL_S = 0.05  # between two reads of a task; only as fine as the tests need
 PATIENCE_S = 40.0  # for a task to end; the whole driver is bounded by its caller
@@ -113,6 +114,7 @@ VERBS = {
     "wait_again": wait_again,
     "upload": upload,
     "run_on_file": run_on_file,
+    **sessions.VERBS,
 }
 
 

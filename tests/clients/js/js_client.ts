@@ -9,6 +9,8 @@ import { readFileSync } from "node:fs";
 import "./globals"; // before the SDK
 import { Inference, type TaskDTO } from "@inferencesh/sdk";
 
+import { sessionVerbs } from "./sessions";
+
 type Facts = Record<string, unknown>;
 type Step = { name: string; do: string; key?: string; base_url?: string; [field: string]: any };
 
@@ -148,6 +150,8 @@ const verbs: Record<string, (client: Inference, step: Step, facts: Facts) => Pro
     facts.head = (await download(output.uri ?? output)).subarray(0, 8).toString("hex");
   },
 };
+
+Object.assign(verbs, sessionVerbs);
 
 async function main(): Promise<void> {
   const plan = JSON.parse(readFileSync(0, "utf8"));
