@@ -14,7 +14,7 @@ from stoker.core.errors import (
     WorkerLeased,
 )
 from stoker.core.ids import new_id, short_id
-from stoker.core.messages import Owner, TaskRequest, TaskSpec
+from stoker.core.messages import App, AppVersion, Owner, TaskRequest, TaskSpec
 from stoker.core.sessions import ID_PREFIX, NEW, Session, SessionEnd, SessionInfo, session_key
 from stoker.protocol import Store
 from stoker_gateway.dto import iso
@@ -23,8 +23,6 @@ IDLE_DEFAULT_S: Final = 60
 IDLE_MAX_S: Final = 3600
 _ID: Final = re.compile(rf"{ID_PREFIX}[a-z0-9]{{1,64}}")
 
-Joined = tuple[TaskRequest, TaskSpec, SessionInfo | None]
-
 
 class SessionRules:
     """Makes a task the first or a later one of a session."""
@@ -32,47 +30,67 @@ class SessionRules:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def join(
-        self,
-        wanted: str | None,
-        timeout_s: int | None,
-        request: TaskRequest,
-        spec: TaskSpec,
-        owner: Owner,
-        *,
-        setup_given: bool,
-    ) -> Joined:
-        """The task as its session wants it, and what the session is when the task opens it.
+    async def find(
+        self, wanted: str | None, timeout_s: int | None, owner: Owner, app: App, version: AppVersion
+    ) -> Session | None:
+        """The session that a run calls; None when it opens one or has none.
 
         Args:
             wanted: `session` of the run: nothing, ``new``, or an id.
             timeout_s: `session_timeout` of the run.
-            setup_given: whether the run brought a setup of its own.
 
         Raises:
-            InvalidRequest: `session_timeout` or `setup` does not go with it.
-            SessionNotFound, AppMismatch, VersionMismatch, WorkerLeased: see each.
+            InvalidRequest: `session_timeout` does not go with it.
+            SessionNotFound, AppMismatch, VersionMismatch: see each.
         """
         check_timeout(wanted, timeout_s)
         if not wanted or wanted == NEW:
-            await self._check_free(request.workers)
-            return self._opened(request, spec, owner, timeout_s) if wanted else (request, spec, None)
+            return None
         session = await own_session(self._store, wanted, owner.user_id)
-        check_same(session.info, request, setup_given=setup_given)
-        if session.worker_id and request.workers and session.worker_id not in request.workers:
+        check_same(session.info, app, version)
+        return session
+
+    async def enter(
+        self,
+        called: Session | None,
+        request: TaskRequest,
+        spec: TaskSpec,
+        owner: Owner,
+        *,
+        opens: bool,
+        timeout_s: int | None,
+    ) -> tuple[TaskRequest, TaskSpec, SessionInfo | None]:
+        """The task as its session wants it, and what the session is when the task opens it.
+
+        Raises:
+            InvalidRequest: setup or workers differ from those of the session that it calls.
+            WorkerLeased: the workers that it names are leased to other sessions.
+        """
+        if called is not None:
+            return *await self._join(called, request, spec), None
+        await self._check_free(request.workers)
+        return self._open(request, spec, owner, timeout_s) if opens else (request, spec, None)
+
+    async def _join(
+        self, called: Session, request: TaskRequest, spec: TaskSpec
+    ) -> tuple[TaskRequest, TaskSpec]:
+        if request.setup != called.info.setup:
+            raise InvalidRequest(
+                "Input validation failed: setup: a session keeps the setup that it was opened with; leave it out"
+            )
+        if called.worker_id and request.workers and called.worker_id not in request.workers:
             await self._check_free(request.workers)
             raise InvalidRequest(
-                f"Input validation failed: workers: the session runs on {session.worker_id!r} and nowhere else"
+                f"Input validation failed: workers: the session runs on {called.worker_id!r} and nowhere else"
             )
-        pattern = session.info.spec
-        later = msgspec.structs.replace(
-            request, session_id=session.info.id, setup=session.info.setup, setup_key=pattern.setup_key
-        )
-        created_ms = spec.created_ms
-        spec = msgspec.structs.replace(pattern, id=spec.id, created_ms=created_ms, opens_session=False)
-        return later, spec, None
+        pattern = called.info.spec
+        request = msgspec.structs.replace(request, session_id=called.info.id, setup_key=pattern.setup_key)
+        spec = msgspec.structs.replace(pattern, id=spec.id, created_ms=spec.created_ms, opens_session=False)
+        return request, spec
 
-    def _opened(self, request: TaskRequest, spec: TaskSpec, owner: Owner, timeout_s: int | None) -> Joined:
+    def _open(
+        self, request: TaskRequest, spec: TaskSpec, owner: Owner, timeout_s: int | None
+    ) -> tuple[TaskRequest, TaskSpec, SessionInfo]:
         session_id, idle_s = new_id(ID_PREFIX), float(timeout_s or IDLE_DEFAULT_S)
         key = session_key(request.setup_key, session_id)
         # One attempt: on another process the memory of the calls before it would be missing.
@@ -141,24 +159,21 @@ def check_timeout(wanted: str | None, timeout_s: int | None) -> None:
         )
 
 
-def check_same(info: SessionInfo, request: TaskRequest, *, setup_given: bool) -> None:
-    """Whether a task may run on a session's process.
+def check_same(info: SessionInfo, app: App, version: AppVersion) -> None:
+    """Whether a run of this app and version may call a session.
 
     Raises:
         AppMismatch: it is of another app.
         VersionMismatch: its reference names another version now than the session was opened with.
-        InvalidRequest: it brings another setup.
     """
-    if request.app_id != info.app_id:
-        raise AppMismatch(f"The session runs {info.app}, not {request.app}. Open another session for it.")
-    if request.version_id != info.version_id:
+    if app.id != info.app_id:
+        raise AppMismatch(
+            f"The session runs {info.app}, not {app.namespace}/{app.name}. Open another session for it."
+        )
+    if version.id != info.version_id:
         raise VersionMismatch(
             f"The session runs {info.app}@{short_id(info.version_id)}, and the request names version "
-            f"{short_id(request.version_id)}. Name the session's version, or open a new session."
-        )
-    if setup_given and request.setup != info.setup:
-        raise InvalidRequest(
-            "Input validation failed: setup: a session keeps the setup that it was opened with; leave it out"
+            f"{short_id(version.id)}. Name the session's version, or open a new session."
         )
 
 

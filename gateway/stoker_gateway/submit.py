@@ -18,7 +18,7 @@ from stoker.core.messages import (
     TaskSpec,
     TaskView,
 )
-from stoker.core.sessions import SessionInfo
+from stoker.core.sessions import NEW, SessionInfo
 from stoker.core.setup_key import fill_defaults, known_only, setup_key
 from stoker.core.states import TaskState
 from stoker.protocol import Store
@@ -58,9 +58,9 @@ class RunBody(Struct, kw_only=True):
 class Submitter:
     """Turns run requests into tasks.
 
-    1. find the app and its version  2. find the function  3. check infra and workers
-    4. validate the input and find its files  5. complete and validate the setup  6. find the secrets
-    7. hash setup and secrets into the setup key  8. open or join its session  9. store the task.
+    1. find the app and its version, and the session that is called  2. find the function  3. check infra and
+    workers  4. validate the input and find its files  5. complete and validate the setup  6. find the secrets
+    7. hash setup and secrets into the setup key  8. open or join the session  9. store the task.
     """
 
     def __init__(
@@ -96,6 +96,7 @@ class Submitter:
             RequirementsNotMet: secrets or connected accounts are missing.
         """
         ref_function, app, version = await self._find_app(body, owner)  # 1
+        called = await self._sessions.find(body.session, body.session_timeout, owner, app, version)
         told = check_status(app)
         function = choose_function(app, version, body.function or ref_function)  # 2
         infra, messages = self._check_infra(body.infra)  # 3
@@ -104,7 +105,8 @@ class Submitter:
         given = {} if body.input is None else body.input
         self._registry.validate(version, function, given)  # 4
         files = self._file_fields.find(f"{app.id}/{version.id}", function.name, function.input_schema, given)
-        known, unknown = known_only(version.setup_schema, body.setup or {})  # 5
+        kept = called.info.setup if called is not None else {}
+        known, unknown = known_only(version.setup_schema, body.setup or kept)  # 5
         messages += setup_messages(app, version, unknown)
         setup = fill_defaults(version.setup_schema, known)
         self._registry.validate_setup(version, setup)
@@ -139,9 +141,8 @@ class Submitter:
             key_id=owner.key_id,
             created_ms=int(time.time() * 1000),
         )
-        given_setup = body.setup is not None
-        request, spec, session = await self._sessions.join(  # 8
-            body.session, body.session_timeout, request, spec, owner, setup_given=given_setup
+        request, spec, session = await self._sessions.enter(  # 8
+            called, request, spec, owner, opens=body.session == NEW, timeout_s=body.session_timeout
         )
         owner = structs.replace(owner, secrets=granted.needs if granted.digest else ())
         return await self._store_task(request, spec, owner, session, idempotency_key), messages  # 9

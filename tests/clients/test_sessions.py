@@ -51,7 +51,7 @@ def test_a_session_is_read_kept_and_listed(facts):
 @pytest.mark.parametrize(
     ("what", "expected"),
     [
-        ("mismatch", [400, "invalid_request"]),
+        ("mismatch", [400, "APP_MISMATCH"]),
         ("leased", [409, "WORKER_LEASED"]),
         ("ended", [410, "SESSION_ENDED"]),
         ("unknown", [404, "SESSION_NOT_FOUND"]),
