@@ -14,7 +14,7 @@ from stoker_scheduler.fleet import Fleet, Held, Phase, Worker
 from stoker_scheduler.knowledge import Knowledge
 from stoker_scheduler.measures import Measured, learn_end, learn_move
 from stoker_scheduler.queues import GROUPS_OF_KEY, Group, Queues
-from stoker_scheduler.sessions import Book
+from stoker_scheduler.sessions import Book, Known
 
 HANDED_BACK_MS: Final = 5_000
 """How long a worker that handed a task back is not tried again with that setup."""
@@ -37,6 +37,7 @@ class Mirror:
         self.knowledge = Knowledge()
         self.deadlines = Deadlines(limits)
         self.sessions = Book()
+        self._registered_ms: dict[EngineId, int] = {}
         self.changed = Changed()
 
     def take_changed(self, most: int = 0) -> Changed:
@@ -131,6 +132,12 @@ class Mirror:
             worker = self.fleet.workers.get(worker_id)
             if worker is None or not worker.engine.available:
                 self._recall(worker_id)
+        before_ms = self._registered_ms.get(view.info.id, view.registered_ms)
+        self._registered_ms[view.info.id] = view.registered_ms
+        if view.registered_ms != before_ms:
+            for known in self.sessions:
+                if known.where is not None and known.where[0] == view.info.id:
+                    self._end_if_absent(known)
 
     def on_task_lost(self, task_id: TaskId) -> None:
         """The engine that ran a task does not any more; a session is over with it."""
@@ -156,8 +163,16 @@ class Mirror:
             known.where = (session.engine_id, session.worker_id)
         if known.where is not None:
             self.fleet.lease(known.where[1], known.key)
+            if self._registered_ms.get(known.where[0], 0) > session.last_call_ms:
+                self._end_if_absent(known)
         for group in self.queues.of_key(known.key, GROUPS_OF_KEY):
             self.changed.groups[group.id] = None
+
+    def _end_if_absent(self, known: Known) -> None:
+        """A daemon that started anew has the instances that it reports; a call under way is judged by its end."""
+        worker = self.fleet.leaseholder(known.key)
+        if not known.tasks and worker is not None and known.key not in worker.residents:
+            self.sessions.end(known, SessionEnd.WORKER_LOST)
 
     def release(self, key: SetupKey) -> None:
         """A session gives its worker back."""

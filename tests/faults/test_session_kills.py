@@ -3,7 +3,7 @@
 | killed with SIGKILL | while the session is | its call ends | and the session |
 |---|---|---|---|
 | worker daemon | in a call | failed, worker_lost | is over; a new one opens; no old process is left |
-| worker daemon | idle | the next call fails, worker_lost | is over; the worker serves others |
+| worker daemon | idle | - | is over at once; the worker serves others |
 | scheduler | in a call | completed | goes on in the same process |
 | scheduler | idle | - | goes on in the same process, and nobody else gets its worker |
 | gateway | in a call | completed | goes on in the same process |
@@ -122,17 +122,8 @@ def test_a_session_whose_daemon_is_killed_in_a_call_is_over(caller, breakable):
 def test_a_session_whose_daemon_is_killed_while_idle_is_over_and_its_worker_serves_others(caller, breakable):
     session_id, _, worker = caller.open()
     kill(breakable, "worker")
-
-    def refused():
-        """Until the lease of the old daemon is over, a call may be accepted; it fails then."""
-        answer = caller.run(session=session_id)
-        if answer.status_code == 200:
-            task = caller.in_state(answer.json()["data"]["id"], ENDINGS)
-            assert (task["status"], task["error_code"]) == (FAILED, "worker_lost")
-            return None
-        return answer
-
-    answer = wait_until(refused, "a refusal")
+    assert caller.over(session_id)["end_reason"] == "worker_lost"
+    answer = caller.run(session=session_id)
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "worker_lost")
     assert caller.call(workers=[worker])["status"] == COMPLETED
 

@@ -1,8 +1,9 @@
 """Sessions as stories: who gets the worker, who waits for it, and when it is given back."""
 
+import msgspec
 import pytest
 from board import Board
-from scheduling import engine_info, engine_view, spec
+from scheduling import engine_info, engine_view, resident, spec
 
 from stoker.core.sessions import Session, SessionEnd, SessionInfo, session_key
 from stoker.core.states import TaskState
@@ -180,6 +181,23 @@ class TestTheEnd:
         board.mirror.end_lost_sessions()
         assert known(board).over is SessionEnd.WORKER_LOST
 
+    def test_comes_with_a_daemon_that_started_anew_without_the_instance(self):
+        board = opened(warm_board())
+        again = msgspec.structs.replace(engine_view(engine_info()), registered_ms=5)
+        board.mirror.on_engine(again, board.now_ms)
+        assert known(board).over is SessionEnd.WORKER_LOST
+
+    def test_does_not_come_with_a_daemon_that_registers_again_and_has_the_instance(self):
+        board = opened(warm_board())
+        view = engine_view(engine_info(), residents=[resident("box-cpu-0", KEY)])
+        board.mirror.on_engine(msgspec.structs.replace(view, registered_ms=5), board.now_ms)
+        assert known(board).over is None
+
+    def test_does_not_come_with_a_report_that_is_older_than_the_instance(self):
+        board = opened(warm_board())
+        board.mirror.on_engine(engine_view(engine_info()), board.now_ms)
+        assert known(board).over is None
+
     @pytest.mark.parametrize(
         ("first", "run_s", "expected"),
         [
@@ -244,6 +262,13 @@ class TestANewLeader:
         task = call(board, opens=True, task="first")
         board.mirror.restore_session(self.session(board, worker="", tasks=(task,)))
         assert starts(board.decide()) == [("box-cpu-0", Start.WARM)]
+
+    def test_ends_a_session_whose_daemon_started_anew(self):
+        board = Board()
+        view = msgspec.structs.replace(engine_view(engine_info()), registered_ms=5)
+        board.mirror.on_engine(view, board.now_ms)
+        board.mirror.restore_session(self.session(board))
+        assert known(board).over is SessionEnd.WORKER_LOST
 
     def test_ends_a_session_whose_worker_is_gone(self):
         board = Board()
