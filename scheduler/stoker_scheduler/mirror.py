@@ -160,7 +160,7 @@ class Mirror:
         if at is not None:
             self.sessions.bind(known, at.engine.id, at.id)
         elif session.worker_id and session.info.spec.id not in self.queues:
-            known.where = (session.engine_id, session.worker_id)
+            self.sessions.bind(known, session.engine_id, session.worker_id)
         if known.where is not None:
             self.fleet.lease(known.where[1], known.key)
             if self._registered_ms.get(known.where[0], 0) > session.last_call_ms:

@@ -159,7 +159,7 @@ def _ahead(group: Group, draft: Draft) -> Worker | None:
     """The look-ahead rule: behind a short task of the same setup, unless one who goes first waits there."""
     facts, key = draft.facts, group.setup_key
     rules = facts.rules
-    if group.session or not is_short(key, draft):
+    if not is_short(key, draft):
         return None
 
     def fit(worker: Worker) -> bool:

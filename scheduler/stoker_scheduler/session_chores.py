@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
 from stoker.core.errors import SessionNotFound
 from stoker.core.events import Event
-from stoker.core.messages import EvictOrder, SetupKey, TaskId
+from stoker.core.messages import EngineId, EvictOrder, SetupKey, TaskId, WorkerId
 from stoker.core.sessions import Session, SessionEnd, session_of
 from stoker.core.states import ON_ENGINE, TaskState
 from stoker.log import Logger
@@ -82,11 +84,22 @@ class SessionChores:
 
     async def _restore(self, session: Session) -> None:
         """Take a session over from Redis, and settle those of its tasks that ended unseen."""
-        self._mirror.restore_session(session)
+        self._mirror.restore_session(await self._bound(session))
         views = await self._store.tasks.read_many(session.open_tasks, with_logs=False)
         for task_id, view in zip(session.open_tasks, views, strict=True):
             if view is None or (view.state not in ON_ENGINE and view.state is not TaskState.QUEUED):
                 self._book.settle(task_id)
+
+    async def _bound(self, session: Session) -> Session:
+        """With the worker of its first task, when the leader that assigned it could not write that down."""
+        if session.worker_id:
+            return session
+        [first] = await self._store.tasks.read_many([session.info.spec.id], with_logs=False)
+        if first is None or not first.worker_id:
+            return session
+        return msgspec.structs.replace(
+            session, engine_id=EngineId(first.engine_id), worker_id=WorkerId(first.worker_id)
+        )
 
     async def _end(self, session_id: str, why: SessionEnd) -> bool:
         try:

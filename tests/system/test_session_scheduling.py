@@ -87,13 +87,16 @@ async def test_a_call_that_runs_keeps_the_session(store):
 
 
 async def test_calls_that_wait_fail_when_the_session_is_ended_and_the_one_that_runs_completes(store):
-    async with FakeEngine(store, engine_info(), hold=True) as engine, scheduling(store):
+    async with FakeEngine(store, engine_info(), hold=True) as engine, scheduling(store) as loop:
         first = await call(store, opens=True)
         await eventually(lambda: engine.loads, "the load")
         second = await call(store)
         await store.sessions.end(SESSION, SessionEnd.ENDED)
         view = await ended(store, second, TaskState.FAILED)
         assert view.error_code == "SESSION_ENDED"
+        rounds = loop.counters.rounds
+        await eventually(lambda: loop.counters.rounds > rounds + 1, "a further round")
+        assert engine.evicted == []
         engine.release.set()
         await ended(store, first)
         await eventually(lambda: engine.evicted == [KEY], "the unloading")
@@ -116,7 +119,8 @@ async def test_a_restarted_engine_ends_the_session_whose_call_it_ran(store):
         async with FakeEngine(store, engine_info(), hold=True) as engine:
             first = await call(store, opens=True)
             await eventually(lambda: engine.loads, "the load")
-        async with FakeEngine(store, engine_info()):
+        async with FakeEngine(store, engine_info()) as again:
+            await again.renew(lease_s=600)  # what ends the session is not the loss of this one
             view = await ended(store, first, TaskState.FAILED)
             assert view.error_code == "worker_lost"
             assert await over(store) is SessionEnd.WORKER_LOST
@@ -151,11 +155,11 @@ async def test_a_new_leader_knows_the_sessions(store, running):
         engine.release.set()
         await ended(store, first)  # unseen by any scheduler
         async with scheduling(store) as loop:
-            second = await call(store)
-            plain = [await submit(store, spec("a")) for _ in range(3)]
-            await ended(store, second)
+            plain = [await submit(store, spec(key)) for key in "bcde"]
             for task_id in plain:
                 await ended(store, task_id)
+            second = await call(store)
+            await ended(store, second)
             places = {task: worker for worker, task in engine.ran}
             assert places[first] == places[second]
             assert places[first] not in {places[task_id] for task_id in plain}
