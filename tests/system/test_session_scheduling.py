@@ -5,7 +5,7 @@ import pytest
 from helpers import eventually
 from scheduling import OWNER, FakeEngine, engine_info, request, scheduling, spec, submit
 
-from stoker.core.messages import EngineId
+from stoker.core.messages import EngineId, WorkerId
 from stoker.core.sessions import SessionEnd, SessionInfo, session_key
 from stoker.core.states import TaskState
 
@@ -167,6 +167,18 @@ async def test_a_new_leader_knows_the_sessions(store, running):
             await store.sessions.end(SESSION, SessionEnd.ENDED)
             await eventually(lambda: engine.evicted == [KEY], "the unloading")
             assert SESSION not in loop.mirror.sessions
+
+
+async def test_a_new_leader_finds_the_worker_that_the_old_one_could_not_write_down(store):
+    async with FakeEngine(store, engine_info(workers=2)) as engine:
+        async with scheduling(store) as loop:
+            await ended(store, await call(store, opens=True))
+            await idle(store)
+            await store.sessions.bind(loop._epoch, SESSION, EngineId(""), WorkerId(""))
+        async with scheduling(store):
+            await ended(store, await call(store))
+            assert len({worker for worker, _ in engine.ran}) == 1
+            assert (await store.sessions.read(SESSION)).worker_id == engine.ran[0][0]
 
 
 async def test_a_new_leader_unloads_the_instance_of_a_session_that_ended_unseen(store):
