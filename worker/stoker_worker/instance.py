@@ -447,7 +447,7 @@ def command_of(spec: InstanceSpec, fd: int, folders: dict[str, Any]) -> tuple[st
     """The program of an app's process; `fd` is its end of the socket, `folders` is for its own /tmp."""
     if spec.node_env is not None:
         folders = folders | {"keep": [*folders["keep"], str(spec.node_env), str(NODE_RUNNER.parent)]}
-        command = (spec.python, NODE_RUNNER, str(fd), spec.node_env)
+        command = (spec.python, NODE_RUNNER, spec.node_env)
         return guarded(fd, *command, folders=_encode(folders).decode())
     return (
         str(spec.python),

@@ -4,7 +4,8 @@
 
 For programs that cannot ask the kernel themselves (Node, installers): the process becomes `argv`, gets SIGKILL
 when the daemon dies, and a guard beside it ends the rest of its group. With folders it also gets a /tmp of its own,
-as the runner does, and one more argument that says what became of it. Standard library only.
+as the runner does, one more argument that says what became of it, and the socket as descriptor 3: Node keeps its
+children from the first descriptors. Standard library only.
 """
 
 import ctypes
@@ -15,6 +16,7 @@ import sys
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+SOCKET = 3
 RUNNER = Path(__file__).parent.parent / "runner"
 
 sys.path.append(str(RUNNER))
@@ -57,6 +59,9 @@ def main() -> None:
     if os.getppid() != parent:
         os._exit(1)  # it died before we asked
     guard.start(fd, alone=alone)
+    if folders and fd != SOCKET:
+        os.dup2(fd, SOCKET)
+        os.close(fd)
     try:
         os.execvp(argv[0], argv)  # noqa: S606 - no shell: the arguments are a list
     except OSError as error:
