@@ -2,36 +2,44 @@
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
-import zipfile
 
 import pytest
 from uv import find_uv_bin
+from wheels import make_wheel
 
 from stoker.core.messages import LogType
 from stoker.manifest import Manifest
+from stoker_worker import pythons
 from stoker_worker.describe import NotDescribable, describe
-from stoker_worker.environment import BuildFailed, Environments
-from stoker_worker.pythons import PythonMissing
+from stoker_worker.environment import BuildFailed, Environments, Policy
+from stoker_worker.instance import Instance, InstanceSpec, RunSpec
+from stoker_worker.pythons import SUPPORTED, PythonMissing, find_python
 
 APP = Manifest(name="app", kernel=f"python-{sys.version_info.major}.{sys.version_info.minor}")
 LIMIT_S = 60
 
 
-def make_wheel(folder, name, version="1.0"):
-    """A package that knows its version and has a script of its own name."""
-    info = f"{name}-{version}.dist-info"
-    files = {
-        f"{name}.py": f"VERSION = {version!r}\ndef main():\n    print(VERSION)\n",
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        f"{info}/entry_points.txt": f"[console_scripts]\n{name}={name}:main\n",
-    }
-    record = "".join(f"{path},,\n" for path in files) + f"{info}/RECORD,,\n"
-    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
-        for path, text in (files | {f"{info}/RECORD": record}).items():
-            wheel.writestr(path, text)
+BACKEND = """
+import base64, hashlib, pathlib, zipfile
+
+def build_editable(folder, config_settings=None, metadata_directory=None):
+    name = "vendored-1-py3-none-any.whl"
+    with zipfile.ZipFile(pathlib.Path(folder) / name, "w") as wheel:
+        wheel.writestr("vendored.pth", str(pathlib.Path.cwd()))
+        wheel.writestr("vendored-1.dist-info/METADATA", "Metadata-Version: 2.1\\nName: vendored\\nVersion: 1\\n")
+        wheel.writestr(
+            "vendored-1.dist-info/WHEEL",
+            "Wheel-Version: 1.0\\nGenerator: test\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n",
+        )
+        wheel.writestr("vendored-1.dist-info/RECORD", "vendored.pth,,\\n")
+    return name
+
+def get_requires_for_build_editable(config_settings=None):
+    return []
+"""
 
 
 @pytest.fixture
@@ -155,6 +163,156 @@ async def test_variables_of_the_app_are_set_while_installing_and_ours_are_not(ap
     with pytest.raises(BuildFailed):
         await Environments(tmp_path / "cache", str(uv)).ensure(app_dir, app, lines)
     assert lines[-1] == f"-DGGML_CUDA=on,,{app_dir}"
+
+
+@pytest.mark.parametrize("version", SUPPORTED)
+async def test_every_python_that_is_here_gets_an_environment_and_runs_its_app(
+    environments, app_dir, tmp_path, version
+):
+    try:
+        find_python(version)
+    except PythonMissing as missing:
+        pytest.skip(missing.message)
+    (app_dir / "inference.py").write_text(
+        "import sys, tiny\nclass App:\n    def run(self, given):\n"
+        "        return [list(sys.version_info[:2]), tiny.VERSION]\n"
+    )
+    built = await environments.ensure(app_dir, Manifest(name="x", kernel=f"python-{version}"), Lines())
+    spec = InstanceSpec(python=built.python, app_dir=app_dir, work_dir=tmp_path / "work", keep=(tmp_path,))
+    instance = await Instance.start(spec, lambda _kind, _text: None)
+    try:
+        await instance.setup(LIMIT_S)
+        order = RunSpec(task_id="t", function="run", input={}, metadata={}, out_dir=tmp_path)
+        result = await instance.run(order, lambda _partial: None, LIMIT_S)
+    finally:
+        await instance.stop("enough")
+        built.close()
+    assert result.output == [[int(part) for part in version.split(".")], "1.0"]
+
+
+async def test_a_missing_python_is_fetched_by_uv(index, app_dir, tmp_path, monkeypatch):
+    """uv's download stands in: it puts an interpreter where uv would put it."""
+    monkeypatch.setattr(pythons, "find_on_path", lambda version: None)
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "none"))
+    monkeypatch.setenv("UV_PYTHON_INSTALL_DIR", str(tmp_path / "pythons"))
+    version = "3.12" if sys.version_info[:2] != (3, 12) else "3.13"
+    uv = tmp_path / "installer"
+    place = tmp_path / "pythons" / f"cpython-{version}.9-linux-x86_64-gnu" / "bin"
+    uv.write_text(
+        f'#!/bin/sh\nif [ "$1" = python ]; then echo "fetching $3"; mkdir -p {place};\n'
+        f'ln -s {sys.executable} {place}/python{version}; exit; fi\nexec {find_uv_bin()} "$@"\n'
+    )
+    uv.chmod(0o755)
+    lines = Lines()
+    app = Manifest(name="x", kernel=version)
+    with pytest.raises(PythonMissing, match="python_fallback"):
+        await Environments(tmp_path / "cache", str(uv), Policy(python_fetch=False)).ensure(
+            app_dir, app, lines
+        )
+    built = await Environments(tmp_path / "cache", str(uv)).ensure(app_dir, app, lines)
+    assert lines[:2] == [f"Python {version} is not on this machine; uv fetches it", f"fetching {version}"]
+    assert version_in(built) == "1.0"
+
+
+async def test_a_python_that_cannot_be_had_is_told_or_replaced(index, app_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(pythons, "find_on_path", lambda version: None)
+    for name in ("PYENV_ROOT", "UV_PYTHON_INSTALL_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    own = f"{sys.version_info.major}.{sys.version_info.minor}"
+    app = Manifest(name="x", kernel="3.10" if own != "3.10" else "3.12")
+    uv = tmp_path / "installer"
+    failing = 'if [ "$1" = python ]; then echo "error: dns error"; exit 2; fi'
+    uv.write_text(f'#!/bin/sh\n{failing}\nexec {find_uv_bin()} "$@"\n')
+    uv.chmod(0o755)
+    with pytest.raises(
+        PythonMissing, match=rf"found: {own}.*uv could not fetch it: dns error\..*apt-get install"
+    ):
+        await Environments(tmp_path / "cache", str(uv)).ensure(app_dir, app, Lines())
+    lines = Lines()
+    fallback = Environments(tmp_path / "cache", str(uv), Policy(python_fallback=True))
+    built = await fallback.ensure(app_dir, app, lines)
+    assert version_in(built) == "1.0"
+    assert any(line.startswith("warning: the app wants Python") and own in line for line in lines)
+
+
+async def test_a_folder_that_is_installed_in_place_outlives_the_versions_own(environments, app_dir, tmp_path):
+    (app_dir / "vendored").mkdir()
+    (app_dir / "vendored" / "pyproject.toml").write_text(
+        '[project]\nname = "vendored"\nversion = "1"\n[build-system]\nrequires = []\n'
+        'build-backend = "backend"\nbackend-path = ["."]\n'
+    )
+    (app_dir / "vendored" / "backend.py").write_text(BACKEND)
+    (app_dir / "vendored" / "vendored.py").write_text("WORD = 'in place'\n")
+    (app_dir / "requirements.txt").write_text("tiny==1.0\n-e ./vendored\n")
+    built = await environments.ensure(app_dir, APP, Lines())
+    again = tmp_path / "again"
+    shutil.copytree(app_dir, again)
+    shutil.rmtree(app_dir)
+    assert output_of(built.python, "-c", "import vendored; print(vendored.WORD)") == "in place"
+    lines = Lines()
+    assert await environments.ensure(again, APP, lines) == built
+    assert lines == []
+    (again / "vendored" / "vendored.py").write_text("WORD = 'changed'\n")
+    assert environments.find(again, APP) is None
+
+
+async def test_files_that_are_included_are_installed(environments, app_dir):
+    (app_dir / "requirements.txt").write_text("-r more/base.txt\n-c pins.txt\n")
+    (app_dir / "more").mkdir()
+    (app_dir / "more" / "base.txt").write_text("tiny\n")
+    (app_dir / "pins.txt").write_text("tiny<2\n")
+    assert version_in(await environments.ensure(app_dir, APP, Lines())) == "1.0"
+
+
+async def test_a_current_compiled_file_is_what_is_installed(environments, app_dir):
+    (app_dir / "requirements.txt").write_text("tiny\n")
+    (app_dir / "requirements.txt.compiled").write_text("tiny==1.0\n    # via -r requirements.txt\n")
+    assert version_in(await environments.ensure(app_dir, APP, Lines())) == "1.0"
+    (app_dir / "requirements.txt").write_text("tiny>1\n")
+    assert version_in(await environments.ensure(app_dir, APP, Lines())) == "2.0"
+
+
+async def test_further_indexes_come_from_the_operator_and_are_no_arguments(app_dir, tmp_path):
+    uv = tmp_path / "installer"
+    uv.write_text('#!/bin/sh\necho "arguments: $*"\necho "index: $UV_INDEX"\nexit 1\n')
+    uv.chmod(0o755)
+    policy = Policy(package_indexes=("https://user:secret@example.org/simple",))
+    lines = Lines()
+    with pytest.raises(BuildFailed):
+        await Environments(tmp_path / "cache", str(uv), policy).ensure(app_dir, APP, lines)
+    assert lines[-1] == "index: https://user:secret@example.org/simple"
+    assert "example.org" not in lines[-2]
+
+
+async def test_a_build_whose_daemon_was_killed_ends_and_is_done_again(app_dir, tmp_path, environments):
+    uv = tmp_path / "installer"
+    uv.write_text("#!/bin/sh\necho $$\nsleep 600 & wait\n")
+    uv.chmod(0o755)
+    code = f"""
+import asyncio
+from pathlib import Path
+from stoker.manifest import Manifest
+from stoker_worker.environment import Environments
+app = Manifest(name="app", kernel={APP.kernel!r})
+building = Environments(Path({str(tmp_path / "cache")!r}), {str(uv)!r}).ensure(
+    Path({str(app_dir)!r}), app, lambda kind, text: print(text, flush=True)
+)
+asyncio.run(building)
+"""
+    daemon = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        code,
+        stdout=asyncio.subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    await asyncio.wait_for(daemon.stdout.readline(), LIMIT_S)  # that it begins
+    group = int(await asyncio.wait_for(daemon.stdout.readline(), LIMIT_S))
+    daemon.kill()
+    await daemon.wait()
+    assert await is_gone(group)
+    assert environments.find(app_dir, APP) is None
+    assert version_in(await environments.ensure(app_dir, APP, Lines())) == "1.0"
 
 
 async def test_a_cancelled_build_leaves_nothing(app_dir, tmp_path):
