@@ -24,6 +24,7 @@ def facts(system_with_apps):
         },
         {"name": "events", "do": "events", "params": task(SLOW, seconds=0.4, lines=2)},
         {"name": "look", "do": "look", "params": task(SLOW, seconds=0.2, lines=2)},
+        {"name": "apps", "do": "apps", "app": ECHO},
         {"name": "unknown_version", "do": "run", "params": task(f"{ECHO}@ffffffff", message="x")},
     ]
     return JS.drive(steps, system_with_apps.base_url, system_with_apps.bench_key)
@@ -66,3 +67,22 @@ def test_a_deleted_task_is_gone(facts):
 
 def test_an_unknown_version_is_told(facts):
     assert facts["unknown_version"]["error"]["text"].startswith("HTTP 404: App not found")
+
+
+def test_the_apps_api_has_the_shapes_that_the_client_reads(facts):
+    apps = facts["apps"]
+    assert "error" not in apps, apps
+    assert ECHO in apps["listed"]
+    assert apps["same"] is True
+    version = apps["app"]["version"]
+    assert version["id"] == apps["app"]["version_id"] == apps["by_version"]["id"]
+    assert apps["by_version"]["name"] == apps["app"]["name"]
+    assert [item["id"] for item in apps["versions"]["items"]] == [version["id"]]
+    assert version["functions"]["run"]["input_schema"]["properties"]["message"]["type"] == "string"
+    assert apps["copy"]["id"] != apps["app"]["id"]
+    assert apps["copy"]["version_id"] == version["id"]
+    changed = apps["changed"]
+    assert (changed["title"], changed["visibility"], changed["status"]) == ("A copy", "public", "deprecated")
+    assert changed["status_message"] == "Use the first one."
+    assert apps["license"] == "Be kind."
+    assert apps["deleted"] == 404

@@ -133,6 +133,31 @@ const verbs: Record<string, (client: Inference, step: Step, facts: Facts) => Pro
     await kept("left", api.list({}));
   },
 
+  /** What the apps API of the SDK does with an app that exists, and with a copy of it. */
+  async apps(client, step, facts) {
+    const list = (await client.apps.list({ limit: 100 })).data;
+    facts.listed = list.items.map((app) => `${app.namespace}/${app.name}`);
+    const app = (await client.apps.getByName(step.app)).data;
+    facts.app = app;
+    facts.same = (await client.apps.get(app.id)).data.id === app.id;
+    facts.by_version = (await client.apps.getByVersionId(app.id, app.version_id)).data;
+    facts.versions = (await client.apps.listVersions(app.id)).data;
+    const copy = (await client.apps.duplicate(app.id)).data;
+    facts.copy = copy;
+    await client.apps.update(copy.id, { name: copy.name, title: "A copy" });
+    await client.apps.updateVisibility(copy.id, "public");
+    await client.apps.updateStatus(copy.id, "deprecated", "Use the first one.");
+    await client.apps.saveLicense(copy.id, "Be kind.");
+    await client.apps.setCurrentVersion(copy.id, app.version_id);
+    facts.license = (await client.apps.getLicense(copy.id)).data.license;
+    facts.changed = (await client.apps.get(copy.id)).data;
+    await client.apps.delete(copy.id);
+    facts.deleted = await client.apps.get(copy.id).then(
+      () => "still there",
+      (error) => error.statusCode,
+    );
+  },
+
   /** Upload a file under its name, then download it from its address without a key. */
   async upload(client, step, facts) {
     const blob = new Blob([readFileSync(step.path)], { type: "image/png" });

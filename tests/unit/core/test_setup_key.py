@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stoker.core.errors import InvalidRequest
-from stoker.core.setup_key import fill_defaults, setup_key
+from stoker.core.setup_key import fill_defaults, known_only, setup_key
 
 pytestmark = pytest.mark.unit
 
@@ -89,3 +89,33 @@ def test_key_order_never_matters(setup, random):
 def test_a_schema_that_refers_to_itself_ends():
     schema = {"properties": {"a": {"$ref": "#/properties/a"}}}
     assert fill_defaults(schema, {"a": {}}) == {"a": {}}
+
+
+OPEN = {"type": "object", "properties": {"a": {}}, "additionalProperties": True}
+DEEP = {
+    "properties": {"model": {"$ref": "#/$defs/Model"}, "free": {"type": "object"}},
+    "$defs": {"Model": {"type": "object", "properties": {"name": {}}}},
+}
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "kept", "dropped"),
+    [
+        ({}, {"a": 1}, {}, ["a"]),
+        ({"properties": {}}, {"a": 1}, {}, ["a"]),
+        ({"properties": {"a": {}}}, {"a": 1, "b": 2}, {"a": 1}, ["b"]),
+        (OPEN, {"a": 1, "b": 2}, {"a": 1, "b": 2}, []),
+        (OPEN | {"additionalProperties": False}, {"b": 2}, {"b": 2}, []),  # the validator refuses it
+        (OPEN | {"additionalProperties": {"type": "string"}}, {"b": "x"}, {"b": "x"}, []),
+        ({"anyOf": [{"properties": {"a": {}}}]}, {"a": 1}, {"a": 1}, []),
+        (
+            DEEP,
+            {"model": {"name": 1, "x": 2}, "free": {"y": 1}},
+            {"model": {"name": 1}, "free": {"y": 1}},
+            ["model.x"],
+        ),
+        (DEEP, {"model": 3}, {"model": 3}, []),
+    ],
+)
+def test_values_that_the_schema_does_not_know_make_no_other_instance(schema, value, kept, dropped):
+    assert known_only(schema, value) == (kept, dropped)
