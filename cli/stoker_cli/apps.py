@@ -11,7 +11,9 @@ import typer
 from rich.markup import escape
 
 from stoker import bundles
+from stoker.bundles import Limits
 from stoker.core.errors import StokerError
+from stoker.settings import ClientSettings, load
 from stoker_cli import local_apps
 from stoker_cli.api import Api, connected
 from stoker_cli.deploy import (
@@ -363,14 +365,15 @@ async def _pull(ref: str, folder: Path | None) -> dict[str, Any]:
         target = folder or Path(str(found["name"]))
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise CommandFailed(f"'{target}' is there already and not empty", ExitCode.USAGE)
-        with tempfile.TemporaryDirectory(prefix="stoker-pull-") as scratch:
-            packed = Path(scratch) / "bundle.tar.gz"
+        limits = Limits(max_bytes=load(ClientSettings).max_app_bytes)
+        # Beside its place, to be renamed: a folder that is there is whole.
+        with tempfile.TemporaryDirectory(prefix=".stoker-pull-", dir=target.absolute().parent) as scratch:
+            packed, unpacked = Path(scratch) / "bundle.tar.gz", Path(scratch) / "app"
             await api.download(f"/apps/{found['id']}/versions/{version['id']}/bundle", packed)
-            if target.exists():
-                target.rmdir()
-            unpacked = await asyncio.to_thread(bundles.unpack, packed, target)
-        if unpacked != version["id"]:
-            raise CommandFailed(f"what came is version {unpacked[:8]}, not {version['short_id']}")
+            came = await asyncio.to_thread(bundles.unpack, packed, unpacked, limits)
+            if came != version["id"]:
+                raise CommandFailed(f"what came is version {came[:8]}, not {version['short_id']}")
+            unpacked.rename(target)
         return {"ref": f"{name_of(found)}@{version['short_id']}", "folder": str(target)}
 
 
