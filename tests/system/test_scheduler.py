@@ -146,7 +146,7 @@ async def test_a_draining_engine_gets_nothing_new(store):
         await done(store, await submit(store, spec("a")))
         await engine.report(draining=True)
         task_id = await submit(store, spec("a"))
-        assert "shutting down" in await reason_of(store, task_id, "box-cpu-0")
+        assert "box-cpu-0" in await reason_of(store, task_id, "shutting down")
         await engine.report()
         await done(store, task_id)
 
