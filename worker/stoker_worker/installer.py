@@ -77,9 +77,10 @@ async def _run(step: Step, on_line: OnLine, fd: int, lock: int) -> None:
     lines: list[str] = []
 
     def take(printed: str) -> None:
-        lines.extend(printed.split("\n"))
+        for line in printed.split("\n"):  # one by one: those who wait for this build read them from its log
+            lines.append(line)
+            on_line(LogType.BUILD, line)
         del lines[:-KEPT_LINES]
-        on_line(LogType.BUILD, printed)
 
     pipe = LinePipe(take)
     try:
