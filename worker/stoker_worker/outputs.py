@@ -32,6 +32,7 @@ class _Source:
     """A path of a result, and what it is sent as. `field` as people write it."""
 
     path: Path
+    named: str
     field: str
     size: int
     new: NewFile
@@ -125,21 +126,22 @@ def _source(file: OutFile) -> _Source:
         OutputFileMissing, OutputFileUnreadable: names the field.
     """
     field, path = field_name(file.pointer), Path(file.path)
+    named = file.named or file.path  # the app's own /tmp has another name for us
     try:
         facts = path.stat()
         if stat.S_ISREG(facts.st_mode):
             path.open("rb").close()
     except (FileNotFoundError, NotADirectoryError):
         raise OutputFileMissing(
-            f"The output field {field} names '{path}', which does not exist. Write the file before you return it."
+            f"The output field {field} names '{named}', which does not exist. Write the file before you return it."
         ) from None
     except OSError as error:
-        raise _unreadable(field, path, error.strerror or type(error).__name__) from error
+        raise _unreadable(field, named, error.strerror or type(error).__name__) from error
     if not stat.S_ISREG(facts.st_mode):
         kind = "a directory" if stat.S_ISDIR(facts.st_mode) else "no regular file"
-        raise _unreadable(field, path, f"it is {kind}")
+        raise _unreadable(field, named, f"it is {kind}")
     new = NewFile(file.filename, file.content_type, facts.st_size, file.pointer)
-    return _Source(path, field, facts.st_size, new)
+    return _Source(path, named, field, facts.st_size, new)
 
 
 async def _chunks(source: _Source, offset: int, tell: Callable[[int], None]) -> AsyncIterator[bytes]:
@@ -156,16 +158,16 @@ async def _chunks(source: _Source, offset: int, tell: Callable[[int], None]) -> 
                 chunk = await asyncio.to_thread(file.read, min(CHUNK_BYTES, source.size - offset))
                 if not chunk:
                     raise _unreadable(
-                        source.field, source.path, f"it became shorter than {source.size} bytes meanwhile"
+                        source.field, source.named, f"it became shorter than {source.size} bytes meanwhile"
                     )
                 yield chunk
                 offset += len(chunk)
                 tell(offset)
     except OSError as error:
-        raise _unreadable(source.field, source.path, error.strerror or type(error).__name__) from error
+        raise _unreadable(source.field, source.named, error.strerror or type(error).__name__) from error
 
 
-def _unreadable(field: str, path: Path, why: str) -> OutputFileUnreadable:
+def _unreadable(field: str, path: str, why: str) -> OutputFileUnreadable:
     return OutputFileUnreadable(f"The output field {field} names '{path}', which cannot be read: {why}.")
 
 

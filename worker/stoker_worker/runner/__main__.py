@@ -67,6 +67,7 @@ guard.start(int(sys.argv[1]), alone=ISOLATION is not None)
 import call  # noqa: E402
 import frames  # noqa: E402 - loaded here, because the folder leaves the path below
 import loader  # noqa: E402
+import metadata as meta  # noqa: E402
 import tidy  # noqa: E402
 import values  # noqa: E402
 import wire  # noqa: E402
@@ -81,6 +82,8 @@ class Runner:
         self._loop = asyncio.get_running_loop()
         self._orders: asyncio.Queue[dict] = asyncio.Queue()
         self._app: object = None
+        self._context = meta.Context()
+        self._metadata: dict = {}
         self._home: Path | None = None
         self._run: asyncio.Task | None = None
         self._running = ""
@@ -97,6 +100,8 @@ class Runner:
         """A message came in; called by the reading thread."""
         if message["type"] == "cancel":
             self._cancelled = message["task_id"]  # seen also by a run that blocks the loop until it ends
+            if self._running == message["task_id"]:
+                self._context.cancel()
             self._loop.call_soon_threadsafe(self._begin_cancel, message)
         else:
             self._loop.call_soon_threadsafe(self._orders.put_nowait, message)
@@ -132,11 +137,13 @@ class Runner:
 
     async def _init(self, message: dict) -> dict:
         self._app = loader.load_app(message["app_dir"], message["package_dir"])
+        self._context = meta.equip(self._app)
         own = os.readlink("/proc/self/ns/mnt") if ISOLATION else ""
         return {"type": "ready", "namespace": own, "shared_because": SHARED_BECAUSE}
 
     async def _setup(self, message: dict) -> dict:
-        await call.set_up(self._app, message["setup"], message["metadata"])
+        self._metadata = message["metadata"]
+        await call.set_up(self._app, message["setup"], self._metadata)
         self._home = Path.cwd()
         return {"type": "setup_done"}
 
@@ -148,6 +155,9 @@ class Runner:
             if self._home is not None and Path.cwd() != self._home:
                 os.chdir(self._home)  # where setup left it; a run may have moved
         self._leftovers.begin()
+        self._context.begin()
+        known = {name: value for name, value in message["metadata"].items() if value}
+        message["metadata"] = self._metadata | known
         self._running = message["task_id"]
         self._run = asyncio.ensure_future(self._answer_of(message))
         try:
@@ -193,7 +203,8 @@ class Runner:
     async def _cancel_run(self, run: asyncio.Task, grace_s: float) -> None:
         """Ask the app first; one that does not stop by itself in half of the time is cancelled."""
         try:
-            if await asyncio.wait_for(call.ask_to_cancel(self._app), grace_s / 2):
+            asked = await asyncio.wait_for(call.ask_to_cancel(self._app), grace_s / 2)
+            if asked or self._context.is_watched():
                 await asyncio.wait({run}, timeout=grace_s / 2)
         except asyncio.CancelledError:
             raise
@@ -285,8 +296,9 @@ def main() -> None:
     wire.close_others(fd)
     link = wire.Wire(fd)
     sys.path[:] = [path for path in sys.path if Path(path) != HERE]
-    for module in (call, frames, guard, loader, own_tmp, tidy, values, wire, yields):
-        sys.modules.pop(module.__name__, None)  # an app may have modules of these names
+    for name, module in list(sys.modules.items()):
+        if name != "__main__" and os.path.dirname(getattr(module, "__file__", None) or "") == str(HERE):
+            del sys.modules[name]  # an app may have modules of these names
     sys.argv = ["inference.py"]
     asyncio.run(_serve(link))
     flush()

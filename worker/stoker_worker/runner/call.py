@@ -1,49 +1,13 @@
 """Calls an app: its setup, one function at a time, its cancel and its unload."""
 
 import inspect
-import sys
 import typing
 
 import files_in
 import loader
+import metadata as meta
 import values
 import yields
-
-
-class Metadata:
-    """What apps of an SDK without a Metadata class get: attributes, and `get` as of a dict."""
-
-    def __init__(self, **fields: object) -> None:
-        self.__dict__.update(fields)
-
-    def get(self, key: str, default: object = None) -> object:
-        return self.__dict__.get(key, default)
-
-
-def make_metadata(fields: dict) -> object:
-    """The SDK's Metadata with `.get`, if the app has loaded an SDK that has one; else our own."""
-    base = getattr(sys.modules.get("inferencesh"), "Metadata", None)
-    if not values.is_model(base):
-        return Metadata(**fields)
-    try:
-        return _with_get(base)(**fields)
-    except Exception as error:  # a Metadata of an age that we do not know
-        print(f"metadata: {type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
-        return Metadata(**fields)
-
-
-_kinds: dict = {}
-
-
-def _with_get(base: type) -> type:
-    """A subclass, made once, that also has `get`."""
-    if base not in _kinds:
-
-        def get(self: object, key: str, default: object = None) -> object:
-            return getattr(self, key, default)
-
-        _kinds[base] = type("Metadata", (base,), {"get": get, "__module__": base.__module__})
-    return _kinds[base]
 
 
 async def set_up(app: object, setup: dict, metadata: dict) -> None:
@@ -59,7 +23,7 @@ async def set_up(app: object, setup: dict, metadata: dict) -> None:
     args = []
     for name, kind in loader.parameters_of(method):
         if loader.is_metadata(name, kind):
-            args.append(make_metadata(metadata))
+            args.append(meta.make_metadata(metadata))
         else:
             args.append(values.build(kind, dict(setup), "setup"))
     await _maybe_await(method(*args))
@@ -92,7 +56,7 @@ def _arguments(method: "typing.Callable", order: dict) -> list:
     given = False
     for name, kind in loader.parameters_of(method):
         if loader.is_metadata(name, kind):
-            args.append(make_metadata(order["metadata"]))
+            args.append(meta.make_metadata(order["metadata"]))
         elif not given:
             args.append(values.build(kind, order["input"], "input"))
             given = True

@@ -16,6 +16,8 @@ PACKAGE = "stoker_app"
 """The folder's name as a package; its own name (a content hash) need not be an identifier."""
 ENTRY_FILE = "inference.py"
 NOT_FUNCTIONS = frozenset({"setup", "unload", "on_cancel"})
+LIVE_NAMES = frozenset({"socket", "sock"})
+"""The parameter after the input that makes a function a live one."""
 SDK_BASES = frozenset({"BaseApp"})
 
 
@@ -81,6 +83,11 @@ def find_function(app: object, name: str) -> typing.Callable:
     found = functions_of(app)
     if name not in found:
         raise BadApp(f"the app has no function {name!r}; it has {', '.join(sorted(found)) or 'none'}")
+    if any(kind[0] in LIVE_NAMES for kind in parameters_of(found[name])[1:]):
+        raise BadApp(
+            f"{name!r} is a live function: it talks over a socket while it runs. Stoker does not offer live "
+            "functions; call one that takes an input and returns an output."
+        )
     return found[name]
 
 
