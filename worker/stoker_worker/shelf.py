@@ -293,11 +293,16 @@ class _Waiting:
 def size_of(folder: Path) -> int:
     """Bytes of disk below `folder`. A file with several links counts its share: uv links files of its cache."""
     total = 0
-    for path, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            facts = Path(path, name).lstat()
-            links = 1 if name in folders else facts.st_nlink
-            total += facts.st_blocks * _BLOCK_BYTES // max(links, 1)
+    waiting = [os.fspath(folder)]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                facts = entry.stat(follow_symlinks=False)
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                    total += facts.st_blocks * _BLOCK_BYTES
+                else:
+                    total += facts.st_blocks * _BLOCK_BYTES // facts.st_nlink
     return total
 
 

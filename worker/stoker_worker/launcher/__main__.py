@@ -9,31 +9,35 @@ children from the first descriptors. Standard library only.
 """
 
 import ctypes
-import json
 import os
 import signal
 import sys
-from pathlib import Path
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 SOCKET = 3
-RUNNER = Path(__file__).parent.parent / "runner"
+RUNNER = f"{__file__.rsplit('/', 2)[0]}/runner"
 
-sys.path.append(str(RUNNER))
+sys.path.append(RUNNER)
 
 import guard  # noqa: E402
-import own_tmp  # noqa: E402
 
 
-def isolate(folders: dict) -> dict:
-    """A /tmp of its own where it is wanted and possible; what became of it, for the program."""
+def isolate(text: str) -> "tuple[str, bool]":
+    """A /tmp of its own where it is wanted and possible; what became of it, for the program, and whether it has one."""
+    import json  # noqa: PLC0415 - an installer's start should cost little
+
+    told = _isolate(json.loads(text))
+    return json.dumps(told), bool(told["namespace"])
+
+
+def _isolate(folders: dict) -> dict:
+    import own_tmp  # noqa: PLC0415
+
     told = {"places": {}, "kept": [], "namespace": "", "shared_because": "it is switched off"}
     if not folders["own_tmp"]:
         return told
     try:
-        isolation = own_tmp.isolate(
-            folders["work"], [*folders["keep"], sys.prefix, sys.base_prefix, str(RUNNER)]
-        )
+        isolation = own_tmp.isolate(folders["work"], [*folders["keep"], sys.prefix, sys.base_prefix, RUNNER])
     except own_tmp.Refused as refused:
         return told | {"shared_because": str(refused)}
     except OSError as error:
@@ -42,7 +46,7 @@ def isolate(folders: dict) -> dict:
     return {
         "places": isolation.places,
         "kept": isolation.kept,
-        "namespace": str(Path("/proc/self/ns/mnt").readlink()),
+        "namespace": os.readlink("/proc/self/ns/mnt"),
         "shared_because": "",
     }
 
@@ -52,9 +56,8 @@ def main() -> None:
     fd, parent, folders, argv = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4:]
     alone = False
     if folders:
-        told = isolate(json.loads(folders))
-        alone = bool(told["namespace"])
-        argv.append(json.dumps(told))
+        told, alone = isolate(folders)
+        argv.append(told)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)  # it died before we asked
