@@ -6,7 +6,7 @@ import platform
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,6 +28,8 @@ from stoker.settings import (
 )
 from stoker_cli.deploy import find_uv
 from stoker_cli.output import ExitCode, JsonFlag, Markup, out, print_json, print_table
+from stoker_worker.nodes import Node, NodeMissing, choose, find_nodes, npm_of
+from stoker_worker.pythons import SUPPORTED, found_versions
 
 if TYPE_CHECKING:
     from stoker.protocol import Store
@@ -36,6 +38,9 @@ PYTHON_MIN: Final = (3, 11)
 DISK_WARN_BYTES: Final = 10_000_000_000
 DISK_FAIL_BYTES: Final = 500_000_000
 UV_TIMEOUT_S: Final = 15.0
+NODE_KERNEL: Final = 22
+"""What the platform's Node apps ask for."""
+TOOLS: Final = ("git", "gcc", "g++", "make", "cmake", "ffmpeg")
 
 
 class Verdict(StrEnum):
@@ -80,6 +85,8 @@ async def examine() -> list[Finding]:
     plain: tuple[Callable[[], Finding], ...] = (look_at_python, look_at_gpus)
     findings = [look() for look in plain]
     findings.append(await look_at_uv())
+    findings += judge_kernels(found_versions(), await find_nodes(), load(WorkerSettings))
+    findings.append(look_at_tools())
     findings.append(await look_at_tmp(load(WorkerSettings)))
     findings.append(look_at_disk(common))
     findings += await look_at_store(common)
@@ -161,6 +168,51 @@ async def look_at_uv() -> Finding:
             advice="environments that are built already work; new ones need an index (UV_INDEX_URL)",
         )
     return Finding(name="uv", verdict=Verdict.OK, text=f"{version} at {uv}; the package index answers")
+
+
+def judge_kernels(pythons: Sequence[str], nodes: Sequence[Node], worker: WorkerSettings) -> Iterator[Finding]:
+    """Which kernels of apps this machine has, and what becomes of the others."""
+    missing = [version for version in SUPPORTED if version not in pythons]
+    text = f"Python {', '.join(pythons) or 'none'}"
+    if not missing:
+        yield Finding(name="kernels", verdict=Verdict.OK, text=text)
+    else:
+        fate = (
+            "uv fetches it when an app needs it" if worker.python_fetch else
+            "apps get the nearest one" if worker.python_fallback else "apps that need it fail"
+        )  # fmt: skip
+        verdict = Verdict.OK if worker.python_fetch else Verdict.WARN
+        advice = f"install python{missing[0]}, or set python_fetch" if verdict is Verdict.WARN else ""
+        text = f"{text}; not here: {', '.join(missing)} ({fate})"
+        yield Finding(name="kernels", verdict=verdict, text=text, advice=advice)
+    yield _judge_node(nodes, worker)
+
+
+def _judge_node(nodes: Sequence[Node], worker: WorkerSettings) -> Finding:
+    """Whether apps of the platform's Node kernel can run."""
+    listed = ", ".join(f"{node.text} at {node.path}" for node in nodes)
+    try:
+        chosen = choose(NODE_KERNEL, nodes, older=worker.node_fallback)
+        npm = npm_of(chosen)
+    except NodeMissing as error:
+        text = f"{listed or 'none'}; apps with kernel node-{NODE_KERNEL} cannot run here"
+        advice = error.message if nodes else f"install Node {NODE_KERNEL} with npm if you have Node apps"
+        return Finding(name="node", verdict=Verdict.WARN if nodes else Verdict.OK, text=text, advice=advice)
+    stands_in = "" if chosen.version[0] == NODE_KERNEL else f" (apps want {NODE_KERNEL}; it stands in)"
+    return Finding(
+        name="node", verdict=Verdict.OK, text=f"{chosen.text} at {chosen.path}{stands_in}, npm at {npm}"
+    )
+
+
+def look_at_tools() -> Finding:
+    """Programs that the requirements of some apps need: git for git addresses, compilers for packages in source."""
+    here = [name for name in TOOLS if shutil.which(name)]
+    gone = [name for name in TOOLS if name not in here]
+    if not gone:
+        return Finding(name="tools", verdict=Verdict.OK, text=", ".join(here))
+    text = f"{', '.join(here) or 'none'}; not here: {', '.join(gone)}"
+    advice = "apps that need one of them fail with its name; with apt: git, build-essential, cmake, ffmpeg"
+    return Finding(name="tools", verdict=Verdict.OK, text=text, advice=advice)
 
 
 async def look_at_tmp(worker: WorkerSettings) -> Finding:

@@ -1,10 +1,14 @@
 """What the doctor makes of a database, and of what it must hide."""
 
+from pathlib import Path
+
 import pytest
 
 from stoker.settings import WorkerSettings
-from stoker_cli.doctor import Verdict, _hidden, judge_store, look_at_tmp
+from stoker_cli.doctor import Verdict, _hidden, judge_kernels, judge_store, look_at_tmp, look_at_tools
 from stoker_worker import private_tmp
+from stoker_worker.nodes import Node
+from stoker_worker.pythons import SUPPORTED
 
 GOOD = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
 
@@ -38,6 +42,54 @@ def test_a_database_that_may_lose_tasks_is_told(config, name, verdict, words):
 
 def test_a_replica_is_refused():
     assert verdicts({"role": "slave"})["database"].verdict is Verdict.FAIL
+
+
+def nodes(*majors):
+    return [Node(path=Path(f"/n{major}/bin/node"), version=(major, 9, 0)) for major in majors]
+
+
+@pytest.mark.parametrize(
+    ("found", "settings", "verdict", "words"),
+    [
+        (SUPPORTED, {}, Verdict.OK, "Python 3.10, 3.11, 3.12, 3.13"),
+        (("3.11",), {}, Verdict.OK, "not here: 3.10, 3.12, 3.13 (uv fetches it"),
+        (("3.11",), {"python_fetch": False}, Verdict.WARN, "apps that need it fail"),
+        (
+            ("3.11",),
+            {"python_fetch": False, "python_fallback": True},
+            Verdict.WARN,
+            "apps get the nearest one",
+        ),
+    ],
+)
+def test_the_kernels_that_are_here_and_the_fate_of_others_are_told(found, settings, verdict, words):
+    kernels, _ = judge_kernels(found, [], WorkerSettings(**settings))
+    assert kernels.verdict is verdict
+    assert words in kernels.text
+
+
+@pytest.mark.parametrize(
+    ("found", "fallback", "verdict", "words"),
+    [
+        ((), False, Verdict.OK, "none; apps with kernel node-22 cannot run here"),
+        ((20,), False, Verdict.WARN, "20.9.0 at /n20/bin/node; apps with kernel node-22 cannot run"),
+        ((20,), True, Verdict.OK, "20.9.0 at /n20/bin/node (apps want 22; it stands in), npm at "),
+        ((24, 22), False, Verdict.OK, "22.9.0 at /n22/bin/node, npm at "),
+    ],
+)
+def test_node_is_told_with_what_it_can_run(monkeypatch, found, fallback, verdict, words):
+    monkeypatch.setattr("stoker_worker.nodes.shutil.which", lambda name: f"/bin/{name}")
+    _, node = judge_kernels(SUPPORTED, nodes(*found), WorkerSettings(node_fallback=fallback))
+    assert node.verdict is verdict
+    assert words in node.text
+
+
+def test_tools_that_apps_may_need_are_listed(monkeypatch):
+    monkeypatch.setattr("stoker_cli.doctor.shutil.which", lambda name: name if name == "git" else None)
+    finding = look_at_tools()
+    assert finding.verdict is Verdict.OK
+    assert finding.text == "git; not here: gcc, g++, make, cmake, ffmpeg"
+    assert "build-essential" in finding.advice
 
 
 def test_passwords_are_hidden():
