@@ -18,7 +18,9 @@ OURS = sorted(
         *(path for part in ("tests", "bench", "docs", "examples") for path in (ROOT / part).rglob("*.py")),
     ]
 )
-RUNNER = sorted((ROOT / "worker/stoker_worker/runner").glob("*.py"))
+RUNNER = sorted(
+    path for name in ("runner", "launcher") for path in (ROOT / "worker/stoker_worker" / name).glob("*.py")
+)
 
 
 def name_of(path):

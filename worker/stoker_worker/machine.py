@@ -113,7 +113,11 @@ class Machine:
                 code.close()
                 raise
             prepared = _prepared(code, app, environment)
-            await asyncio.to_thread(self._budget.make_room)
+            try:
+                await asyncio.to_thread(self._budget.make_room)
+            except BaseException:
+                prepared.release()
+                raise
         except GatewayRefused as error:
             raise PreparationFailed(f"The code of {name} could not be fetched. {error.message}") from error
         except OSError as error:  # a full disk, or no uv
