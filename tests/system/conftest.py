@@ -24,7 +24,7 @@ async def start(tmp_path):
             work_dir=work_dir or tmp_path / f"work{len(started)}",
             setup=setup or {},
             env=env or {},
-            metadata={"app_variant": "default"},
+            metadata={},
             stop_grace_s=1.0,
             **({"own_tmp": True} | more),
         )

@@ -25,6 +25,7 @@ class Metadata:
 
 def make_metadata(fields: dict) -> object:
     """The SDK's Metadata with `get` and `log`, if the app has loaded an SDK that has one; else our own."""
+    fields = {"app_variant": "default", **fields}  # older apps read it without asking
     base = getattr(sys.modules.get("inferencesh"), "Metadata", None)
     if not values.is_model(base):
         return Metadata(**fields)
