@@ -16,7 +16,7 @@ JOBS ?= 2
 N ?= 20
 PYTEST := $(PY) -m pytest -q
 
-.PHONY: help setup run test test-fast test-slow flake check lint fix types generate lock bench docs clean
+.PHONY: help setup run test test-fast test-slow flake check lint fix types generate lock bench bench-logs docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
@@ -75,6 +75,9 @@ lock: $(STAMP) ## write requirements.lock anew from pyproject.toml
 
 bench: $(STAMP) ## measure latency and throughput, side by side with RQ
 	$(PY) bench/run.py
+
+bench-logs: $(STAMP) ## measure whether a task that prints 100 MB slows another one
+	$(PY) bench/log_flood.py
 
 docs: generate ## the same as generate; the pages are plain Markdown in docs/
 

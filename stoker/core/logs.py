@@ -158,9 +158,12 @@ class Joiner:
             self.pos = block.last
 
     def tail(self, lines: Iterable[LogLine]) -> Iterator[LogLine]:
-        """Lines of the live tail; its own marks of gaps are left out, the holes show by themselves."""
+        """Lines of the live tail; its own marks of gaps are left out, the holes show by themselves.
+
+        What was dropped from the complete log stays dropped, also where the tail still has it: one account.
+        """
         for line in lines:
-            if line.number > self.pos and not is_tail_gap(line):
+            if line.number > self.seen and not is_tail_gap(line):
                 yield from self._hole(line.number, line.at_ms)
                 yield line
                 self.pos = line.number

@@ -14,6 +14,8 @@ from rq import Queue
 
 from stoker.core.messages import ApiKey, Needs, Owner, TaskId, TaskRequest, TaskSpec
 from stoker.core.states import TaskState
+from stoker.files.local import LocalFiles
+from stoker.files.logs import log_key, one
 from stoker.protocol.outbox import Ending
 from stoker_jobs.queue import connect, job_id
 from stoker_jobs.relay import hand_on
@@ -90,6 +92,27 @@ async def test_an_expired_task_leaves_the_index(store, jobs):
         return (await store.tasks.page("u1"))[0] == ["kept"]
 
     await eventually(swept, "the sweep")
+
+
+async def test_the_log_of_an_expired_task_is_removed(store, jobs, tmp_path):
+    files = LocalFiles(tmp_path / "files")
+    for task_id, retention_s in (("gone", 0.05), ("kept", 0)):
+        await submit(store, task_id, retention_s=retention_s)
+        await files.put(log_key(TaskId(task_id), 1, 1), one(b"x"))
+        # What `keep` leaves behind for a task, whose attempt no worker of this test ran.
+        await store._connection.command("SADD", store._keys.logged, task_id)
+        await store._connection.command("HSET", store._keys.task_logs(TaskId(task_id)), "1:1", "[1,1,0,1]")
+    await store.tasks.cancel(TaskId("gone"))
+
+    async def swept():
+        return [held.key async for held in files.list("logs/")] == [log_key(TaskId("kept"), 1, 1)]
+
+    await eventually(swept, "the sweep")
+    await eventually(lambda: _forgotten(store), "the end of what Redis knows of it")
+
+
+async def _forgotten(store):
+    return await store.logs.chunks(TaskId("gone")) == []
 
 
 def test_a_repeated_ending_makes_no_second_job(redis_server):

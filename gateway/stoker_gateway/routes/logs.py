@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from litestar import get
-from litestar.params import Parameter
 from litestar.response import Stream
 
 from stoker.core.errors import InvalidRequest
@@ -31,7 +30,6 @@ async def read_logs(
     limit: int = PAGE_LINES,
     attempt: int = 0,
     follow: bool = False,
-    kinds: str = Parameter(query="type", default=""),
 ) -> Answer | Stream:
     """The complete log, one entry a line, from the first attempt on; `next_cursor` leads to the next page.
 
@@ -41,7 +39,7 @@ async def read_logs(
     """
     view = await own_task(request, task_id, with_logs=False)
     services, caller = services_of(request), caller_of(request)
-    wanted = Wanted(attempt=attempt, types=wanted_types(kinds))
+    wanted = Wanted(attempt=attempt, types=wanted_types(request.query_params.get("type", "")))
     reader = LogReader(services.store, services.blobs, TaskId(task_id), wanted)
     reader.start_at(parse_cursor(cursor))
     stream = LogStream(services.store, services.hub, services.settings.heartbeat_s, reader, TaskId(task_id))

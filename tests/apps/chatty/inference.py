@@ -26,11 +26,12 @@ class App:
         return {"printed": given["count"]}
 
     def _flood(self, given):
-        """Megabytes at a given pace: `mb` in `seconds`, or as fast as it goes."""
+        """Megabytes at a given pace: `mb` in `seconds`, or as fast as it goes; `silent`: to nowhere."""
+        out = os.open(os.devnull, os.O_WRONLY) if given.get("silent") else 1
         block = "".join(f"{n:06} {'x' * 92}\n" for n in range(100)).encode()
         blocks, begun = given["mb"] * 1_000_000 // len(block), time.monotonic()
         for number in range(blocks):
-            os.write(1, block)
+            os.write(out, block)
             if seconds := given.get("seconds"):
                 time.sleep(max(0.0, begun + seconds * number / blocks - time.monotonic()))
         return {"lines": blocks * 100, "seconds": time.monotonic() - begun}

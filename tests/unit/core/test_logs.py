@@ -113,6 +113,12 @@ def test_lines_that_nobody_has_are_counted():
     assert text.startswith("... 8 lines are missing here")
 
 
+def test_what_was_dropped_stays_dropped_while_the_tail_has_it():
+    chunks = [block_of(1, 1), encode_gap(2, 8, 80, 5)]
+    assert [number for number, _ in joined(chunks, [line(8), line(9)])] == [1, 9]
+    assert [number for number, _ in joined(chunks, [line(8), line(10)])] == [1, 9, 10]
+
+
 def test_a_hole_and_a_gap_are_told_as_one():
     chunks = [block_of(1, 1), encode_gap(4, 2, 20, 5), block_of(6, 6)]
     assert [text[:15] for _, text in joined(chunks)] == ["line 1", "... 4 lines are", "line 6"]
