@@ -80,11 +80,13 @@ class LogTaker:
 
     def __init__(self):
         self.chunks = []
+        self.refused = 0
         self.fails = None
 
     async def put_log(self, task_id, attempt, token, first, body):
         await asyncio.sleep(0)
         if self.fails is not None:
+            self.refused += 1
             raise self.fails
         self.chunks.append((task_id, attempt, token, first, gzip.decompress(body)))
 

@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from stoker.core.messages import LogLine, LogType, TaskRequest, TaskView
 from stoker.core.states import TaskState as S
 from stoker_gateway.dialect import Dialect, Numbering
-from stoker_gateway.dto import LINE_LIMIT_BYTES, ascii_json, stream_lines, task_dto, timings_dto
+from stoker_gateway.dto import (
+    LINE_LIMIT_BYTES,
+    EncodedLogs,
+    ascii_json,
+    stream_lines,
+    task_dto,
+    timings_dto,
+)
 
 NEW = Dialect(numbering=Numbering.NEW, ndjson=True)
 RECONCILES = Dialect(numbering=Numbering.NEW, ndjson=True, reconciles=True)
@@ -33,6 +40,22 @@ def logs(count, size):
 
 def decoded(line):
     return json.loads(line)
+
+
+def test_lines_that_are_encoded_once_read_the_same():
+    encoded, given = EncodedLogs(), logs(5, 10)
+    encoded.add("abcdefghijk", given[:2])
+    encoded.add("abcdefghijk", given[2:])
+    whole = stream_lines(view(logs=given), NEW)
+    assert stream_lines(view(), NEW, logs=encoded.fitting()) == whole
+
+
+def test_of_encoded_lines_the_newest_are_kept_as_far_as_an_event_could_hold_them():
+    encoded = EncodedLogs()
+    encoded.add("abcdefghijk", logs(1000, 1000))
+    kept = [decoded(bytes(raw))["id"] for raw in encoded.fitting()]
+    assert kept[-1].endswith("-1000")
+    assert 50 < len(kept) * 1000 / 1024 <= LINE_LIMIT_BYTES / 1024
 
 
 def test_a_task_has_the_seven_fields_that_clients_keep():
