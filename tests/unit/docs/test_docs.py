@@ -46,6 +46,8 @@ def test_every_function_of_the_walk_exists():
         "Scheduling": "stoker.protocol.scheduling",
         "Engines": "stoker.protocol.engines",
         "Sessions": "stoker.protocol.sessions",
+        "TaskLogs": "stoker.protocol.task_logs",
+        "Writes": "stoker_worker.writes",
     }
     named = [n.split(".") for n in _CODE.findall(text) if re.match(r"^[A-Z]\w+\.\w+$", n)]
     assert named
