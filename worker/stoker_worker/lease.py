@@ -7,7 +7,7 @@ safe to wait in: nobody listens at the server's address, so nobody can hand a ta
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol
 
 from stoker.core.errors import ProtocolRefusal, StoreUnavailable
@@ -77,12 +77,19 @@ class Lease:
     1. `register`  2. `renew_loop` until the very end, also while draining  3. `stop`.
     """
 
-    def __init__(self, store: LeaseStore, holder: Holder, lease_s: float) -> None:
+    def __init__(
+        self,
+        store: LeaseStore,
+        holder: Holder,
+        lease_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.session = ""
         self.useful_mono = 0.0
         self._store = store
         self._holder = holder
         self._lease_s = lease_s
+        self._clock = clock
         self._refused_mono = 0.0
         self._fence: asyncio.TimerHandle | None = None
 
@@ -91,7 +98,7 @@ class Lease:
         backoff = Backoff()
         while True:
             held = self._holder.held()
-            sent_mono = time.monotonic()
+            sent_mono = self._clock()
             try:
                 session, lost = await self._store.register(
                     self._holder.info(), self._holder.report(), held, self._lease_s
@@ -123,7 +130,7 @@ class Lease:
         """One renewal, repeated while the server is away."""
         backoff = Backoff()
         while True:
-            sent_mono = time.monotonic()
+            sent_mono = self._clock()
             try:
                 renewal = await self._store.renew(
                     self._holder.info().id,
@@ -156,7 +163,7 @@ class Lease:
 
     def _on_unavailable(self, error: StoreUnavailable) -> None:
         if error.fields.get("nobody_listens") and self.useful_mono:
-            self._refused_mono = time.monotonic()
+            self._refused_mono = self._clock()
             self._arm()
 
     def _arm(self) -> None:
@@ -164,10 +171,10 @@ class Lease:
         self.stop()
         due = decide_fence(self.useful_mono, self._refused_mono, self._lease_s)
         loop = asyncio.get_running_loop()
-        self._fence = loop.call_later(max(due - time.monotonic(), 0), self._on_fence)
+        self._fence = loop.call_later(max(due - self._clock(), 0), self._on_fence)
 
     def _on_fence(self) -> None:
-        silent_s = round(time.monotonic() - self.useful_mono, 3)
+        silent_s = round(self._clock() - self.useful_mono, 3)
         held = len(self._holder.held())
         _log.error(Event.LEASE_LOST, reason="no renewal succeeded in time", silent_s=silent_s, held=held)
         self._holder.on_fence("the worker lost contact with the server")

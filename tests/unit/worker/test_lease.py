@@ -1,16 +1,16 @@
 """The lease: registered, renewed, and given up in time."""
 
 import asyncio
-import time
 
 import pytest
-from recorders import until
+from virtual_time import in_virtual_time, pass_time
 
 from stoker.core.errors import ProtocolRefusal, StoreUnavailable
 from stoker.core.messages import CancelOrder, EngineInfo, EngineReport, Telemetry
 from stoker.protocol.engines import Renewal
 from stoker_worker.lease import FENCE_SHARE, Lease, decide_fence
 
+LEASE_S = 15.0
 CANCEL = CancelOrder(task_id="t1", attempt=1)
 
 
@@ -59,10 +59,9 @@ class Server:
 
     def __init__(self, *answers, last=None):
         self.answers = list(answers)
-        self.last = last or Renewal()
+        self.last = last
         self.registrations = []
         self.sessions = []
-        self.renewed_mono = []
 
     async def register(self, info, report, held, lease_s):
         self._next()
@@ -71,88 +70,95 @@ class Server:
 
     async def renew(self, engine_id, session, telemetry, held, lease_s):
         self.sessions.append(session)
-        self.renewed_mono.append(time.monotonic())
-        return self._next() or self.last
+        return self._next() or Renewal()
 
     def _next(self):
-        answer = self.answers.pop(0) if self.answers else None
+        answer = self.answers.pop(0) if self.answers else self.last
         if isinstance(answer, Exception):
             raise answer
         return answer
 
 
+def make_lease(server, holder):
+    return Lease(server, holder, LEASE_S, asyncio.get_running_loop().time)
+
+
+async def start(server, running):
+    """Register a lease and keep it renewed; what it tells."""
+    holder = Holder()
+    lease = make_lease(server, holder)
+    await lease.register()
+    running.append(asyncio.ensure_future(lease.renew_loop()))
+    return holder
+
+
 @pytest.fixture
-async def start():
-    """Start a lease against a server; ends it after the test."""
-    running = []
-
-    async def begin(server, lease_s=0.06):
-        holder = Holder()
-        lease = Lease(server, holder, lease_s)
-        await lease.register()
-        running.append((lease, asyncio.ensure_future(lease.renew_loop())))
-        return holder
-
-    yield begin
-    for lease, loop in running:
-        loop.cancel()
-        lease.stop()
+def no_pauses():
+    """Time is virtual here: pauses are real, and take none."""
 
 
-async def soon(condition):
-    async with asyncio.timeout(5):
-        await until(condition, tries=10_000_000)
+@pytest.fixture
+def running():
+    """Keeps the tasks of a test from being collected."""
+    return []
 
 
-async def test_registration_names_what_is_held_and_is_repeated_until_it_is_taken(start):
+@in_virtual_time
+async def test_registration_names_what_is_held_and_is_repeated_until_it_is_taken(running):
     server = Server(StoreUnavailable(), StoreUnavailable())
-    holder = await start(server)
+    holder = await start(server, running)
     assert server.registrations == [{"t1": 1}]
     assert holder.told == [("registered", "session1")]
 
 
-async def test_renewals_carry_the_session_and_keep_the_fence_away(start):
+@in_virtual_time
+async def test_renewals_carry_the_session_and_keep_the_fence_away(running):
     server = Server()
-    holder = await start(server)
-    await soon(lambda: len(server.sessions) > 5)
+    holder = await start(server, running)
+    await pass_time(10.5 * LEASE_S)
+    assert len(server.sessions) == 31  # three a lease
     assert set(server.sessions) == {"session1"}
     assert holder.told == [("registered", "session1")]
 
 
-async def test_a_renewal_says_what_is_lost_and_what_is_cancelled(start):
-    holder = await start(Server(None, Renewal(lost=frozenset({"t1"}), cancelled=(CANCEL,))))
-    await soon(lambda: len(holder.told) > 2)
-    assert holder.told[1:3] == [("lost", "t1"), ("cancel", CANCEL)]
+@in_virtual_time
+async def test_a_renewal_says_what_is_lost_and_what_is_cancelled(running):
+    holder = await start(Server(None, Renewal(lost=frozenset({"t1"}), cancelled=(CANCEL,))), running)
+    await pass_time(LEASE_S / 2)
+    assert holder.told[1:] == [("lost", "t1"), ("cancel", CANCEL)]
 
 
-async def test_an_engine_that_was_declared_lost_registers_again(start):
+@in_virtual_time
+async def test_an_engine_that_was_declared_lost_registers_again(running):
     server = Server(None, ProtocolRefusal("ENGINE_UNKNOWN"))
-    await start(server)
-    await soon(lambda: "session2" in server.sessions)
+    await start(server, running)
+    await pass_time(LEASE_S)
     assert len(server.registrations) == 2
+    assert server.sessions[-1] == "session2"
 
 
-async def test_a_silent_server_fences_before_the_lease_is_over(start):
-    server = Server(None, *[StoreUnavailable()] * 100_000)
-    holder = await start(server, lease_s=0.1)
-    await soon(lambda: len(holder.told) > 1)
-    assert holder.told[1][0] == "fence"
+@in_virtual_time
+async def test_a_silent_server_fences_before_the_lease_is_over(running):
+    holder = await start(Server(None, last=StoreUnavailable()), running)
+    await pass_time(FENCE_SHARE * LEASE_S - 0.1)
+    assert holder.told[1:] == []
+    await pass_time(0.2)
+    assert [kind for kind, *_ in holder.told[1:]] == ["fence"]
 
 
-async def test_no_server_at_the_address_is_no_reason_to_stop_running_tasks(start):
-    server = Server(None, *[StoreUnavailable(nobody_listens=True)] * 1_000_000)
-    holder = await start(server, lease_s=0.02)
-    begun = time.monotonic()
-    await soon(lambda: time.monotonic() - begun > 0.1)
+@in_virtual_time
+async def test_no_server_at_the_address_is_no_reason_to_stop_running_tasks(running):
+    holder = await start(Server(None, last=StoreUnavailable(nobody_listens=True)), running)
+    await pass_time(20 * LEASE_S)
     assert holder.told == [("registered", "session1")]
 
 
+@in_virtual_time
 async def test_a_stopped_lease_fences_nobody():
     holder = Holder()
-    lease = Lease(Server(), holder, 0.01)
+    lease = make_lease(Server(), holder)
     await lease.register()
     lease.stop()
     lease.stop()
-    begun = time.monotonic()
-    await until(lambda: time.monotonic() - begun > 0.02, tries=1_000_000)
+    await pass_time(2 * LEASE_S)
     assert holder.told == [("registered", "session1")]
