@@ -19,9 +19,9 @@ CUT_MARK: Final = " [line cut]"
 PIPE_BYTES: Final = 256 * 1024
 """Room for what an app prints between two reads. Linux gives 64 KiB where a user has very many pipes."""
 READ_BYTES: Final = PIPE_BYTES
-READ_PAUSE_S: Final = 0.005
-"""Between two reads: an app that prints without end costs the daemon 200 reads a second and not one a line. A full
-pipe makes the app wait, at 50 MB/s; so memory is bounded by one read."""
+READ_PAUSE_S: Final = 0.01
+"""Between two reads: an app that prints without end costs the daemon 100 reads a second and not one a line. A full
+pipe makes the app wait, at 25 MB/s; so memory is bounded by one read."""
 DRAIN_READS: Final = 16
 """Reads of one drain: what was printed before it is in the first of them."""
 
