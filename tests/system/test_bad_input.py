@@ -10,6 +10,7 @@ ECHO = "infsh/echo"
 @pytest.fixture(scope="module")
 def http(system):
     system.deploy(EXAMPLES / "echo")
+    system.deploy(EXAMPLES / "plain")
     with system.client() as client:
         yield client
 
@@ -41,7 +42,7 @@ def is_problem(answer, status, *words):
         ({"app": ECHO, "input": {"message": "x"}, "workers": "one"}, 400, ("workers", "array")),
         ({"app": ECHO, "input": {"message": "x"}, "workers": ["ghost"]}, 400, ("ghost", "known", "cpu-0")),
         ({"app": ECHO, "input": {"message": "x"}, "setup": []}, 400, ("setup", "object")),
-        ({"app": ECHO, "input": {"message": "x"}, "setup": {"a": 2**60}}, 400, ("setup", "2^53")),
+        ({"app": "examples/plain", "setup": {"a": 2**60}}, 400, ("setup", "2^53")),
         ({"app": ECHO, "input": {"message": "x"}, "priority": 1000}, 400, ("priority", "-100 to 100")),
     ],
 )

@@ -208,7 +208,7 @@ class Throttle {
 
 /** What apps get as metadata: attributes, `get` as in Python, and a signal that says when nobody wants the run. */
 function metadataOf(fields, signal) {
-  const metadata = { ...fields };
+  const metadata = { app_variant: "default", ...fields }; // older apps read it without asking whether it is there
   Object.defineProperty(metadata, "get", { value: (key, fallback) => metadata[key] ?? fallback });
   Object.defineProperty(metadata, "signal", { value: signal });
   return metadata;
