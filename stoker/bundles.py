@@ -26,7 +26,7 @@ MAX_RATIO: Final = 200
 RATIO_FREE_BYTES: Final = 16 * 1024**2
 """Below this size no ratio is too high: it does no harm."""
 MAX_SECONDS: Final = 120.0
-"""For reading one bundle: 2 GiB take 15 s on a slow disk."""
+"""For reading one bundle: 2 GiB take some 4 s from the page cache, so this is for slow disks."""
 _HEADER_BYTES: Final = 96 * 1024
 """What may stand between two files: padding, one header, and extended headers with a long name."""
 _TRAILER_BYTES: Final = 1024 * 1024
