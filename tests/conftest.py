@@ -46,7 +46,7 @@ async def store(redis_server):
 
 @pytest.fixture
 async def fake_store():
-    """A store on fakeredis: fast, without the limiter and without a server's timing."""
+    """A store on fakeredis: fast, and without a server's timing."""
     server = fakeredis.FakeServer()
     clients = [fakeredis.FakeAsyncRedis(server=server) for _ in range(2)]
     opened = Store(Connection(*clients), f"fake{next(_pools)}", "redis://fake")

@@ -31,7 +31,6 @@ class Keys:
         self.owners = f"{self.prefix}:owners"
         self.files = f"{self.prefix}:files"
         self.sessions = f"{self.prefix}:sessions"
-        self.rates = f"{self.prefix}:rate"
         self.secret_owners = f"{self.prefix}:secret-owners"
         self.retired_setups = f"{self.prefix}:retired-setups"
         self.logged = f"{self.prefix}:logged"
@@ -76,6 +75,9 @@ class Keys:
 
     def engine_tasks(self, engine_id: EngineId) -> str:
         return f"{self.prefix}:engine:{engine_id}:tasks"
+
+    def rate(self, key_id: str, kind: str) -> str:
+        return f"{self.prefix}:rate:{key_id}:{kind}"
 
     def session(self, session_id: str) -> str:
         return f"{self.prefix}:session:{session_id}"

@@ -1,17 +1,15 @@
-"""Rate limits: the library `limits` with its fixed window, on the same Redis."""
+"""Rate limits: fixed windows of a minute, counted in Redis, so that many gateways count as one."""
 
 import time
 from math import ceil
 
-from limits.aio.storage import RedisStorage
 from msgspec import Struct
 
-from stoker.protocol.connection import Connection, unavailable
+from stoker.protocol.connection import Connection
 from stoker.protocol.keys import Keys
 
 WINDOW_S = 60
 _UNLIMITED = 1_000_000_000
-_KNOWN_WINDOWS = 10_000
 
 
 class RateState(Struct, frozen=True, kw_only=True):
@@ -27,37 +25,27 @@ class RateState(Struct, frozen=True, kw_only=True):
 
 
 class Limits:
-    """Counts requests a minute. One round trip each: the end of a window is asked once and remembered."""
+    """Counts requests a minute."""
 
-    def __init__(self, connection: Connection, keys: Keys, url: str) -> None:
-        self._prefix = keys.rates
-        self._pool = connection.redis.connection_pool
-        self._url = "async+redis+" + url if url.startswith("unix:") else "async+" + url
-        self._storage: RedisStorage | None = None
-        self._ends: dict[str, float] = {}
+    def __init__(self, connection: Connection, keys: Keys) -> None:
+        self._connection = connection
+        self._keys = keys
 
     async def hit(self, key_id: str, kind: str, limit: int) -> RateState:
         """Count one request of `kind` by an API key; `limit` a minute, 0 = count but never refuse.
 
         Raises:
             StoreUnavailable: no answer.
+
+        Cost: a place in the next batch. Script: lua/hit.lua.
         """
-        if self._storage is None:
-            self._storage = RedisStorage(
-                self._url,
-                implementation="redispy",
-                key_prefix=self._prefix,
-                connection_pool=self._pool,  # type: ignore[arg-type]  # the stub knows scalar options only
-            )
-        name = f"{key_id}:{kind}"
-        try:
-            used = await self._storage.incr(name, WINDOW_S)
-            end = self._ends.get(name, 0)
-            if used == 1 or end <= time.time():
-                if len(self._ends) >= _KNOWN_WINDOWS:
-                    self._ends.clear()
-                end = self._ends[name] = await self._storage.get_expiry(name)
-        except self._storage.base_exceptions as error:
-            raise unavailable(error) from error
+        used, left_ms = await self._connection.script(
+            "hit", [self._keys.rate(key_id, kind)], [WINDOW_S * 1000]
+        )
         top = limit or _UNLIMITED
-        return RateState(limit=limit, remaining=max(0, top - used), reset_at=ceil(end), allowed=used <= top)
+        return RateState(
+            limit=limit,
+            remaining=max(0, top - used),
+            reset_at=ceil(time.time() + left_ms / 1000),
+            allowed=used <= top,
+        )

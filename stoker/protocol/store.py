@@ -34,7 +34,7 @@ class Store:
         self.catalog = Catalog(connection, keys)
         self.keys = ApiKeys(connection, keys)
         self.files = Files(connection, keys)
-        self.limits = Limits(connection, keys, url)
+        self.limits = Limits(connection, keys)
         self.outbox = Outbox(connection, keys)
         self.secrets = Secrets(connection, keys)
         self._keys = keys

@@ -1,5 +1,7 @@
 """The life of a task through the scripts, on a real server."""
 
+import time
+
 import msgspec
 import pytest
 from protocol_scene import DONE, OWNER, TELEMETRY, Scene, info, request, spec
@@ -254,6 +256,8 @@ async def test_the_limiter_counts_per_key_and_kind(store):
     assert [s.remaining for s in states] == [1, 0, 0]
     assert (await store.limits.hit("k", "get", 2)).allowed
     assert (await store.limits.hit("k", "free", 0)).allowed
+    now_s = time.time()
+    assert all(now_s + 50 < state.reset_at <= now_s + 62 for state in states)
 
 
 async def write_deltas(scene, order, first, *deltas, last=0, partial=b""):
