@@ -28,6 +28,8 @@ from stoker_worker.pythons import PythonMissing
 from stoker_worker.shelf import OnLine, Shelf, Site, Use
 
 _FORMAT: Final = "2"  # a change of how environments are built makes all of them new
+_INSTALLERS: Final = ("UV_", "PIP_", "NPM_CONFIG_", "npm_config_")
+"""Variables of the installers: they may hold the password of a package index."""
 _SOURCES: Final = "source"
 """Folder of an environment with copies of what is installed in place: the app's own folder may go earlier."""
 _NAMED: Final = r"(?<![\w-]){}(?![\w-])"
@@ -269,7 +271,7 @@ class Environments:
 
     def _install_environment(self, app: Manifest) -> dict[str, str]:
         """Variables of an installer: the machine's, the app's (compilers read CMAKE_ARGS and the like), ours."""
-        env = clean_environment(os.environ) | app.env
+        env = clean_environment(os.environ, keep=_INSTALLERS) | app.env
         env |= {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
         indexes = (env.get("UV_INDEX", ""), *self._policy.package_indexes)
         if listed := " ".join(index for index in indexes if index):

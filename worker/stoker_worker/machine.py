@@ -26,7 +26,6 @@ from stoker_worker.outputs import Outputs
 from stoker_worker.pointers import put_at
 from stoker_worker.ports import OnLine, Prepared, RunningInstance
 from stoker_worker.private_tmp import PrivateTmp, names_tmp, paths_to_keep
-from stoker_worker.procs import clean_environment
 from stoker_worker.redaction import Redactor, secret_looking
 from stoker_worker.shelf import Use
 from stoker_worker.versions import Versions
@@ -130,8 +129,7 @@ class Machine:
         """See `AppMachine.start`."""
         task = order.task
         secrets = await self._secrets(order) if task.has_secrets else {}
-        # Variables of the daemon reach its apps too, unless they are its own.
-        inherited = secret_looking({**clean_environment(os.environ), **self.app_env})
+        inherited = secret_looking(self.app_env)
         self._starts += 1
         work_dir = self._work / worker.id / f"{task.setup_key}.{self._starts}"
         spec = InstanceSpec(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from stoker.settings import PLAIN_PATH
-from stoker_worker.redaction import Redactor
+from stoker_worker.redaction import Redactor, secret_looking
 
 MAX_LINE_BYTES: Final = 64 * 1024
 """A longer line is cut: progress bars without an end, or binary data that was printed."""
@@ -35,15 +35,19 @@ _DROPPED_PREFIXES: Final = ("STOKER_", "PYTHON", "LISTEN_", "CONDA_")
 """Settings and secrets of the daemon, and what would lead an app's Python to the daemon's packages."""
 
 
-def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """What a process of an app gets of the daemon's environment: all but what is the daemon's own.
+def clean_environment(environ: Mapping[str, str], keep: tuple[str, ...] = ()) -> dict[str, str]:
+    """What a process of an app gets of the daemon's environment: neither what is the daemon's own, nor a secret.
 
-    So an operator sets a variable for apps (a token, a proxy) by setting it for the daemon.
+    A variable whose name says that it is secret (a cloud's access key, the operator's token) is not for whoever's app
+    runs here; one that apps need goes into the setting `app_env`. Names that begin with one of `keep` stay.
     """
+    secret = secret_looking(environ)
     kept = {
         name: value
         for name, value in environ.items()
-        if name not in _DROPPED_NAMES and not name.startswith(_DROPPED_PREFIXES)
+        if name not in _DROPPED_NAMES
+        and not name.startswith(_DROPPED_PREFIXES)
+        and (name not in secret or name.startswith(keep))
     }
     kept.setdefault("PATH", os.defpath)
     return kept | {"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}

@@ -83,13 +83,16 @@ def test_what_is_the_daemons_own_is_not_handed_on():
         "VIRTUAL_ENV": "x",
         "LISTEN_FDS": "3",
         "PATH": "/bin",
-        "HF_TOKEN": "t",
+        "AWS_SECRET_ACCESS_KEY": "t",
+        "UV_INDEX_PASSWORD": "p",
+        "HTTPS_PROXY": "http://proxy",
         "LANG": "de_DE",
     }
+    assert clean_environment(own, keep=("UV_",))["UV_INDEX_PASSWORD"] == "p"
     env = clean_environment(own)
     assert env == {
         "PATH": "/bin",
-        "HF_TOKEN": "t",
+        "HTTPS_PROXY": "http://proxy",
         "LANG": "C.UTF-8",
         "LC_ALL": "C.UTF-8",
         "PYTHONUTF8": "1",
