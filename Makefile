@@ -49,7 +49,7 @@ test-slow: $(STAMP) ## the tests that take minutes
 
 flake: $(STAMP) ## the tests with processes, N=20 times; stops at the first failure
 	@for i in $$(seq $(N)); do echo "run $$i of $(N)"; \
-		$(PYTEST) tests/system tests/clients tests/faults -m "not slow" || exit 1; done
+		$(PYTEST) -n $(JOBS) --dist loadfile tests/system tests/clients tests/faults -m "not slow" || exit 1; done
 
 check: lint types test ## what CI runs; changes no file
 	$(PY) docs/generate.py --check
