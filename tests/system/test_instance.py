@@ -47,7 +47,8 @@ async def test_lines_carry_the_phase_they_were_printed_in(start):
 
 async def test_the_process_sees_only_what_is_its_own(start, monkeypatch):
     monkeypatch.setenv("STOKER_SECRET", "not yours")
-    monkeypatch.setenv("A_TOKEN", "yours")
+    monkeypatch.setenv("A_TOKEN", "not yours either")
+    monkeypatch.setenv("A_PROXY", "yours")
     inherited, other = os.pipe()
     os.set_inheritable(inherited, True)
     try:
@@ -58,7 +59,8 @@ async def test_the_process_sees_only_what_is_its_own(start, monkeypatch):
         os.close(other)
     env = known["env"]
     assert not [name for name in env if name.startswith("STOKER_")]
-    assert (env["A_TOKEN"], env["MODE"]) == ("yours", "test")
+    assert "A_TOKEN" not in env
+    assert (env["A_PROXY"], env["MODE"]) == ("yours", "test")
     assert env["PYTHONPATH"] == f"{APPS / 'odd'}:/other"
     assert env["TMPDIR"] == "/tmp"  # noqa: S108 - its own
     assert env["CUDA_VISIBLE_DEVICES"] == ""

@@ -162,6 +162,7 @@ def _drop_capabilities(libc: ctypes.CDLL) -> None:
 
 def main() -> None:
     """Try it; print the reason if it does not work."""
+    os.chdir("/")  # the daemon's folder may lie below /tmp, and is not kept here
     try:
         isolation = isolate(sys.argv[1], [sys.prefix, sys.base_prefix])
         probe = Path(next(iter(isolation.places)), "probe")
