@@ -12,11 +12,12 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.stoker-installed
-JOBS ?= 2
+JOBS ?= 3
 N ?= 20
+MINUTES ?= 10
 PYTEST := $(PY) -m pytest -q
 
-.PHONY: help setup run test test-fast test-slow flake check lint fix types generate lock bench bench-logs docs clean
+.PHONY: help setup run test test-fast test-slow flake fuzz check lint fix types generate lock bench bench-logs docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
@@ -50,6 +51,9 @@ test-slow: $(STAMP) ## the tests that take minutes
 flake: $(STAMP) ## the tests with processes, N=20 times; stops at the first failure
 	@for i in $$(seq $(N)); do echo "run $$i of $(N)"; \
 		$(PYTEST) -n $(JOBS) --dist loadfile tests/system tests/clients tests/faults -m "not slow" || exit 1; done
+
+fuzz: $(STAMP) ## new stories for the model of the protocol, for MINUTES=10
+	$(PY) tests/protocol/fuzz.py $(MINUTES)
 
 check: lint types test ## what CI runs; changes no file
 	$(PY) docs/generate.py --check
