@@ -149,7 +149,7 @@ def test_damage_is_told(tmp_path):
             unpack(tmp_path / str(number), tmp_path / f"out{number}")
 
 
-@pytest.mark.parametrize("extra", [b"more", gzip.compress(b"more")])
+@pytest.mark.parametrize("extra", [b"more", gzip.compress(b"more")], ids=["text", "archive"])
 def test_nothing_may_follow(tmp_path, extra):
     path = bundle(tmp_path / "b", entry("a"))
     path.write_bytes(path.read_bytes() + extra)
