@@ -152,6 +152,7 @@ async def test_no_log_is_complete(scene, wanted):
 @pytest.mark.parametrize(
     "packed",
     [b"", b"no gzip", gzip.compress(b"x" * 1000)[:-9], gzip.compress(b"\0" * (CHUNK_LIMIT_BYTES + 1))],
+    ids=["empty", "text", "cut", "too large"],
 )
 def test_only_whole_chunks_of_bounded_size_are_unpacked(packed):
     with pytest.raises(BadChunk):
