@@ -3,10 +3,10 @@
 Here: an app's process with its real environment. Those that need a whole system are in test_traps_system.py.
 
     1 relative imports             11 fixed names in /tmp (system)   21 models whose making fails otherwise
-    2 links to shared helpers      12 stdin                          22 23 24 units, counts, kernels: test_manifest.py
+    2 links to shared helpers      12 stdin                          22 23 24 units, counts, kernels (and test_manifest.py)
     3 the SDK is not required      13 stdout is the app's            25 eviction: test_shelf.py, test_downloads.py
-    4 5 how it is installed:       14 basicConfig                    26 an output that is not there (system)
-      test_environments.py         15 blocked runs (and system)      27 sessions: test_sessions.py
+    4 5 how it is installed        14 basicConfig                    26 an output that is not there (system)
+      (and test_environments.py)   15 blocked runs (and system)      27 sessions: test_sessions.py
     6 secrets before the import    16 on_cancel, or none             28 names are not unique: test_apps.py
     7 metadata                     17 inherited run                  29 schemas need the source
     8 forms of setup               18 plain models, output_meta      30 an input is not dumped
@@ -75,6 +75,16 @@ async def test_1_and_2_a_relative_import_of_a_linked_helper_works_after_packing(
 async def test_3_the_sdk_is_there_though_nobody_asked_for_it(start_sdk):
     app = await start_sdk()
     assert (await app.run({"text": "x"}, "plain")).output == {"text": "x"}
+
+
+async def test_4_5_22_23_24_two_steps_from_its_own_folder_for_an_app_that_says_little(start, tmp_path):
+    folder = APPS / "traps" / "installed"
+    app = manifest.load(folder)
+    assert (app.kernel, app.needs.gpu_count, app.needs.ram_bytes) == ("", 0, 4_000_000_000)
+    environment = await Environments(tmp_path / "cache", find_uv()).ensure(folder, app, lambda *_: None)
+    running = await start("traps/installed", python=environment.python, env=app.env)
+    output = (await running.run({})).output
+    assert output == {"version": "2", "word": "fire", "python": [3, 11]}
 
 
 async def test_6_secrets_are_there_before_the_import_and_not_needed_for_it(start):
