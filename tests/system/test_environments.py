@@ -199,8 +199,8 @@ async def test_a_missing_python_is_fetched_by_uv(index, app_dir, tmp_path, monke
     uv = tmp_path / "installer"
     place = tmp_path / "pythons" / f"cpython-{version}.9-linux-x86_64-gnu" / "bin"
     uv.write_text(
-        f'#!/bin/sh\nif [ "$1" = python ]; then echo "fetching $3"; mkdir -p {place};\n'
-        f'ln -s {sys.executable} {place}/python{version}; exit; fi\nexec {find_uv_bin()} "$@"\n'
+        f'#!/bin/sh\nif [ "$1" = python ]; then echo "fetching $3"; mkdir -p "{place}";\n'
+        f'ln -s "{sys.executable}" "{place}/python{version}"; exit; fi\nexec "{find_uv_bin()}" "$@"\n'
     )
     uv.chmod(0o755)
     lines = Lines()
@@ -222,7 +222,7 @@ async def test_a_python_that_cannot_be_had_is_told_or_replaced(index, app_dir, t
     app = Manifest(name="x", kernel="3.10" if own != "3.10" else "3.12")
     uv = tmp_path / "installer"
     failing = 'if [ "$1" = python ]; then echo "error: dns error"; exit 2; fi'
-    uv.write_text(f'#!/bin/sh\n{failing}\nexec {find_uv_bin()} "$@"\n')
+    uv.write_text(f'#!/bin/sh\n{failing}\nexec "{find_uv_bin()}" "$@"\n')
     uv.chmod(0o755)
     with pytest.raises(
         PythonMissing, match=rf"found: {own}.*uv could not fetch it: dns error\..*apt-get install"

@@ -160,3 +160,30 @@ def test_an_ordinary_user_gets_one_too(tmp_path):
         assert content_of(FIXED) is None
     finally:
         shutil.rmtree(folder)
+
+
+ANOTHER = """
+import ctypes, os
+user = 0 if os.geteuid() == 0 else 0x10000000
+assert ctypes.CDLL(None).unshare(0x00020000 | user) == 0
+print(os.readlink("/proc/self/ns/mnt"))
+"""
+
+
+@needs_own_tmp
+async def test_no_other_process_gets_the_number_of_a_namespace_whose_strays_are_ended(start, monkeypatch):
+    numbers = []
+
+    def meanwhile(namespace, _tmp):
+        numbers.append(namespace)
+        for _ in range(5):
+            done = subprocess.run([sys.executable, "-c", ANOTHER], capture_output=True, text=True, check=True)
+            numbers.append(done.stdout.strip())
+        return 0
+
+    monkeypatch.setattr("stoker_worker.instance.end_strays", meanwhile)
+    app = await start("temporary")
+    await app.instance.stop("enough")
+    own, *others = numbers
+    assert own.startswith("mnt:")
+    assert own not in others

@@ -29,7 +29,7 @@ from stoker_worker.link import Link, Message
 from stoker_worker.procs import LinePipe, ShortPath, clean_environment, describe_exit, signal_group
 from stoker_worker.redaction import Redactor
 from stoker_worker.runner.frames import FrameTooLarge
-from stoker_worker.strays import end_strays
+from stoker_worker.strays import Namespace, end_strays
 
 RUNNER: Final = Path(__file__).parent / "runner"
 NODE_RUNNER: Final = Path(__file__).parent / "runner_node" / "main.mjs"
@@ -181,7 +181,7 @@ class Instance:
         self._package = spec.work_dir / "package"
         self._short = ShortPath(spec.work_dir)
         self._tmp = spec.work_dir / "tmp"
-        self._namespace = ""
+        self._namespace = Namespace()
         self._results: list[Path] = []
         self._run_at = 0.0
         self._is_tidy = True
@@ -198,7 +198,8 @@ class Instance:
             await instance._spawn()
             order = {"type": "init", "app_dir": str(spec.app_dir), "package_dir": str(instance._package)}
             ready = await instance._loading(order, "import")
-            instance._namespace, instance.shared_because = ready.namespace, ready.shared_because
+            instance.shared_because = ready.shared_because
+            instance._namespace = Namespace.hold(instance.pid, ready.namespace)
         except OSError as error:
             await instance.stop("it could not be started")
             raise InstanceFailed(f"The app's process cannot be started: {error}", "start") from error
@@ -359,7 +360,8 @@ class Instance:
         """Wait for the end of the process, and tell who waits for it."""
         returncode = await process.wait()
         signal_group(self.pgid, signal.SIGKILL)  # what it left behind
-        await asyncio.to_thread(end_strays, self._namespace, str(self._tmp))
+        await asyncio.to_thread(end_strays, self._namespace.name, str(self._tmp))
+        self._namespace.release()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORDS_S):
                 await self._link.closed.wait()

@@ -8,10 +8,41 @@ import contextlib
 import os
 import signal
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 ROUNDS: Final = 20
 """A stray that forks while it is ended is met in the next round; more rounds than that no fork wins."""
+
+
+class Namespace:
+    """The mount namespace of an instance, held open: the kernel gives the number of one that is gone to the next.
+
+    `name`: what /proc/<pid>/ns/mnt leads to; "" when the instance has none of its own.
+    """
+
+    def __init__(self, name: str = "", descriptor: int = -1) -> None:
+        self.name = name
+        self._descriptor = descriptor
+
+    @classmethod
+    def hold(cls, pid: int, name: str) -> Self:
+        """The namespace that a living process named as its own; none when it is gone already."""
+        if not name:
+            return cls()
+        try:
+            descriptor = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return cls()
+        if os.readlink(f"/proc/self/fd/{descriptor}") != name:  # another process has the pid by now
+            os.close(descriptor)
+            return cls()
+        return cls(name, descriptor)
+
+    def release(self) -> None:
+        """Let the kernel have it. May be called twice."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 def end_strays(namespace: str, tmp: str) -> int:
