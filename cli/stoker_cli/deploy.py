@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -128,18 +129,18 @@ async def deploy_folder(
         raise FolderRefused(report)
     app = report.app
     namespace, name = app_name(app, options.name)
-    bundle, version_id = await asyncio.to_thread(packing.write, report.listing)  # 2
-    result = Deployed(
-        app=f"{namespace}/{name}",
-        version_id=version_id,
-        changed=True,
-        current=not options.stage,
-        dry_run=options.dry_run,
-        files=len(report.listing.files),
-        size=report.listing.size,
-        warnings=report.warnings,
-    )
-    try:
+    with tempfile.TemporaryDirectory(prefix="stoker-deploy-") as scratch:
+        bundle, version_id = await asyncio.to_thread(packing.write, report.listing, Path(scratch))  # 2
+        result = Deployed(
+            app=f"{namespace}/{name}",
+            version_id=version_id,
+            changed=True,
+            current=not options.stage,
+            dry_run=options.dry_run,
+            files=len(report.listing.files),
+            size=report.listing.size,
+            warnings=report.warnings,
+        )
         if api is None or options.dry_run:
             return result
         known = await _find(api, namespace, name)
@@ -153,8 +154,6 @@ async def deploy_folder(
         if visibility := options.visibility or ("public" if app.public and known is None else ""):
             body["visibility"] = visibility
         await api.call("POST", "/apps", json=body, timeout=REGISTER_TIMEOUT_S)  # 6
-    finally:
-        bundle.unlink(missing_ok=True)
     return replace(result, functions=tuple(described.functions))
 
 

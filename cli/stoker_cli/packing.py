@@ -69,19 +69,24 @@ def list_files(folder: Path, limits: Limits = DEFAULT_LIMITS) -> Listing:
     return Listing(folder=folder, files=files, problems=tuple(walk.problems), size=walk.size)
 
 
-def pack(folder: Path, limits: Limits = DEFAULT_LIMITS) -> tuple[Path, str]:
+def pack(folder: Path, into: Path, limits: Limits = DEFAULT_LIMITS) -> tuple[Path, str]:
     """Pack an app's folder.
 
+    Args:
+        folder: the app's.
+        into: a folder for the bundle; the caller's, so that the caller knows when it can go.
+        limits: of size and count.
+
     Returns:
-        A new file in the temporary directory, to be removed by the caller, and the version's id (64 hex digits).
+        A new file in `into`, and the version's id (64 hex digits).
 
     Raises:
         BadBundle: names every file that cannot be packed.
     """
-    return write(list_files(folder, limits))
+    return write(list_files(folder, limits), into)
 
 
-def write(listing: Listing) -> tuple[Path, str]:
+def write(listing: Listing, into: Path) -> tuple[Path, str]:
     """Pack the files of a listing; see `pack`."""
     if listing.problems:
         shown = "; ".join(f"{problem.name}: {problem.text}" for problem in listing.problems[:PROBLEMS_SHOWN])
@@ -89,7 +94,7 @@ def write(listing: Listing) -> tuple[Path, str]:
         raise BadBundle(
             f"'{listing.folder}' cannot be packed: {shown}" + (f"; and {more} more" if more > 0 else "")
         )
-    handle, name = tempfile.mkstemp(prefix="stoker-bundle-", suffix=".tar.gz")
+    handle, name = tempfile.mkstemp(prefix="bundle-", suffix=".tar.gz", dir=into)
     target = Path(name)
     try:
         with os.fdopen(handle, "wb") as raw:

@@ -24,12 +24,13 @@ def nothing(_kind, _text):
 class Bundles:
     """A gateway that has the code of apps."""
 
-    def __init__(self):
+    def __init__(self, folder):
+        self.folder = folder
         self.packed = {}
         self.fetched = []
 
     def add(self, folder):
-        path, version_id = pack(folder)
+        path, version_id = pack(folder, self.folder)
         self.packed[version_id] = path
         return version_id
 
@@ -47,7 +48,7 @@ def gateway(tmp_path, monkeypatch):
     monkeypatch.setenv("UV_OFFLINE", "1")
     monkeypatch.setenv("UV_FIND_LINKS", str(wheels))
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
-    return Bundles()
+    return Bundles(tmp_path)
 
 
 @pytest.fixture

@@ -64,7 +64,7 @@ def start_sdk(start, sdk_python):
 
 
 async def test_1_and_2_a_relative_import_of_a_linked_helper_works_after_packing(start, tmp_path):
-    bundle, _ = pack(APPS / "traps" / "linked")
+    bundle, _ = pack(APPS / "traps" / "linked", tmp_path)
     with tarfile.open(bundle) as archive:
         assert all(member.isfile() or member.isdir() for member in archive)
         archive.extractall(tmp_path / "app", filter="data")

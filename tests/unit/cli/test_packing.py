@@ -19,18 +19,9 @@ def make(folder, files):
 
 
 @pytest.fixture
-def packed():
-    """A function that packs, and removes the bundle at the end."""
-    bundles = []
-
-    def do(folder):
-        bundle, version_id = pack(folder)
-        bundles.append(bundle)
-        return bundle, version_id
-
-    yield do
-    for bundle in bundles:
-        bundle.unlink()
+def packed(tmp_path_factory):
+    """A function that packs into a folder of its own."""
+    return lambda folder: pack(folder, tmp_path_factory.mktemp("bundles"))
 
 
 def tree(folder):
@@ -102,7 +93,7 @@ def test_links_reach_as_far_as_the_repository(tmp_path):
     (app / "all").symlink_to(tmp_path / "private")
     assert set(problems(app)) == {"key", "all"}
     with pytest.raises(BadBundle, match="outside of"):
-        pack(app)
+        pack(app, tmp_path)
 
 
 def test_every_problem_is_told_at_once(tmp_path):
@@ -125,7 +116,7 @@ def test_every_problem_is_told_at_once(tmp_path):
     assert "named pipe" in found["pipe"]
     assert "socket" in found["socket"]
     with pytest.raises(BadBundle, match=r"nowhere.*named pipe"):
-        pack(app)
+        pack(app, tmp_path)
 
 
 def test_a_name_that_is_no_text_is_a_problem(tmp_path):

@@ -18,7 +18,7 @@ def bundle(tmp_path):
     folder.mkdir()
     (folder / "inf.yml").write_text("name: echo\n")
     (folder / "inference.py").write_text("class App: ...\n")
-    return pack(folder)
+    return pack(folder, tmp_path)
 
 
 @pytest.mark.parametrize(
