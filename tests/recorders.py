@@ -1,6 +1,7 @@
 """What the worker's unit tests record: the store as one attempt sees it, and orders to give."""
 
 import asyncio
+import contextlib
 import gzip
 
 import msgspec
@@ -116,6 +117,9 @@ class Process:
         await self.recorder.step("run")
         return self.recorder.result
 
+    def remove_results(self):
+        self.recorder.removals.append(self.recorder.in_turn)
+
     def tidy(self):
         self.recorder.tidied += 1
 
@@ -145,6 +149,8 @@ class MachineRecorder:
         self.obeys = True
         self.on_partial = self.on_delta = None
         self.tidied = 0
+        self.in_turn = False
+        self.removals = []  # whether each removal of results was within a turn
         self.tmp = PrivateTmp()
         self.shares_tmp = False
         self.processes = []
@@ -172,8 +178,14 @@ class MachineRecorder:
         self.processes.append(Process(self))
         return self.processes[-1]
 
-    def turn(self, instance, on_wait):
-        return self.tmp.turn(shares=self.shares_tmp, on_wait=on_wait)
+    @contextlib.asynccontextmanager
+    async def turn(self, instance, on_wait):
+        async with self.tmp.turn(shares=self.shares_tmp, on_wait=on_wait):
+            self.in_turn = True
+            try:
+                yield
+            finally:
+                self.in_turn = False
 
     async def fetch(self, order, on_line):
         await self.step("fetch", on_line)

@@ -48,6 +48,11 @@ class Watch:
         self.wakers: set[asyncio.Event] = set()
         self._lines: dict[tuple[Dialect, str], list[bytes] | None] = {}
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing can change any more."""
+        return self.view is not None and self.view.state in TERMINAL
+
     def update(self, view: TaskView | None) -> None:
         """Take a fresh view, and the lines that were read after it; readers hear of it when it differs."""
         if view is not None:
@@ -224,16 +229,22 @@ class Hub:
             while self._dirty:
                 batch = [self._dirty.pop() for _ in range(min(BATCH, len(self._dirty)))]
                 try:
-                    await self._read([(i, self._watches[i]) for i in batch if i in self._watches])
+                    watched = [(i, self._watches[i]) for i in batch if i in self._watches]
+                    await self._read([(i, watch) for i, watch in watched if not watch.ended])
                 except StoreUnavailable as error:
                     log.warning(Event.STORE_UNAVAILABLE, loop="read", error=str(error))
                     self._dirty.update(batch)
                     await asyncio.sleep(RETRY_S)
 
     async def _read(self, watched: list[tuple[TaskId, Watch]]) -> None:
-        """Bring tasks up to date. Logs are read after the task, so the view of an ended one comes with all lines."""
-        views = await self._store.tasks.read_many([task_id for task_id, _ in watched], with_logs=False)
-        await self._store.logs.read_tails([(task_id, watch.tail) for task_id, watch in watched])
+        """Bring tasks up to date, in one batch.
+
+        In it logs are read after the task, so that the view of an ended one comes with all lines.
+        """
+        views, _ = await asyncio.gather(
+            self._store.tasks.read_many([task_id for task_id, _ in watched], with_logs=False),
+            self._store.logs.read_tails([(task_id, watch.tail) for task_id, watch in watched]),
+        )
         for (_, watch), view in zip(watched, views, strict=True):
             watch.update(view)
 

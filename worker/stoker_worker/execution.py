@@ -139,6 +139,8 @@ class Execution:
                 residency.release(warm)
             if self._prepared is not None:
                 self._prepared.release()
+            if self._residence is not None and self._residence.instance is not None:
+                self._residence.instance.tidy()  # after the ending: nobody waits for it
 
     async def _run(self, worker: WorkerInfo, residency: Residency, warm: Residence | None) -> None:
         ending: Outcome | str | None
@@ -172,8 +174,6 @@ class Execution:
                     result = await self._run_function(residency, residence, value)
                     output = await self._upload(result)
             finally:
-                if residence.instance is not None:
-                    residence.instance.tidy()
                 residency.release(residence)
         return Outcome(
             state=_S.COMPLETED,
@@ -273,6 +273,7 @@ class Execution:
             if instance is not None:
                 async with self._stoppable():
                     await stack.enter_async_context(self._tools.machine.turn(instance, self._on_wait))
+                stack.callback(instance.remove_results)
             yield
 
     def _on_wait(self) -> None:
@@ -326,6 +327,7 @@ class Execution:
             _log.info(Event.TASK_HANDED_BACK, **self._names, reason=ending)
             await self.writes.hand_back(ending)
             return
+        await self.writes.finish(msgspec.structs.replace(ending, instance_ended=self._instance_ended()))
         _log.info(
             Event.TASK_FINISHED,
             **self._names,
@@ -334,7 +336,6 @@ class Execution:
             run_s=round(ending.run_s, 3),
             reason=ending.error,
         )
-        await self.writes.finish(msgspec.structs.replace(ending, instance_ended=self._instance_ended()))
 
     def _instance_ended(self) -> bool:
         """Whether this attempt leaves no instance: none came up, or it ended with the attempt."""
@@ -409,7 +410,7 @@ class Execution:
             scope.reschedule(asyncio.get_running_loop().time())
 
     def _log_move(self, state: TaskState) -> None:
-        _log.info(Event.TASK_MOVED, **self._names, state=state.wire_name)
+        _log.debug(Event.TASK_MOVED, **self._names, state=state.wire_name)
 
     @property
     def _names(self) -> dict[str, object]:

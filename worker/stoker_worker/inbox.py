@@ -4,6 +4,7 @@ Every read is bounded, so that a server which went away without a word is notice
 attempt numbers, so that reading an order twice does no harm.
 """
 
+import asyncio
 import time
 from typing import Protocol
 
@@ -76,6 +77,7 @@ class Inbox:
                 self._last_id = last_id
             for entry, message in messages:
                 self._dispatch(entry, message)
+            await asyncio.sleep(0)  # what was handed out goes first
 
     def _dispatch(self, entry: str, message: InboxMessage) -> None:
         match message:

@@ -271,11 +271,14 @@ class Instance:
         raise AppError(hidden(answer.message))
 
     def tidy(self) -> None:
-        """Remove what the last run left: its result is stored, and apps remove nothing. Again is nothing."""
-        if self._is_tidy:
+        """Remove what the last run left: its result is stored, and apps remove nothing.
+
+        Nothing happens when it was done already, or when the next run goes on, which did it first.
+        """
+        if self._is_tidy or self._answer is not None:
             return
         self._is_tidy = True
-        self._remove_results()
+        self.remove_results()
         self._link.send({"type": "tidy"})
 
     async def describe(self) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
@@ -311,8 +314,11 @@ class Instance:
             self._stopping = asyncio.ensure_future(self._stop())
         await asyncio.shield(self._stopping)
 
-    def _remove_results(self) -> None:
-        """Remove the files of the result, wherever they are temporary; the runner knows its own folder alone."""
+    def remove_results(self) -> None:
+        """Remove the files of the result, wherever they are temporary; the runner knows its own folder alone.
+
+        For the end of a turn below a common /tmp: the next app may write files of the same names.
+        """
         for path in self._results:
             temporary = (self._tmp, self._spec.work_dir, tempfile.gettempdir())
             with contextlib.suppress(OSError):

@@ -67,6 +67,14 @@ async def test_uploading_is_announced_only_with_files(scene):
     assert scene.machine.steps[-1] == "upload"
 
 
+@pytest.mark.parametrize("fails", ["", "upload"])
+async def test_the_files_of_a_result_are_removed_before_the_next_app_may_write_theirs(scene, fails):
+    scene.machine.result = RunResult(output={}, files=["one"])
+    scene.machine.fails = {fails: ValueError()}
+    await scene.run()
+    assert scene.machine.removals[0] is True
+
+
 async def test_an_upload_has_a_time_limit(scene):
     scene.machine.result = RunResult(output={}, files=["one"])
     scene.machine.holds = "upload"
