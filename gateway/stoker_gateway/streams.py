@@ -8,6 +8,7 @@ seconds all watched tasks are read anyway: a lost announcement costs seconds, ne
 import asyncio
 import contextlib
 import time
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator
 
 from stoker.core.errors import StoreUnavailable
@@ -28,6 +29,8 @@ LISTEN_S = 1.0
 MIN_GAP_S = 0.05
 """At most 20 updates a second a stream; a change of state does not wait."""
 BATCH = 500
+HEARD_KEPT = 10_000
+"""Announced tasks that a stream can be opened for without a second read."""
 
 HEARTBEAT_LINE = b'{"type":"heartbeat"}\n'
 HEARTBEAT_COMMENT = b": heartbeat\n\n"
@@ -106,6 +109,32 @@ class Reader:
         return framed(lines, view, self.dialect)
 
 
+class Heard:
+    """Which tasks were announced lately, so that who read one and watches it since knows whether he missed a change."""
+
+    def __init__(self) -> None:
+        self.position = 0
+        """Of the last announcement; to be noted before a read."""
+        self._tasks: OrderedDict[TaskId, int] = OrderedDict()
+        self._forgotten = 0
+
+    def add(self, task_id: TaskId) -> None:
+        self.position += 1
+        self._tasks[task_id] = self.position
+        self._tasks.move_to_end(task_id)
+        if len(self._tasks) > HEARD_KEPT:
+            _, self._forgotten = self._tasks.popitem(last=False)
+
+    def nothing_before_now(self) -> None:
+        """What was announced until now may have been missed."""
+        self.position += 1
+        self._forgotten = self.position
+
+    def since(self, task_id: TaskId, position: int) -> bool:
+        """Whether a task may have changed after `position`."""
+        return position < self._forgotten or self._tasks.get(task_id, 0) > position
+
+
 class Hub:
     """Keeps watched tasks current. `run` is the one task that does."""
 
@@ -116,6 +145,7 @@ class Hub:
         self._watches: dict[TaskId, Watch] = {}
         self._dirty: set[TaskId] = set()
         self._work = asyncio.Event()
+        self.heard = Heard()
         self.mono_heard = time.monotonic()
         """Last time that the subscription or a read was known to work."""
 
@@ -130,11 +160,16 @@ class Hub:
             group.create_task(self._read_loop())
             group.create_task(self._poll_loop())
 
-    async def events(self, first: TaskView, dialect: Dialect, user_id: str) -> AsyncIterator[bytes]:
+    async def events(
+        self, first: TaskView, read_at: int, dialect: Dialect, user_id: str
+    ) -> AsyncIterator[bytes]:
         """The body of a stream: the task now, at each change, while it is quiet, and at its end.
 
         Args:
             first: the task as just read; it is sent at once.
+            read_at: `heard.position` from before that read.
+            dialect: of the reader.
+            user_id: whose task it is.
         """
         if first.state in TERMINAL:
             for chunk in framed(stream_lines(first, dialect, user_id), first, dialect):
@@ -146,7 +181,8 @@ class Hub:
                 yield chunk
             if reader.deltas.wants(first):
                 waker.set()
-            self._mark(first.request.id)  # what happened between that read and this watch
+            if self.heard.since(first.request.id, read_at):
+                self._mark(first.request.id)
             while not watch.gone and not reader.ended:
                 due = min(reader.sent_at + self._resend_s, reader.alive_at + self._heartbeat_s)
                 changed = await woken(waker, due - time.monotonic())
@@ -211,10 +247,13 @@ class Hub:
         while True:
             try:
                 async with self._store.announcements() as announcements:
+                    self.heard.nothing_before_now()
                     self._mark(*self._watches)
                     while True:
                         heard = await announcements.next(LISTEN_S)
                         self.mono_heard = time.monotonic()
+                        for task_id, _ in heard:
+                            self.heard.add(task_id)
                         wanted = [task_id for task_id, _ in heard if task_id in self._watches]
                         if wanted:
                             self._mark(*wanted)

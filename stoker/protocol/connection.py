@@ -5,6 +5,7 @@ round trip for many scripts, and an idle one waits for nobody.
 """
 
 import asyncio
+import math
 from collections.abc import Coroutine, Sequence
 from typing import Any, Self
 
@@ -31,6 +32,7 @@ from stoker.protocol.scripts import Script, scripts
 
 CALL_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 2.0
+RETRY_PAUSE_S = 0.05
 BATCH_LIMIT = 512
 """Commands a pipeline: bounds what one slow answer holds up."""
 QUEUE_LIMIT = 50_000
@@ -70,6 +72,7 @@ class Connection:
     def __init__(self, redis: Redis, blocking: Redis) -> None:
         self.redis = redis
         self.blocking = blocking
+        self._line: Any = redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
         self._waiting: list[_Call] = []
         self._flusher: asyncio.Task[None] | None = None
 
@@ -77,16 +80,14 @@ class Connection:
     def open(cls, url: str) -> Self:
         """Connect lazily. `url`: ``redis://``, ``rediss://`` or ``unix:///path``."""
         common: dict[str, Any] = {"socket_connect_timeout": CONNECT_TIMEOUT_S, "health_check_interval": 0}
-        once = Retry(ExponentialBackoff(cap=0.5, base=0.05), 1)
-        return cls(
-            Redis.from_url(url, socket_timeout=CALL_TIMEOUT_S, retry=once, **common),
-            Redis.from_url(url, socket_timeout=None, retry=Retry(ExponentialBackoff(), 0), **common),
-        )
+        common |= {"socket_timeout": None, "retry": Retry(ExponentialBackoff(), 0)}
+        return cls(Redis.from_url(url, **common), Redis.from_url(url, **common))
 
     async def close(self) -> None:
         if self._flusher is not None:
             self._flusher.cancel()
             await asyncio.gather(self._flusher, return_exceptions=True)
+        await self._line.disconnect(nowait=True)
         await self.redis.aclose()
         await self.blocking.aclose()
 
@@ -156,6 +157,8 @@ class Connection:
                 results = await self._execute([parts for parts, _ in batch])
             except _UNAVAILABLE as error:
                 results = [unavailable(error)] * len(batch)
+            except RedisError as error:  # a value that cannot be sent
+                results = [error] * len(batch)
             except asyncio.CancelledError:
                 for _, future in batch + self._waiting:
                     future.cancel()
@@ -164,15 +167,38 @@ class Connection:
                 _resolve(future, result)
 
     async def _execute(self, commands: list[tuple[Any, ...]]) -> list[Any]:
-        if len(commands) == 1:
-            try:
-                return [await self.redis.execute_command(*commands[0])]  # type: ignore[no-untyped-call]
-            except RedisError as error:
-                return [error]
-        pipeline = self.redis.pipeline(transaction=False)
-        for parts in commands:
-            pipeline.execute_command(*parts)
-        return await pipeline.execute(raise_on_error=False)
+        """The answers to a batch, errors of single commands among them. A line that broke is tried once more.
+
+        The line is redis-py's, its pipeline is not: that takes a connection from a pool, looks whether it lives,
+        and guards every write and read with a time limit of its own, which was a quarter of a gateway's work.
+        """
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                try:
+                    return await self._exchange(commands)
+                except BusyLoadingError:
+                    raise
+                except (RedisConnectionError, ConnectionError):
+                    await asyncio.sleep(RETRY_PAUSE_S)
+                    return await self._exchange(commands)
+        except TimeoutError:
+            raise RedisTimeoutError(f"nothing came within {CALL_TIMEOUT_S:g} s") from None
+
+    async def _exchange(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+        line, results = self._line, []
+        try:
+            if not line.is_connected:
+                await line.connect()
+            await line.send_packed_command(line.pack_commands(commands), check_health=False)
+            for _ in commands:
+                try:
+                    results.append(await line.read_response(timeout=math.inf))
+                except ResponseError as error:
+                    results.append(error)
+        except BaseException:  # cancelled too: the next batch must not read the answers of this one
+            await line.disconnect(nowait=True)
+            raise
+        return results
 
 
 def _refuses_writes(result: Any) -> bool:

@@ -82,8 +82,10 @@ async def stream_task(request: AnyRequest, task_id: str, deltas: bool = False) -
     """
     caller = caller_of(request)
     dialect = replace(caller.dialect, deltas=Deltas.ASKED) if deltas else caller.dialect
+    hub = services_of(request).hub
+    read_at = hub.heard.position
     view = await own_task(request, task_id)
-    events = services_of(request).hub.events(view, dialect, caller.owner.user_id)
+    events = hub.events(view, read_at, dialect, caller.owner.user_id)
     return Stream(events, media_type=media_type(dialect), headers=STREAM_HEADERS)
 
 

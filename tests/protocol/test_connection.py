@@ -1,0 +1,59 @@
+"""The line to the server: what it does with calls that cannot be sent, that fail alone, and when it breaks."""
+
+import asyncio
+
+import pytest
+from redis.exceptions import DataError, ResponseError
+
+from stoker.embedded import EmbeddedServer
+from stoker.protocol import connection as module
+from stoker.protocol.connection import Connection
+
+
+@pytest.fixture
+async def server(tmp_path):
+    running = EmbeddedServer(tmp_path)
+    await running.start()
+    yield running
+    await running.stop()
+
+
+@pytest.fixture
+async def connection(server):
+    opened = Connection.open(server.url)
+    yield opened
+    await opened.close()
+
+
+async def test_calls_made_together_are_answered_in_their_order(connection):
+    calls = [connection.start("ECHO", f"{number}") for number in range(2000)]
+    assert [int(await call) for call in calls] == list(range(2000))
+
+
+async def test_a_call_that_fails_harms_none_beside_it(connection):
+    calls = [connection.start("SET", "a", "1"), connection.start("HGET", "a", "f"), connection.start("GET", "a")]
+    found = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(found[1], ResponseError)
+    assert found[2] == b"1"
+
+
+async def test_a_value_that_cannot_be_sent_is_refused_and_not_waited_for(connection):
+    with pytest.raises(DataError):
+        await connection.command("SET", "a", None)
+    assert await connection.command("ECHO", "on") == b"on"
+
+
+async def test_a_line_that_the_server_closed_is_opened_again(connection):
+    await connection.command("ECHO", "on")
+    await connection.redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    assert await connection.command("ECHO", "again") == b"again"
+
+
+async def test_no_answer_of_a_batch_that_was_given_up_is_taken_for_another(connection, monkeypatch):
+    monkeypatch.setattr(module, "CALL_TIMEOUT_S", 0.05)
+    await connection.redis.execute_command("CLIENT", "PAUSE", 10_000, "WRITE")
+    with pytest.raises(module.StoreUnavailable, match="nothing came within"):
+        await connection.command("SET", "a", "late")
+    await connection.redis.execute_command("CLIENT", "UNPAUSE")
+    monkeypatch.undo()
+    assert await connection.command("ECHO", "mine") == b"mine"
