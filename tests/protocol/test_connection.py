@@ -31,7 +31,11 @@ async def test_calls_made_together_are_answered_in_their_order(connection):
 
 
 async def test_a_call_that_fails_harms_none_beside_it(connection):
-    calls = [connection.start("SET", "a", "1"), connection.start("HGET", "a", "f"), connection.start("GET", "a")]
+    calls = [
+        connection.start("SET", "a", "1"),
+        connection.start("HGET", "a", "f"),
+        connection.start("GET", "a"),
+    ]
     found = await asyncio.gather(*calls, return_exceptions=True)
     assert isinstance(found[1], ResponseError)
     assert found[2] == b"1"
