@@ -33,6 +33,12 @@ class FetchFields(BaseModel):
         ge=0,
         description="Bytes of fetched inputs that are kept for the next tasks; those not used for longest go first.",
     )
+    app_cache_max_bytes: int = Field(
+        default=10 * GIB,
+        ge=0,
+        description="Bytes that one instance keeps of what its app downloads by itself (FILE_CACHE_DIR, where "
+        "the SDK's File puts it) between tasks; those not used for longest go first.",
+    )
 
     @field_validator("fetch_allow", mode="before")
     @classmethod

@@ -11,6 +11,7 @@ READERS: Final[dict[str, frozenset[str]]] = {
     "secrets_key": frozenset({"gateway"}),
     "files_secret_key": frozenset({"gateway", "jobs"}),
     "app_env": frozenset({"worker"}),
+    "workers": frozenset({"worker"}),  # slots may have variables too
 }
 """Settings that `stoker up` hands to the environment of these parts alone."""
 

@@ -486,6 +486,6 @@ def _explain(kind: type[CommonSettings], given: Mapping[str, object], item: Mapp
     name = str(item["loc"][0]) if item["loc"] else ""
     if name not in kind.model_fields:
         return text
-    if name in PRIVATE_FIELDS:
+    if name in PRIVATE_FIELDS or "env" in item["loc"] or "'env'" in repr(item["input"]):
         return f"{path}: {text} (from {_origin(name, given)}; the value is not shown)"
     return f"{path}: {text}, found {item['input']!r} (from {_origin(name, given)})"

@@ -21,6 +21,7 @@ from stoker_cli.deploy import (
     Deployed,
     DeployOptions,
     FolderRefused,
+    check_names,
     deploy_folder,
     find_app_folders,
 )
@@ -76,6 +77,7 @@ def deploy(
         )
     if name and len(folders) > 1:
         raise CommandFailed(f"--name is for one app, '{folder}' holds {len(folders)}", ExitCode.USAGE)
+    check_names(folders)
     if private and public:
         raise CommandFailed("--private and --public exclude each other", ExitCode.USAGE)
     options = DeployOptions(

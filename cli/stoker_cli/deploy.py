@@ -1,6 +1,7 @@
 """Deploying a folder: check it, pack it, read its schemas in its own environment, upload it, register the version."""
 
 import asyncio
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from stoker import manifest
 from stoker.bundles import Limits
 from stoker.core.errors import StokerError
 from stoker.core.refs import parse_ref
@@ -101,6 +103,30 @@ def find_app_folders(folder: Path) -> list[Path]:
         return [folder]
     found = {path.parent for pattern in ("*", "*/*") for path in folder.glob(f"{pattern}/{FILE_NAME}")}
     return sorted(found)
+
+
+def check_names(folders: list[Path]) -> None:
+    """Refuse folders of one name: the second would become a version of the first.
+
+    Raises:
+        CommandFailed: names them. A folder whose inf.yml cannot be read is left for its own deployment to refuse.
+    """
+    found: dict[tuple[str, str], list[Path]] = {}
+    for folder in folders:
+        with contextlib.suppress(StokerError, OSError):
+            app = manifest.load(folder)
+            found.setdefault(app_name(app, ""), []).append(folder)
+    clashes = [
+        f"{namespace}/{name} ({', '.join(str(path) for path in paths)})"
+        for (namespace, name), paths in found.items()
+        if len(paths) > 1
+    ]
+    if clashes:
+        raise CommandFailed(
+            f"several folders have one name, so that one would replace the other: {'; '.join(clashes)}. "
+            "Deploy each by itself with --name, or rename one in its inf.yml.",
+            ExitCode.USAGE,
+        )
 
 
 async def deploy_folder(

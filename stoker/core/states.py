@@ -26,7 +26,7 @@ class TaskState(IntEnum):
     RUNNING = 7
     """The function runs. A crash of the process spends the attempt or fails the task."""
     UPLOADING = 8
-    """Output files go to the file store, under a path that holds the attempt."""
+    """Output files go to the file store; each knows its task and attempt."""
     COMPLETED = 9
     """Ended with an output. Absorbs all that comes later."""
     FAILED = 10

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from helpers import EXAMPLES, wait_until
+from helpers import EXAMPLES, TEST_APPS, wait_until
 
 INFERENCE = """
 from pydantic import BaseModel
@@ -130,6 +130,37 @@ def test_names_alone_must_be_unique_and_candidates_are_told(system, folder):
     assert "one/twin, two/twin" in several
     assert "did you mean one/twin" in system.cli("run", "one/twins", check=False).stderr
     assert run(system, "two/twin", text="a")["output"]["text"] == "a!"
+
+
+def test_two_folders_of_one_name_are_not_deployed_over_each_other(system):
+    folder = TEST_APPS / "traps" / "twins"
+    refused = system.cli("apps", "deploy", str(folder), check=False)
+    assert refused.returncode == 2
+    assert "traps/twin" in refused.stderr
+    assert str(folder / "one") in refused.stderr
+    assert str(folder / "two") in refused.stderr
+    assert "--name" in refused.stderr
+    assert system.cli("apps", "show", "traps/twin", check=False).returncode != 0, "nothing was deployed"
+    for name in ("one", "two"):
+        deploy(system, folder / name, "--name", f"traps/{name}")
+        assert run(system, f"traps/{name}")["output"] == name
+
+
+def test_a_folder_of_folders_deploys_each(system, folder, tmp_path):
+    folder("first", "1")
+    folder("second", "2")
+    results = system.cli_json("apps", "deploy", str(tmp_path))
+    assert [result["app"] for result in results] == ["tests/first", "tests/second"]
+    assert run(system, "tests/second", text="a")["output"]["text"] == "a2"
+
+
+def test_what_a_run_leaves_out_is_stored_with_its_default_and_what_it_adds_is_kept(system, folder):
+    deploy(system, folder("defaults"))
+    task = run(system, "tests/defaults", more=1)
+    with system.client() as http:
+        stored = http.get(f"/tasks/{task['id']}").json()["data"]
+    assert stored["input"] == {"text": "x", "more": 1}
+    assert task["output"]["text"] == "x!"
 
 
 @pytest.mark.parametrize("template", ["basic", "files", "setup", "stream"])

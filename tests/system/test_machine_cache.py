@@ -1,15 +1,18 @@
 """A machine whose cache is too small: what is in use stays, the rest goes, and the engine's report says so."""
 
+import msgspec
 import pytest
 from helpers import eventually
+from instances import APPS
 from recorders import order
 from uv import find_uv_bin
 from wheels import make_wheel
 
-from stoker.core.messages import WorkerInfo
+from stoker.core.messages import GpuInfo, GpuType, WorkerInfo
+from stoker.slot_settings import WorkerSlots
 from stoker_cli.packing import pack
 from stoker_worker.environment import Environments
-from stoker_worker.machine import Machine
+from stoker_worker.machine import Machine, Rules
 from stoker_worker.outcomes import PreparationFailed
 from stoker_worker.versions import Versions
 
@@ -82,12 +85,12 @@ def machine(tmp_path, gateway):
     return made
 
 
-async def load(machine, version_id):
+async def load(machine, version_id, worker=WORKER):
     """A loaded app, as an execution loads it; the machine's hold on its preparation is over."""
     wanted = order(version_id=version_id)
     prepared = machine.prepared(wanted.task) or await machine.prepare(wanted, nothing)
     try:
-        instance = await machine.start(wanted, prepared, WORKER, nothing)
+        instance = await machine.start(wanted, prepared, worker, nothing)
     finally:
         prepared.release()
     await instance.setup(30)
@@ -123,6 +126,32 @@ async def test_what_a_live_instance_uses_stays_and_goes_after_its_end(machine, g
     await second.stop("enough")
     await emptied(machine)
     assert gateway.fetched == apps
+
+
+async def test_variables_are_those_of_all_then_of_the_slot_then_of_the_app(machine, gateway):
+    machine.rules = Rules(
+        env={"TRAP_WORD": "all", "CUDA_VISIBLE_DEVICES": "none"},
+        slots=WorkerSlots.model_validate(
+            {"gpu": [{"gpus": [1], "env": {"TRAP_WORD": "slot"}}], "cpu": {"env": {"TRAP_WORD": "cpu"}}}
+        ),
+    )
+    version_id = gateway.add(APPS / "traps" / "uncounted")
+    device = GpuInfo(index=1, uuid="GPU-1", name="n", type=GpuType.NVIDIA, vram_bytes=1)
+    other = msgspec.structs.replace(device, index=2, uuid="GPU-2")
+    workers = {
+        "slot": WorkerInfo(id="box-gpu-0", index=0, gpus=(device,)),
+        "all": WorkerInfo(id="box-gpu-1", index=1, gpus=(other,)),
+        "cpu": WORKER,
+    }
+    for word, worker in workers.items():
+        wanted, instance = await load(machine, version_id, worker)
+        result = await instance.run(machine.run_spec(wanted, {}), lambda _partial: None, 30)
+        devices = ",".join(gpu.uuid for gpu in worker.gpus)
+        assert result.output == {"devices": devices, "word": word}, (
+            "an app that counts no GPU sees its worker's"
+        )
+        await instance.stop("enough")
+    await emptied(machine)
 
 
 async def test_what_went_is_fetched_and_built_again(machine, gateway, apps):

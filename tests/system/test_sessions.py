@@ -125,6 +125,20 @@ def test_the_memory_of_a_session_lasts_from_call_to_call(caller):
     assert caller.call(session=session_id)["output"]["count"] == 1
 
 
+def test_a_process_that_the_app_holds_open_lives_as_long_as_the_session(counting, caller):
+    counting.deploy(TEST_APPS / "traps" / "browser")
+    app = {"app": "traps/browser"}
+    first = caller.call({"page": "a"}, session="new", **app)
+    assert first["status"] == COMPLETED, first["error"]
+    session_id = first["session_id"]
+    rest = [caller.call({"page": page}, session=session_id, **app)["output"] for page in "bc"]
+    assert [call["pages"] for call in rest] == [["a", "b"], ["a", "b", "c"]]
+    pids = {call["pid"] for call in (first["output"], *rest)}
+    assert len(pids) == 1
+    caller.end(session_id)
+    wait_until(lambda: not any(map(alive, pids)), "the end of what the app held open")
+
+
 def test_calls_sent_at_once_run_in_order(caller):
     first = caller.submit(session="new")
     tasks = [first] + [caller.submit(session=first["session_id"]) for _ in range(5)]

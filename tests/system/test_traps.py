@@ -3,8 +3,8 @@
 Here: an app's process with its real environment. Those that need a whole system are in test_traps_system.py.
 
     1 relative imports             11 fixed names in /tmp (system)   21 models whose making fails otherwise
-    2 links to shared helpers      12 stdin                          22 23 24 units, counts, kernels (and test_manifest.py)
-    3 the SDK is not required      13 stdout is the app's            25 eviction: test_shelf.py, test_downloads.py
+    2 links to shared helpers      12 stdin                          22 23 24 units, counts (test_machine_cache.py), kernels (test_manifest.py)
+    3 the SDK is not required      13 stdout is the app's            25 eviction: here, test_shelf.py, test_input_cache.py
     4 5 how it is installed        14 basicConfig                    26 an output that is not there (system)
       (and test_environments.py)   15 blocked runs (and system)      27 sessions: test_sessions.py
     6 secrets before the import    16 on_cancel, or none             28 names are not unique: test_apps.py
@@ -236,3 +236,20 @@ async def test_a_child_that_prints_later_harms_no_other_run(start):
     await app.until_printed("late")
     assert await app.do("fine") == "fine"
     assert [kind for kind, text in app.lines if text == "late"] == [LogType.RUN]
+
+
+async def test_25_what_an_app_downloads_is_bounded_and_nothing_goes_that_it_uses(start, tmp_path):
+    app = await start("traps/downloads", work_dir=tmp_path / "work", cache_bytes=2000)
+
+    async def downloaded(name, used):
+        return (await app.run({"name": name, "used": used})).output
+
+    assert await downloaded("old", 2) == ["mapped", "old", "weights"]
+    assert await downloaded("older", 1) == ["mapped", "old", "older", "weights"]
+    assert await downloaded("new", 3) == ["mapped", "new", "old", "older", "weights"]
+    assert await downloaded("newer", 4) == ["mapped", "new", "newer", "old", "older", "weights"], (
+        "now too much"
+    )
+    assert await downloaded("newest", 5) == ["mapped", "new", "newer", "newest", "old", "weights"], (
+        "older went"
+    )

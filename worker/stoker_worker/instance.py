@@ -99,6 +99,8 @@ class InstanceSpec:
     `keep`: what of the shared /tmp it must see all the same. `node_env`: the folder with node_modules of a Node
     app, whose Node `python` is then.
 
+    `cache_bytes`: what may stay of the app's own downloads between runs.
+
     `secrets` are variables too, and stronger than `env`; what the `redactor` knows is hidden in lines and errors.
     """
 
@@ -115,6 +117,7 @@ class InstanceSpec:
     own_tmp: bool = False
     keep: tuple[Path, ...] = ()
     node_env: Path | None = None
+    cache_bytes: int = 10 * 1024**3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -336,6 +339,7 @@ class Instance:
         work_dir = self._short.open()
         keep = [spec.app_dir, spec.python.parent.parent, spec.work_dir, work_dir, *spec.keep]
         folders = {"work": str(spec.work_dir), "own_tmp": spec.own_tmp, "keep": [str(path) for path in keep]}
+        folders["cache_bytes"] = spec.cache_bytes
         self._tmp = work_dir / "tmp"
         ours, theirs = socket.socketpair()
         try:

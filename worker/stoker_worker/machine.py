@@ -8,6 +8,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from stoker.core.errors import StokerError
 from stoker.core.events import Event
 from stoker.core.messages import Assignment, LogType, TaskRequest, WorkerInfo
 from stoker.log import get_logger
+from stoker.slot_settings import WorkerSlots
 from stoker_worker.budget import Budget
 from stoker_worker.environment import Environment, Environments
 from stoker_worker.files import Gateway, GatewayRefused
@@ -38,6 +40,19 @@ VARIANT: Final = "default"
 _log = get_logger("machine")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What the operator of this machine decided for the processes of apps."""
+
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    slots: WorkerSlots = field(default_factory=WorkerSlots)
+    cache_bytes: int = 10 * 1024**3
+
+    def env_of(self, worker: WorkerInfo) -> dict[str, str]:
+        """The variables for apps of a worker; its own are stronger than those of all, an app's than both."""
+        return dict(self.env) | self.slots.env_of(gpus=tuple(gpu.index for gpu in worker.gpus))
+
+
 class Machine:
     """One engine's hands."""
 
@@ -53,9 +68,7 @@ class Machine:
         cache_max_bytes: int | None = None,
     ) -> None:
         """`keep`: folders of the daemon that apps must see, wherever they lie."""
-        self.app_env: Mapping[
-            str, str
-        ] = {}  # the operator's variables for all apps; an app's own are stronger
+        self.rules = Rules()
         self._inputs = inputs
         self._private_tmp = private_tmp or PrivateTmp("nobody asked for it")
         self._keep = (*keep, *paths_to_keep(dict(os.environ)))
@@ -129,7 +142,8 @@ class Machine:
         """See `AppMachine.start`."""
         task = order.task
         secrets = await self._secrets(order) if task.has_secrets else {}
-        inherited = secret_looking(self.app_env)
+        operators = self.rules.env_of(worker)
+        inherited = secret_looking(operators)
         self._starts += 1
         work_dir = self._work / worker.id / f"{task.setup_key}.{self._starts}"
         spec = InstanceSpec(
@@ -137,7 +151,7 @@ class Machine:
             app_dir=prepared.app_dir,
             work_dir=work_dir,
             setup=task.setup,
-            env={**self.app_env, **prepared.env},
+            env=operators | prepared.env,
             secrets=secrets,
             redactor=Redactor(secrets | {k: v for k, v in inherited.items() if k not in secrets}),
             gpus=tuple(gpu.uuid for gpu in worker.gpus),
@@ -146,6 +160,7 @@ class Machine:
             own_tmp=self._private_tmp.private,
             keep=self._keep,
             node_env=prepared.node_env,
+            cache_bytes=self.rules.cache_bytes,
         )
         for note in prepared.notes:
             on_line(LogType.SERVE, note)

@@ -28,7 +28,7 @@ from stoker_worker.files import Gateway
 from stoker_worker.input_cache import InputCache
 from stoker_worker.inputs import Inputs
 from stoker_worker.log_upload import LogUploader
-from stoker_worker.machine import Machine
+from stoker_worker.machine import Machine, Rules
 from stoker_worker.spool import Spool
 from stoker_worker.telemetry import Sensors
 from stoker_worker.versions import Versions
@@ -88,7 +88,11 @@ async def _serve(
         keep=(settings.cache_path, folder, inputs.open()),
         cache_max_bytes=settings.cache_max_bytes,
     )
-    machine.app_env = {name: value.get_secret_value() for name, value in settings.app_env.items()}
+    machine.rules = Rules(
+        env={name: value.get_secret_value() for name, value in settings.app_env.items()},
+        slots=settings.workers,
+        cache_bytes=settings.app_cache_max_bytes,
+    )
     machine.clean()
     logs = open_logs(settings, engine_id)
     tools = Tools(

@@ -56,7 +56,8 @@ def isolate() -> "tuple[own_tmp.Isolation | None, str]":
 
 
 FOLDERS = json.loads(sys.argv[3])
-"""`work`: the instance's own; `own_tmp`: whether it gets a /tmp; `keep`: what stays visible below /tmp."""
+"""`work`: the instance's own; `own_tmp`: whether it gets a /tmp; `keep`: what stays visible below /tmp;
+`cache_bytes`: what may stay of the app's downloads."""
 ISOLATION, SHARED_BECAUSE = isolate()
 libc = die_with(int(sys.argv[2]))  # after the namespaces: new credentials take the wish back
 
@@ -215,6 +216,7 @@ class Runner:
     def _tidy(self) -> None:
         try:
             self._leftovers.remove(self._app, self._results)
+            self._leftovers.trim(self._app, os.environ.get("FILE_CACHE_DIR", ""), FOLDERS["cache_bytes"])
         except Exception as error:  # what an app made of its folders must not end it
             _print_traceback(error)
         self._results = []

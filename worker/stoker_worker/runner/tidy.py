@@ -47,6 +47,27 @@ class Leftovers:
         for path in sorted(fresh):
             self._clear(path, exact, whole - {os.path.realpath(path) for path in results})
 
+    def trim(self, app: object, folder: str, max_bytes: int) -> None:
+        """Remove what the app downloaded and used longest ago, until the rest fits; nothing that is in use or named.
+
+        The SDK's File downloads there without a limit, and touches what it finds there again.
+        """
+        sizes: dict[str, tuple[float, int]] = {}
+        for path in _scan([folder], set())[0] if os.path.isdir(folder) else ():
+            with contextlib.suppress(OSError):
+                facts = os.lstat(path)
+                if stat.S_ISREG(facts.st_mode):
+                    sizes[path] = facts.st_mtime, facts.st_size
+        excess = sum(size for _, size in sizes.values()) - max_bytes
+        if excess <= 0:
+            return
+        kept = _in_use(alone=self._alone) | _named(app, [os.path.realpath(folder)])
+        for path, (_, size) in sorted(sizes.items(), key=lambda item: item[1]):
+            if excess > 0 and os.path.realpath(path) not in kept:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+                    excess -= size
+
     def _is_root(self, path: str) -> bool:
         return os.path.dirname(path) in self._roots
 

@@ -1,0 +1,3 @@
+class App:
+    def run(self, input_data: dict):
+        return "two"
