@@ -157,6 +157,20 @@ def show(results: dict) -> None:
             fork["result_p99"],
         ),
         (
+            "submit to start, p50 at 200/s",
+            "ms",
+            results["at_200"]["start_p50"],
+            simple["start_p50_200"],
+            None,
+        ),
+        (
+            "submit to start, p99 at 200/s",
+            "ms",
+            results["at_200"]["start_p99"],
+            simple["start_p99_200"],
+            None,
+        ),
+        (
             "submit to result, p50 at 200/s",
             "ms",
             results["at_200"]["result_p50"],

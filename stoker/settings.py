@@ -25,6 +25,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from stoker.core.errors import CallerError
+from stoker.core.messages import CANCEL_GRACE_MS
 from stoker.environment_settings import EnvironmentFields
 from stoker.fetch_settings import FetchFields
 from stoker.file_settings import FileFields
@@ -219,6 +220,12 @@ class GatewaySettings(FilesSettings, SecretFields):
     rate_run: int = Field(default=100, ge=0, description="Runs a minute and key; 0 = unlimited.")
     rate_get: int = Field(default=1000, ge=0, description="Reads a minute and key; 0 = unlimited.")
     rate_upload: int = Field(default=50, ge=0, description="Uploads a minute and key; 0 = unlimited.")
+    cancel_grace_s: float = Field(
+        default=CANCEL_GRACE_MS / 1000,
+        ge=0,
+        le=600,
+        description="Seconds that a cancelled task has to end by itself, where the caller says nothing else.",
+    )
     retention_s: float = Field(default=7 * DAY_S, ge=60, description="Seconds that an ended task is kept.")
     heartbeat_s: float = Field(
         default=10, ge=0.1, le=60, description="Seconds between keep-alive lines on a quiet stream."
@@ -308,9 +315,6 @@ class WorkerSettings(CommonSettings, FetchFields, EnvironmentFields):
     )
     upload_timeout_s: float = Field(
         default=3600, ge=1, description="Seconds that storing the files of one result may take."
-    )
-    cancel_grace_s: float = Field(
-        default=10, ge=0, le=600, description="Seconds that a cancelled task has to end by itself."
     )
     drain_grace_s: float = Field(
         default=30, ge=0, description="Seconds that running tasks have to end when the daemon is stopped."

@@ -25,7 +25,6 @@ class Driver:
             function=function,
             input=given,
             metadata={"app_variant": "default", "task_id": "task"},
-            out_dir=self.spec.work_dir / "out",
         )
         return await self.instance.run(order, self.partials.append, timeout_s)
 

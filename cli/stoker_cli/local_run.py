@@ -135,9 +135,7 @@ async def _in_environment(
         clock.enter(TaskState.SETTING_UP)
         await instance.setup(settings.setup_timeout_s)
         clock.enter(TaskState.RUNNING)
-        order = RunSpec(
-            task_id="local", function=name, input=run.input, metadata=METADATA, out_dir=work / "out"
-        )
+        order = RunSpec(task_id="local", function=name, input=run.input, metadata=METADATA)
         result = await instance.run(order, lambda _partial: None, settings.run_timeout_s)
         output = await asyncio.to_thread(_keep_files, result, run.save, ended.files)
     finally:

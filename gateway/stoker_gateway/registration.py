@@ -211,7 +211,6 @@ class Registrar:
             integrations=app_file.integrations,
             env_key=new.env_key,
             bundle_file_id=file.id,
-            bundle_bytes=file.size,
             metadata=app_file.metadata,
         )
         await self._store.catalog.put_version(version)

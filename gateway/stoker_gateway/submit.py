@@ -175,14 +175,19 @@ class Submitter:
     async def _check_workers(self, wanted: list[str] | None) -> tuple[str, ...]:
         if not wanted:
             return ()
-        known = {worker.id for engine in await self._registry.engines() for worker in engine.info.workers}
+        known: dict[str, tuple[str, ...]] = {}  # a machine's name stands for all its workers
+        for engine in await self._registry.engines():
+            ids = tuple(worker.id for worker in engine.info.workers)
+            known |= {worker_id: (worker_id,) for worker_id in ids}
+            for name in filter(None, (engine.info.id, engine.info.name)):
+                known[name] = (*known.get(name, ()), *ids)
         unknown = [name for name in wanted if name not in known]
         if unknown:
             raise InvalidRequest(
                 f"Input validation failed: workers: {', '.join(map(repr, unknown))} unknown; "
                 f"known: {', '.join(sorted(known)) or 'none'} (stoker workers list)"
             )
-        return tuple(wanted)
+        return tuple(dict.fromkeys(worker_id for name in wanted for worker_id in known[name]))
 
     async def _store_task(
         self,
@@ -270,6 +275,3 @@ def check_priority(priority: int) -> int:
             f"it may be -{MAX_PRIORITY} to {MAX_PRIORITY}"
         )
     return priority
-
-
-__all__ = ["RunBody", "Submitter", "choose_function"]

@@ -4,8 +4,8 @@
       CallerError          change the request
         Unauthorized  Forbidden  NotFound  InvalidRequest  TooLarge  RateLimited  Conflict  MethodNotAllowed
         RequirementsNotMet
-      AppFailed            the app's own message
         SessionNotFound  SessionExpired  SessionEnded  AppMismatch  VersionMismatch  WorkerLeased
+      AppFailed            the app's own message
       NoCapacity           wait, or add a worker
       WorkerLost           the process that held the session's memory is gone: open a new session
       StaleAttempt         another attempt owns the task: stop, drop, count

@@ -6,7 +6,6 @@ from enum import StrEnum
 class Event(StrEnum):
     """Every event that a part may log."""
 
-    TASK_SUBMITTED = "task.submitted"
     TASK_ASSIGNED = "task.assigned"
     TASK_REFUSED = "task.refused"
     TASK_MOVED = "task.moved"
@@ -24,13 +23,11 @@ class Event(StrEnum):
     GPU_LOST = "gpu.lost"
     GPU_MEMORY_HELD = "gpu.memory_held"
     GPU_UNREADABLE = "gpu.unreadable"
-    INBOX_UNREADABLE = "inbox.unreadable"
     INPUT_FETCHED = "input.fetched"
     INPUT_REFUSED = "input.refused"
     INSTANCE_DIED = "instance.died"
     INSTANCE_EVICTED = "instance.evicted"
     INSTANCE_LOADED = "instance.loaded"
-    INSTANCE_STOPPED = "instance.stopped"
     LEASE_LOST = "lease.lost"
     LOG_CHUNK_REFUSED = "log.chunk_refused"
     LOG_SPOOL_FAILED = "log.spool_failed"

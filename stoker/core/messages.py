@@ -18,6 +18,8 @@ WorkerId = NewType("WorkerId", str)
 SetupKey = NewType("SetupKey", str)
 
 PROTOCOL_VERSION = 1
+CANCEL_GRACE_MS = 10_000
+"""What a cancelled task has to end by itself, where nobody says anything else."""
 
 
 class Infra(StrEnum):
@@ -152,7 +154,7 @@ class CancelOrder(Struct, frozen=True, kw_only=True):
     task_id: TaskId
     attempt: int
     force: bool = False
-    grace_ms: int = 10_000
+    grace_ms: int = CANCEL_GRACE_MS
 
 
 class EvictOrder(Struct, frozen=True, kw_only=True):
@@ -359,7 +361,6 @@ class AppVersion(Struct, frozen=True, kw_only=True):
     integrations: tuple[IntegrationNeed, ...] = ()
     env_key: str = ""
     bundle_file_id: str = ""
-    bundle_bytes: int = 0
     metadata: dict[str, Any] = {}
 
 

@@ -17,7 +17,6 @@ CHUNK_BYTES: Final = 256 * 1024
 """What is read at once: large enough that the work per chunk does not count, small beside a process."""
 DATA_PREFIX: Final = "data/"
 """Below it lie the bytes of `StoredFile` records. Whoever keeps other things takes a prefix of their own."""
-S3_SCHEME: Final = "s3://"
 
 
 class Held(Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ import msgspec
 from stoker.core.errors import Conflict, NotFound, ProtocolRefusal, Unauthorized
 from stoker.core.groups import spec_group
 from stoker.core.messages import (
+    CANCEL_GRACE_MS,
     DeltaBatch,
     EngineId,
     LogLine,
@@ -180,7 +181,9 @@ class Tasks:
         """How many tasks an owner's index holds."""
         return int(await self._connection.command("ZCARD", self._keys.owner_tasks(owner_id)))
 
-    async def cancel(self, task_id: TaskId, *, force: bool = False, grace_ms: int = 10_000) -> TaskState:
+    async def cancel(
+        self, task_id: TaskId, *, force: bool = False, grace_ms: int = CANCEL_GRACE_MS
+    ) -> TaskState:
         """End a queued task; ask the engine of a running one to end it. A task that has ended stays as it is.
 
         Raises:

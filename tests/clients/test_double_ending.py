@@ -11,10 +11,13 @@ def drive(sdk, system, path=""):
     return sdk.drive(ending_steps(sdk.numbers), system.base_url + path, system.bench_key)
 
 
-@pytest.fixture(scope="module", params=["0.6.1", "0.6.20"])
+@pytest.fixture(
+    scope="module", params=[("0.6.1", "sync"), ("0.6.20", "sync"), ("0.6.20", "async")], ids="-".join
+)
 def unnamed(request, system_with_apps):
     """Clients with the newer numbers that send what 0.6.0 sends; they read tasks with the older ones."""
-    return request.param, drive(Sdk("python", request.param, numbers=OLD_NUMBERS), system_with_apps)
+    version, mode = request.param
+    return version, drive(Sdk("python", version, mode, numbers=OLD_NUMBERS), system_with_apps)
 
 
 def test_completed_is_seen_by_both_generations(unnamed):

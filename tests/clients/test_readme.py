@@ -91,6 +91,14 @@ def test_the_command_line_as_written(do):
             do(["bash", "-c", command.replace(".venv/bin/stoker", stoker())], ROOT)
 
 
+def test_an_own_app_as_written(do, tmp_path):
+    commands = snippet(README, "Your own app", "sh").splitlines()
+    assert len(commands) >= 3
+    for command in commands:
+        assert command.startswith(".venv/bin/stoker apps ")
+        do(["bash", "-c", command.replace(".venv/bin/stoker", stoker())], tmp_path)
+
+
 def test_a_first_app_as_written(do, tmp_path):
     folder = tmp_path / "hello"
     folder.mkdir()

@@ -219,3 +219,14 @@ def wait_ended(http, task_id):
         return task if task["output"] is not None or task["error"] else None
 
     return wait_until(look, f"the end of task {task_id}")
+
+
+def test_a_run_may_name_a_machine_or_one_of_its_workers(system):
+    system.deploy(EXAMPLES / "plain")
+    with system.client() as http:
+        [engine] = http.get("/engines").json()["data"]["items"]
+        workers = [worker["id"] for worker in engine["workers"]]
+        for wanted, allowed in (([engine["name"]], workers), ([workers[-1]], workers[-1:])):
+            body = {"app": "examples/plain", "infra": "private", "input": {}, "workers": wanted}
+            task = http.post("/apps/run", json=body).raise_for_status().json()["data"]
+            assert wait_ended(http, task["id"])["worker_id"] in allowed

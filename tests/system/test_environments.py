@@ -182,7 +182,7 @@ async def test_every_python_that_is_here_gets_an_environment_and_runs_its_app(
     instance = await Instance.start(spec, lambda _kind, _text: None)
     try:
         await instance.setup(LIMIT_S)
-        order = RunSpec(task_id="t", function="run", input={}, metadata={}, out_dir=tmp_path)
+        order = RunSpec(task_id="t", function="run", input={}, metadata={})
         result = await instance.run(order, lambda _partial: None, LIMIT_S)
     finally:
         await instance.stop("enough")

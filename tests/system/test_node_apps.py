@@ -301,10 +301,10 @@ async def main():
                         work_dir=Path({str(tmp_path)!r}), node_env=Path({str(environment.node_env)!r}))
     instance = await Instance.start(spec, lambda kind, text: None)
     await instance.setup(30)
-    run = RunSpec(task_id="t", function="run", input={{"do": "leave"}}, metadata={{}}, out_dir=Path("/"))
+    run = RunSpec(task_id="t", function="run", input={{"do": "leave"}}, metadata={{}})
     child = (await instance.run(run, lambda partial: None, 30)).output
     print(instance.pid, child, flush=True)
-    block = RunSpec(task_id="t", function="run", input={{"do": "block"}}, metadata={{}}, out_dir=Path("/"))
+    block = RunSpec(task_id="t", function="run", input={{"do": "block"}}, metadata={{}})
     await instance.run(block, lambda partial: None, 600)
 
 asyncio.run(main())

@@ -122,13 +122,12 @@ class InstanceSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
-    """One call of a function. `input` is a JSON value; files for this run may lie in `out_dir`."""
+    """One call of a function. `input` is a JSON value."""
 
     task_id: str
     function: str
     input: Any
     metadata: dict[str, Any]
-    out_dir: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,7 +78,6 @@ class Machine:
         self._budget = Budget((environments.shelf, versions.shelf), cache_max_bytes)
         self._gateway = gateway
         self._work = work
-        self._out_dir = work / "out"
         self._starts = 0
         self._cleaning: set[asyncio.Task[None]] = set()
 
@@ -219,7 +218,6 @@ class Machine:
             function=task.function,
             input=given,
             metadata=_metadata(task, order.worker_id, ()),
-            out_dir=self._out_dir,
         )
 
     async def _clean_up(self, instance: Instance, folder: Path, uses: Iterable[Use]) -> None:

@@ -28,7 +28,9 @@ class CancelBody(Struct, kw_only=True):
     """How to cancel."""
 
     force: bool = False
-    timeout: int = 10_000  # milliseconds until the app's process is ended
+    timeout: int | None = (
+        None  # milliseconds until the app's process is ended; None: the setting cancel_grace_s
+    )
 
 
 class ListBody(Struct, kw_only=True):
@@ -93,13 +95,18 @@ async def stream_task(request: AnyRequest, task_id: str, deltas: bool = False) -
 async def cancel_task(request: AnyRequest, task_id: str) -> Answer:
     """End a waiting task; ask a running one to end, and end its process after `timeout` milliseconds.
 
-    A task that has ended stays as it is. Body, optional: `{"force": false, "timeout": 10000}`.
+    A task that has ended stays as it is. Body, optional: `{"force": false, "timeout": 10000}`; without a timeout
+    the system's own holds (`cancel_grace_s`).
     """
     await own_task(request, task_id, with_logs=False)
     raw = await request.body()
     options = request.app.state.decode(raw, CancelBody) if raw.strip() else CancelBody()
     tasks = services_of(request).store.tasks
-    await tasks.cancel(TaskId(task_id), force=options.force, grace_ms=max(0, options.timeout))
+    grace_ms = options.timeout
+    if grace_ms is None:
+        grace_ms = int(services_of(request).settings.cancel_grace_s * 1000)
+    grace_ms = max(0, grace_ms)
+    await tasks.cancel(TaskId(task_id), force=options.force, grace_ms=grace_ms)
     view = await tasks.read(TaskId(task_id), with_logs=False)
     status = status_number(view.state, caller_of(request).dialect, cancel_requested=view.cancel_requested)
     return answer(request, {"id": task_id, "status": status, "cancelled": True})
