@@ -10,13 +10,14 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from stoker import manifest
 from stoker.core.errors import StokerError
 from stoker.core.events import Event
 from stoker.core.messages import Assignment, LogType, TaskRequest, WorkerInfo
 from stoker.log import get_logger
+from stoker.settings import WorkerSettings
 from stoker.slot_settings import WorkerSlots
 from stoker_worker.budget import Budget
 from stoker_worker.environment import Environment, Environments
@@ -47,6 +48,14 @@ class Rules:
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     slots: WorkerSlots = field(default_factory=WorkerSlots)
     cache_bytes: int = 10 * 1024**3
+
+    @classmethod
+    def of(cls, settings: WorkerSettings) -> Self:
+        return cls(
+            env={name: value.get_secret_value() for name, value in settings.app_env.items()},
+            slots=settings.workers,
+            cache_bytes=settings.app_cache_max_bytes,
+        )
 
     def env_of(self, worker: WorkerInfo) -> dict[str, str]:
         """The variables for apps of a worker; its own are stronger than those of all, an app's than both."""

@@ -88,11 +88,7 @@ async def _serve(
         keep=(settings.cache_path, folder, inputs.open()),
         cache_max_bytes=settings.cache_max_bytes,
     )
-    machine.rules = Rules(
-        env={name: value.get_secret_value() for name, value in settings.app_env.items()},
-        slots=settings.workers,
-        cache_bytes=settings.app_cache_max_bytes,
-    )
+    machine.rules = Rules.of(settings)
     machine.clean()
     logs = open_logs(settings, engine_id)
     tools = Tools(
