@@ -3,7 +3,7 @@
 import json
 from typing import Annotated
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from pydantic_settings import NoDecode
 
 from stoker.core.addresses import AllowList
@@ -11,10 +11,31 @@ from stoker.core.addresses import AllowList
 GIB = 1024**3
 
 
+def _listed(value: object) -> object:
+    """The environment has one text: entries with commas between them, or a JSON list."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        try:
+            return json.loads(value)
+        except ValueError:
+            pass  # an IPv6 address begins so too
+    return tuple(entry.strip() for entry in value.split(",") if entry.strip())
+
+
+def _known(value: tuple[str, ...]) -> tuple[str, ...]:
+    AllowList.parse(value)
+    return value
+
+
+Hosts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_known)]
+"""Hosts, addresses and networks that are reachable although they are not public."""
+
+
 class FetchFields(BaseModel):
     """What a worker may fetch for a caller, and what it keeps of it."""
 
-    fetch_allow: Annotated[tuple[str, ...], NoDecode] = Field(
+    fetch_allow: Hosts = Field(
         default=(),
         description="Hosts (files.lan), host:port, addresses and networks (10.0.0.0/8), with commas between them, "
         "that inputs may be fetched from although they are not public.",
@@ -39,22 +60,3 @@ class FetchFields(BaseModel):
         description="Bytes that one instance keeps of what its app downloads by itself (FILE_CACHE_DIR, where "
         "the SDK's File puts it) between tasks; those not used for longest go first.",
     )
-
-    @field_validator("fetch_allow", mode="before")
-    @classmethod
-    def _listed(cls, value: object) -> object:
-        """The environment has one text: entries with commas between them, or a JSON list."""
-        if not isinstance(value, str):
-            return value
-        if value.lstrip().startswith("["):
-            try:
-                return json.loads(value)
-            except ValueError:
-                pass  # an IPv6 address begins so too
-        return tuple(entry.strip() for entry in value.split(",") if entry.strip())
-
-    @field_validator("fetch_allow", mode="after")
-    @classmethod
-    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        AllowList.parse(value)
-        return value

@@ -27,7 +27,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from stoker.core.errors import CallerError
 from stoker.core.messages import CANCEL_GRACE_MS
 from stoker.environment_settings import EnvironmentFields
-from stoker.fetch_settings import FetchFields
+from stoker.fetch_settings import FetchFields, Hosts
 from stoker.file_settings import FileFields
 from stoker.secret_settings import PRIVATE_FIELDS, SecretFields
 from stoker.slot_settings import WorkerSlots
@@ -369,6 +369,11 @@ class JobsSettings(FilesSettings):
         default="", description="Redis for RQ, which does not run on Redis Cluster; empty = the same server."
     )
     sweep_s: float = Field(default=300, ge=1, description="Seconds between two retention sweeps.")
+    webhook_allow: Hosts = Field(
+        default=(),
+        description="Hosts, addresses and networks, as in fetch_allow, that webhooks may go to although they are "
+        "not public.",
+    )
 
     @property
     def jobs_url(self) -> str:

@@ -8,6 +8,7 @@ from urllib.parse import quote
 from msgspec import Struct
 
 from stoker.core.messages import StoredFile
+from stoker_gateway.numbers import whole
 
 _YEAR_S: Final = 365 * 86_400
 ATTACHMENT: Final = frozenset({"1", "true", "yes"})
@@ -84,15 +85,17 @@ def parse_range(header: str, size: int) -> "tuple[int, int] | _Unfit | None":
     """The (start, length) of a single-range header; None when there is none, or one that we may ignore."""
     unit, _, spec = header.partition("=")
     first, dash, last = (part.strip() for part in spec.strip().partition("-"))
-    digits = first + last
-    if unit.strip().lower() != "bytes" or not dash or not (digits.isascii() and digits.isdecimal()):
+    start, end = whole(first), whole(last)
+    if unit.strip().lower() != "bytes" or not dash or (first and start is None) or (last and end is None):
         return None
-    if not first:
-        length = min(int(last), size)
+    if start is None:
+        if end is None:
+            return None
+        length = min(end, size)
         return (size - length, length) if length else _Unfit.OUTSIDE
-    start, end = int(first), min(int(last), size - 1) if last else size - 1
-    if last and int(last) < start:
+    if end is not None and end < start:
         return None  # not a range at all
+    end = size - 1 if end is None else min(end, size - 1)
     return (start, end - start + 1) if start < size else _Unfit.OUTSIDE
 
 

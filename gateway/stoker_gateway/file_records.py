@@ -1,6 +1,7 @@
 """Records of files as the gateway makes, shows and hides them."""
 
 import mimetypes
+import re
 import time
 from collections.abc import Sequence
 from secrets import token_urlsafe
@@ -21,6 +22,8 @@ from stoker_gateway.file_uses import OUTPUT
 from stoker_gateway.services import AnyRequest, Services, services_of
 
 DEFAULT_TYPE: Final = "application/octet-stream"
+_MEDIA_TYPE = re.compile(r"[\x20-\x7e]{0,200}")
+"""What a header can carry; empty = it is guessed."""
 
 
 class NewFile(Struct, kw_only=True):
@@ -41,19 +44,26 @@ async def announce(
 
     Raises:
         TooLarge: over the limit.
-        InvalidRequest: its size is negative.
+        InvalidRequest: its size is negative, its type is none that a header can carry.
     """
     size = -1 if new.size is None else new.size
     if new.size is not None and size < 0:
         raise InvalidRequest(f"Input validation failed: files.size: {size} is no size")
     services.uploads.check_size(size)
+    content_type = new.content_type or ""
+    if not _MEDIA_TYPE.fullmatch(content_type):
+        if not task_id:
+            raise InvalidRequest(
+                f"Input validation failed: files.content_type: {content_type[:100]!r} is no media type"
+            )
+        content_type = DEFAULT_TYPE  # an app's slip is not to cost its result
     filename = (new.filename or "").replace("\\", "/").rsplit("/", 1)[-1]
     file = StoredFile(
         id=new_id(),
         secret=new_id(),
         owner_id=owner_id,
         filename=filename or "file",
-        content_type=new.content_type or "",
+        content_type=content_type,
         size=size,
         created_ms=int(time.time() * 1000),
         path=new.path or "",
@@ -63,7 +73,7 @@ async def announce(
         role=OUTPUT if task_id else "",
         public=bool(new.public),
         upload_key=token_urlsafe(16),
-        announced=f"{size} {new.content_type or ''}",
+        announced=f"{size} {content_type}",
     )
     await services.store.files.put(file)
     return file

@@ -191,7 +191,7 @@ class Registrar:
             check_name(need.key, "inf.yml: secrets")
         for version in await self._store.catalog.versions(app.id):
             if version.id == contents.version_id:
-                if version.bundle_file_id != file.id:
+                if version.bundle_file_id != file.id and not file.role:  # not the code of another version
                     await self._files.delete(file_key(file.id))
                     await self._store.files.delete(file)
                 return version, [EXISTS]

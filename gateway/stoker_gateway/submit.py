@@ -2,6 +2,7 @@
 
 import time
 from typing import Any
+from urllib.parse import urlsplit
 
 from msgspec import Struct, structs
 
@@ -53,6 +54,18 @@ class RunBody(Struct, kw_only=True):
     session: str | None = None
     session_timeout: int | None = None
     priority: int = 0
+
+
+def check_webhook(url: str) -> str:
+    """An address that an ending can be told to. Where it leads is judged when it is called.
+
+    Raises:
+        InvalidRequest: it is none.
+    """
+    parts = urlsplit(url)
+    if url and (parts.scheme not in {"http", "https"} or not parts.hostname):
+        raise InvalidRequest(f"Input validation failed: webhook: {url[:100]!r} is no http or https address")
+    return url
 
 
 class Submitter:
@@ -126,7 +139,7 @@ class Submitter:
             infra=infra,
             workers=workers,
             variant=body.variant or "default",
-            webhook=body.webhook or "",
+            webhook=check_webhook(body.webhook or ""),
             input_files=files,
             has_secrets=bool(granted.digest),
             files_url=self._base_url if files else "",

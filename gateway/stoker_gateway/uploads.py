@@ -20,6 +20,7 @@ from stoker.core.events import Event
 from stoker.core.messages import StoredFile
 from stoker.files import FileStore, file_key
 from stoker.log import get_logger
+from stoker_gateway.numbers import whole
 
 WRITE_BYTES: Final = 1024 * 1024
 """What is gathered before the disk is asked: a thread's turn costs more than a network chunk is worth."""
@@ -192,10 +193,10 @@ def check_address(file: StoredFile, expires: str, given: str, wall_s: float) -> 
     Raises:
         Forbidden: it is not; ask for a new one.
     """
-    ours = expires.isdecimal() and bool(file.upload_key)
-    if not ours or not hmac.compare_digest(given.encode(), signature(file, int(expires)).encode()):
+    until = whole(expires) if file.upload_key else None
+    if until is None or not hmac.compare_digest(given.encode(), signature(file, until).encode()):
         raise Forbidden("The upload address is not one of ours. POST /files gives one.")
-    if int(expires) < wall_s:
+    if until < wall_s:
         raise Forbidden("The upload address has expired. POST /files gives a new one.")
 
 
@@ -210,7 +211,8 @@ def check_announced(file: StoredFile, content_type: str, content_length: str) ->
             f"Content-Type is '{content_type}', but '{file.content_type}' was announced. "
             "Send the announced one, or announce the file again."
         )
-    if file.size >= 0 and content_length.isdecimal() and int(content_length) != file.size:
+    length = whole(content_length)
+    if file.size >= 0 and length is not None and length != file.size:
         raise InvalidRequest(
             f"Content-Length is {content_length}, but {file.size} bytes were announced. "
             "Send the announced file, or announce it again."

@@ -11,12 +11,14 @@ import httpx
 import msgspec
 
 from stoker import __version__
+from stoker.core.addresses import AllowList
 from stoker.core.errors import NotFound
 from stoker.core.events import Event
 from stoker.core.messages import TaskId, TaskView
 from stoker.files import open_files
 from stoker.files.logs import remove_logs
 from stoker.log import get_logger
+from stoker.outbound import PERMITS, checked_client, may_reach
 from stoker.protocol import Store
 from stoker.settings import JobsSettings, load
 
@@ -45,12 +47,21 @@ def deliver_webhook(url: str, task_id: str, delivery: str) -> int:
         delivery: stable over repeats, so that a receiver can tell one.
 
     Raises:
-        httpx.HTTPError: no 2xx answer; RQ tries again later, with growing pauses.
+        httpx.HTTPError, TimeoutError, AddressRefused: no 2xx answer, or an address that is not public and not in
+            `webhook_allow`; RQ tries again later, with growing pauses.
     """
-    settings = load(JobsSettings)
-    body = asyncio.run(_webhook_body(settings, TaskId(task_id)))
+    return asyncio.run(_deliver(load(JobsSettings), url, TaskId(task_id), delivery))
+
+
+async def _deliver(settings: JobsSettings, url: str, task_id: TaskId, delivery: str) -> int:
+    """Who answers is a stranger: one time limit for all of it, and nothing of the body is read."""
+    body = await _webhook_body(settings, task_id)
     headers = {"User-Agent": f"stoker/{__version__}", "X-Delivery-Id": delivery}
-    answer = httpx.post(url, json=body, headers=headers, timeout=WEBHOOK_TIMEOUT_S)
+    permits = may_reach(AllowList.parse(settings.webhook_allow), httpx.URL(url))
+    async with asyncio.timeout(WEBHOOK_TIMEOUT_S), checked_client(httpx.Timeout(WEBHOOK_TIMEOUT_S)) as client:
+        request = client.build_request("POST", url, json=body, headers=headers, extensions={PERMITS: permits})
+        answer = await client.send(request, stream=True)
+        await answer.aclose()
     answer.raise_for_status()
     get_logger("jobs").info(Event.WEBHOOK_DELIVERED, task_id=task_id, status=answer.status_code)
     return answer.status_code

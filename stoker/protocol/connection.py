@@ -17,7 +17,6 @@ from redis.exceptions import (
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
-    RedisError,
     ResponseError,
 )
 from redis.exceptions import (
@@ -47,18 +46,19 @@ _UNAVAILABLE = (
     OSError,
 )
 
-_NOT_NOW = ("MISCONF", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
+_NOT_NOW = ("MISCONF", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "UNBLOCKED")
 
 Arg = str | bytes | int | float
 _Call = tuple[tuple[Any, ...], asyncio.Future[Any]]
 
 
 def unavailable(error: BaseException) -> StoreUnavailable:
-    """What to raise for a failure of Redis; `nobody_listens`: no server is at its address at all."""
+    """What to raise for a failure of Redis; `nobody_listens`: no server is at its address, or it serves nobody yet."""
     cause = error.__cause__ or error.__context__
     return StoreUnavailable(
         f"Redis does not answer ({type(error).__name__}: {error}). Try again in a moment.",
-        nobody_listens=isinstance(cause, (ConnectionRefusedError, FileNotFoundError)),
+        nobody_listens=isinstance(error, BusyLoadingError)
+        or isinstance(cause, (ConnectionRefusedError, FileNotFoundError)),
     )
 
 
@@ -140,6 +140,10 @@ class Connection:
                 return await self.blocking.execute_command(*parts)  # type: ignore[no-untyped-call]
         except (*_UNAVAILABLE, TimeoutError) as error:
             raise unavailable(error) from error
+        except ResponseError as error:
+            if _refuses(error):
+                raise unavailable(error) from error
+            raise
 
     def _enqueue(self, parts: tuple[Arg, ...]) -> asyncio.Future[Any]:
         if len(self._waiting) >= QUEUE_LIMIT:
@@ -157,12 +161,12 @@ class Connection:
                 results = await self._execute([parts for parts, _ in batch])
             except _UNAVAILABLE as error:
                 results = [unavailable(error)] * len(batch)
-            except RedisError as error:  # a value that cannot be sent
-                results = [error] * len(batch)
             except asyncio.CancelledError:
                 for _, future in batch + self._waiting:
                     future.cancel()
                 raise
+            except Exception as error:  # noqa: BLE001 - a value that cannot be sent; whoever waits must hear of it
+                results = [error] * len(batch)
             for (_, future), result in zip(batch, results, strict=True):
                 _resolve(future, result)
 
@@ -201,15 +205,15 @@ class Connection:
         return results
 
 
-def _refuses_writes(result: Any) -> bool:
-    """Whether the server is in a state in which it takes no writes: its disk or its replicas are gone."""
+def _refuses(result: Any) -> bool:
+    """Whether the server is in a state in which it serves nobody, or takes no writes, and that may pass."""
     return isinstance(result, ResponseError) and str(result).startswith(_NOT_NOW)
 
 
 def _resolve(future: asyncio.Future[Any], result: Any) -> None:
     if future.done():  # its caller was cancelled
         return
-    if isinstance(result, _UNAVAILABLE) or _refuses_writes(result):
+    if isinstance(result, _UNAVAILABLE) or _refuses(result):
         result = unavailable(result)
     if isinstance(result, Exception):
         future.set_exception(result)

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from redis.exceptions import DataError, ResponseError
+from redis.exceptions import BusyLoadingError, DataError, ResponseError
 
 from stoker.embedded import EmbeddedServer
 from stoker.protocol import connection as module
@@ -61,3 +61,33 @@ async def test_no_answer_of_a_batch_that_was_given_up_is_taken_for_another(conne
     await connection.redis.execute_command("CLIENT", "UNPAUSE")
     monkeypatch.undo()
     assert await connection.command("ECHO", "mine") == b"mine"
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("MISCONF Errors writing to the AOF file", ResponseError),
+        ("UNBLOCKED force unblock from blocking operation, instance state changed", ResponseError),
+        ("BUSY Redis is busy running a script", ResponseError),
+        ("Redis is loading the dataset in memory", BusyLoadingError),
+    ],
+    ids=["disk", "failover", "script", "loading"],
+)
+async def test_what_passes_is_told_as_a_server_that_is_away(connection, monkeypatch, said, kind):
+    async def fail(*_args, **_options):
+        raise kind(said)
+
+    await connection.command("ECHO", "connected")
+    monkeypatch.setattr(connection.blocking, "execute_command", fail)
+    monkeypatch.setattr(connection._line, "read_response", fail)
+    for call in (connection.block("XREAD", timeout_s=1), connection.command("GET", "a")):
+        with pytest.raises(module.StoreUnavailable) as told:
+            await call
+        # While it loads its data, nobody can take a lease away.
+        assert told.value.fields["nobody_listens"] is (kind is BusyLoadingError)
+
+
+async def test_nobody_waits_for_ever_when_a_batch_fails_in_a_way_that_nobody_thought_of(connection):
+    with pytest.raises(UnicodeEncodeError):
+        await connection.command("SET", "a", "\ud800")
+    assert await connection.command("ECHO", "on") == b"on"

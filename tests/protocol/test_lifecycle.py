@@ -1,5 +1,6 @@
 """The life of a task through the scripts, on a real server."""
 
+import functools
 import time
 
 import msgspec
@@ -323,3 +324,20 @@ async def test_what_is_said_about_an_output_is_kept_beside_it(scene):
     assert (bytes(view.output), bytes(view.output_meta)) == (b'{"ok":1}', b'{"outputs":[]}')
     await scene.store.tasks.delete("t1")
     assert await read_deltas(scene) == []
+
+
+async def test_a_task_that_yields_for_hours_keeps_one_event_of_it(scene):
+    order = await scene.running()
+    append = functools.partial(scene.store.engines.append, order.task.id, order.attempt, order.token)
+    cursors = set()
+    for number in range(50):
+        await append(partial=b"%d" % number)
+        cursors.add((await scene.store.tasks.read("t1")).cursor)
+    assert len(cursors) == 50, "each is news for who watches"
+    view = await scene.store.tasks.read("t1")
+    assert bytes(view.output) == b"49"
+    events = await scene.store.tasks._connection.command(
+        "XRANGE", scene.store._keys.task_events("t1"), "-", "+"
+    )
+    kinds = [dict(zip(fields[::2], fields[1::2], strict=True))[b"k"] for _, fields in events]
+    assert kinds.count(b"output") == 1

@@ -13,10 +13,10 @@ from recorders import order
 
 from stoker.core.addresses import AllowList
 from stoker.core.messages import LogType
+from stoker.outbound import CheckedTransport, resolve
 from stoker_worker import inputs as inputs_module
 from stoker_worker.fetch import TRIES, Fetcher
 from stoker_worker.fetch_policy import FetchPolicy
-from stoker_worker.fetch_transport import CheckedTransport, resolve
 from stoker_worker.input_cache import InputCache
 from stoker_worker.inputs import Inputs
 from stoker_worker.outcomes import InputFileFailed
@@ -377,3 +377,18 @@ async def test_a_full_disk_is_told(desk, server, monkeypatch):
     monkeypatch.setattr("stoker_worker.fetch._Download._put", full)
     text = await desk.fails(server.put("/x", Reply(body=b"x")))
     assert text == "input.image: it could not be stored on the worker's machine: No space left on device"
+
+
+async def test_what_one_fetch_was_told_to_remember_is_not_told_to_the_next(server, desk):
+    """Two tasks may be two users': a cookie of the one's server is not for the other's request."""
+    server.put("/one", Reply(body=b"1", headers={"set-cookie": "session=secret; Path=/"}))
+    server.put("/two", Reply(body=b"2"))
+    await desk.fetch(server.url + "/one")
+    await desk.fetch(server.url + "/two")
+    assert [request.headers.get("cookie") for request in server.requests] == [None, None]
+
+
+async def test_a_tag_that_no_header_can_carry_is_not_asked_by(server, desk):
+    server.put("/x", Reply(body=b"1", headers={"etag": '"é"'.encode().decode("latin-1")}))
+    for _ in range(2):
+        assert (await desk.fetch(server.url + "/x"))["size"] == 1

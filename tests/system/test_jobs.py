@@ -55,6 +55,7 @@ def jobs(store, redis_server, tmp_path):
         STOKER_REDIS_URL=redis_server.url,
         STOKER_POOL=store.pool,
         STOKER_SWEEP_S="1",
+        STOKER_WEBHOOK_ALLOW="127.0.0.1",
     )
     process = subprocess.Popen([sys.executable, "-m", "stoker_cli", "jobs"], env=env)
     yield process

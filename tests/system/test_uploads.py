@@ -3,9 +3,15 @@
 import asyncio
 import os
 import time
+from types import SimpleNamespace
 
 import pytest
 from gateways import TUS, gateway_settings, running
+from msgspec import structs
+
+from stoker.core.errors import Conflict
+from stoker.core.messages import StoredFile
+from stoker_gateway.routes.uploads import complete
 
 CONTENT = os.urandom(3_000_000)
 
@@ -241,3 +247,23 @@ async def test_stale_uploads_are_swept_and_fresh_ones_stay(tmp_path, file_store)
         os.utime(path, (time.time() - age_s,) * 2)
     assert uploads.sweep(time.time()) == 1
     assert [path.name for path in (tmp_path / "spool").iterdir()] == ["fresh"]
+
+
+async def test_a_type_that_no_header_can_carry_is_refused(gateway):
+    body = {"files": [{"uri": "", "content_type": "a/b\nx: y", "size": 1}]}
+    answer = await gateway.client.post("/files", json=body)
+    assert answer.status_code == 400
+    assert "content_type" in answer.json()["detail"]
+
+
+async def test_a_file_that_another_request_completed_meanwhile_does_not_change(store):
+    """Both began before either had ended; the second one's bytes must not replace what was served already."""
+    file = StoredFile(
+        id="f1", secret="s", owner_id="u", filename="a", content_type="text/plain", size=3, created_ms=0
+    )
+    await store.files.put(structs.replace(file, uploaded=True))
+    dropped = []
+    services = SimpleNamespace(store=store, uploads=SimpleNamespace(drop=dropped.append))
+    with pytest.raises(Conflict, match="uploaded already"):
+        await complete(services, file, 3)
+    assert dropped == ["f1"]

@@ -13,11 +13,11 @@ from typing import BinaryIO, Final, ParamSpec, TypeVar
 
 import httpx
 
+from stoker.outbound import PERMITS, AddressRefused, checked_client, port_of
 from stoker_worker import fetch_answer
 from stoker_worker.backoff import Backoff
 from stoker_worker.fetch_answer import Version
 from stoker_worker.fetch_policy import FetchFailed, FetchPolicy, shown
-from stoker_worker.fetch_transport import PERMITS, CheckedTransport
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -71,13 +71,7 @@ class Fetcher:
         self.policy = policy
         self.max_bytes = max_bytes
         self.first_pause_s = first_pause_s
-        # A proxy would resolve names by itself, so those of the environment are not used.
-        self._client = httpx.AsyncClient(
-            timeout=TIMEOUT,
-            trust_env=False,
-            transport=transport or CheckedTransport(),
-            follow_redirects=False,
-        )
+        self._client = checked_client(TIMEOUT, transport)
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -116,7 +110,14 @@ class Fetcher:
                 headers={"user-agent": AGENT, "accept-encoding": "identity"} | headers,
                 extensions={PERMITS: lambda address, target=target: self.policy.permits(target, address)},
             )
-            answer = await self._client.send(request, stream=True)
+            try:
+                answer = await self._client.send(request, stream=True)
+            except AddressRefused as refused:
+                # The addresses themselves are the operator's to know, not the caller's.
+                raise FetchFailed(
+                    f"{shown(refused.url)} leads to an address that is not public; the operator of the worker may "
+                    f"allow {refused.url.host}:{port_of(refused.url)} in STOKER_FETCH_ALLOW"
+                ) from refused
             try:
                 if not answer.has_redirect_location:
                     yield answer

@@ -43,7 +43,13 @@ class Version:
 
 def version_of(headers: httpx.Headers) -> Version:
     """Which version came."""
-    return Version(etag=headers.get("etag", ""), modified=headers.get("last-modified", ""))
+    etag, modified = (headers.get(name, "") for name in ("etag", "last-modified"))
+    # What is sent back must be a header; a server that says more is not asked by it.
+    return Version(etag=_sendable(etag), modified=_sendable(modified))
+
+
+def _sendable(text: str) -> str:
+    return text if text.isascii() and text.isprintable() else ""
 
 
 def fresh_s(headers: httpx.Headers) -> float | None:

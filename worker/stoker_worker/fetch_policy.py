@@ -6,7 +6,6 @@ exact addresses.
 """
 
 import hashlib
-import ipaddress
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,9 @@ from urllib.parse import unquote
 
 import httpx
 
-from stoker.core.addresses import AllowList, is_public
+from stoker.core.addresses import AllowList
+from stoker.outbound import PORTS, may_reach, port_of
 
-PORTS: Final = {"http": 80, "https": 443}
 _SHOWN_CHARACTERS: Final = 300
 _STORE_FILE: Final = re.compile(r"/files/([A-Za-z0-9_-][A-Za-z0-9._-]*)/([A-Za-z0-9_-]+)/([^/]+)")
 """The address of a file in the own store: id, secret, name."""
@@ -71,13 +70,7 @@ class FetchPolicy:
 
     def permits(self, target: Target, address: str) -> bool:
         """Whether a connection to `address` (an IP) may be made for a target."""
-        if target.any_address:
-            return True
-        try:
-            ip = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        return is_public(ip) or self._allow.has_address(ip)
+        return target.any_address or may_reach(self._allow, target.url)(address)
 
     def _in_store(self, url: httpx.URL, known_as: str) -> Target | None:
         """The target of a file of the own store, by the address that this machine knows it under."""
@@ -103,11 +96,6 @@ def shown(url: httpx.URL) -> str:
     """A URL as messages may have it: without user, password and query, which may be secrets."""
     text = str(url.copy_with(userinfo=b"", query=None, fragment=None))
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
-
-
-def port_of(url: httpx.URL) -> int:
-    """The port that a URL leads to."""
-    return url.port or PORTS.get(url.scheme, 0)
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int]:

@@ -1,10 +1,11 @@
 """The gateway as a worker sees it: fetch the code of a task's app, send the files of its result.
 
 Each request carries the attempt's token, so a worker reaches only what its own tasks need. Transport errors
-and answers that ask for patience are repeated a few times; any other refusal ends the step with its reason.
+and answers that ask for patience are repeated for a while; any other refusal ends the step with its reason.
 """
 
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -18,16 +19,16 @@ from stoker.core.errors import RequirementsNotMet, StokerError
 from stoker.core.messages import Assignment
 from stoker_worker.backoff import Backoff
 
-TRIES: Final = 6
-"""With the pauses between them about 3 s: a gateway that `stoker up` starts again is back within that."""
+PATIENCE_S: Final = 60.0
+"""How long a question is repeated: a gateway that is started again, or a server behind it, is back within that."""
+RESULT_PATIENCE_S: Final = 600.0
+"""The same for a result, since its last byte that got there: an hour of work is worth more than a question."""
 TIMEOUT_S: Final = 30.0
 CHUNK_BYTES: Final = 256 * 1024
 _GATEWAY_UPLOADS: Final = "/upload/"
 _NOT_MET: Final = RequirementsNotMet.http
 _PATIENCE: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 """Answers after which a repeat may go well; 409: another request of ours still holds the upload."""
-UPLOAD_TRIES: Final = 30
-"""In a row without a byte that got there, about 25 s: a result is worth more patience than a question."""
 _TUS: Final = {"tus-resumable": "1.0.0"}
 _UPLOAD_TIMEOUT: Final = httpx.Timeout(TIMEOUT_S, read=300.0)
 """The answer to the last byte comes when the file is in the store: with S3 the gateway sends it there first."""
@@ -88,9 +89,13 @@ class Gateway:
     """HTTP to the gateway. `base_url` is asked anew after a failure: a restarted gateway may have moved."""
 
     def __init__(
-        self, base_url: Callable[[], str], transport: httpx.AsyncBaseTransport | None = None
+        self,
+        base_url: Callable[[], str],
+        transport: httpx.AsyncBaseTransport | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._base_url = base_url
+        self._clock = clock
         # The proxies of the environment are for the outside; the gateway is ours.
         self._client = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False, transport=transport)
 
@@ -101,7 +106,7 @@ class Gateway:
         """Download the app version of a task as a tar.gz.
 
         Raises:
-            GatewayRefused: not reachable after `TRIES`, or refused; says which address and why.
+            GatewayRefused: not reachable for `PATIENCE_S`, or refused; says which address and why.
         """
 
         async def download(base: str) -> None:
@@ -143,7 +148,7 @@ class Gateway:
         """Say which files of a result come; where they go, in the same order.
 
         Raises:
-            GatewayRefused: as above.
+            GatewayRefused: not reachable for `RESULT_PATIENCE_S`, or refused.
         """
         slots: list[Slot] = []
 
@@ -157,7 +162,7 @@ class Gateway:
             async with _streaming(self._client, request) as answer:
                 slots[:] = _slots.decode(await answer.aread())
 
-        await self._patiently(ask)
+        await self._patiently(ask, RESULT_PATIENCE_S)
         return slots
 
     async def put_log(self, task_id: str, attempt: int, token: str, first: int, body: bytes) -> None:
@@ -186,26 +191,26 @@ class Gateway:
             read: gives the bytes from an offset on, up to `size`; what it raises comes out of here.
 
         Raises:
-            GatewayRefused: `UPLOAD_TRIES` times in a row nothing got there, or refused.
+            GatewayRefused: nothing got there for `RESULT_PATIENCE_S`, or refused.
         """
         offset = furthest = 0
-        tries = 0
-        backoff = Backoff(first_s=0.1)
+        again = False
+        backoff, until = Backoff(first_s=0.1), self._clock() + RESULT_PATIENCE_S
 
         async def step(base: str) -> None:
             nonlocal offset
             url = _reachable(base, slot.upload_url)
-            if tries:
+            if again:
                 offset = await self._offset(url)
-            if not tries or offset < size:
+            if not again or offset < size:
                 await self._send(url, offset, size, read(offset))
 
         while failure := await self._failure(step):
+            again = True
             if offset > furthest:
-                tries, furthest = 0, offset
+                furthest, until = offset, self._clock() + RESULT_PATIENCE_S
                 backoff.reset()
-            tries += 1
-            if tries >= UPLOAD_TRIES:
+            if self._clock() >= until:
                 raise failure
             await backoff.wait()
 
@@ -226,14 +231,13 @@ class Gateway:
         async with _streaming(self._client, request):
             pass
 
-    async def _patiently(self, call: Callable[[str], Awaitable[None]]) -> None:
+    async def _patiently(
+        self, call: Callable[[str], Awaitable[None]], patience_s: float = PATIENCE_S
+    ) -> None:
         """`call` with the gateway's address, again while that may help."""
-        backoff = Backoff(first_s=0.1)
-        for left in range(TRIES - 1, -1, -1):
-            failure = await self._failure(call)
-            if failure is None:
-                return
-            if not left:
+        backoff, until = Backoff(first_s=0.1), self._clock() + patience_s
+        while failure := await self._failure(call):
+            if self._clock() >= until:
                 raise failure
             await backoff.wait()
 

@@ -368,8 +368,13 @@ class Instance:
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
         """Wait for the end of the process, and tell who waits for it."""
         returncode = await process.wait()
-        signal_group(self.pgid, signal.SIGKILL)  # what it left behind
-        await asyncio.to_thread(end_strays, self._namespace.name, str(self._tmp))
+        try:
+            signal_group(self.pgid, signal.SIGKILL)  # what it left behind
+            await asyncio.to_thread(end_strays, self._namespace.name, str(self._tmp))
+        except (
+            OSError
+        ) as error:  # no file descriptor is left, for instance; that it ended must be told all the same
+            self._line(f"What the app left running could not be looked for: {error}")
         self._namespace.release()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORDS_S):

@@ -90,7 +90,8 @@ class LogUploader:
             _log.error(Event.LOG_SPOOL_FAILED, path=str(segment.path), reason=str(error))
             settled = True
         except GatewayRefused as refusal:
-            settled = refusal.status in _REFUSALS
+            # Only the gateway's own words settle it: a proxy before it says 404, too, while it starts.
+            settled = refusal.status in _REFUSALS and bool(refusal.said)
             self._tell(segment, refusal.message, settled=settled)
         except Exception as error:  # noqa: BLE001 - the edge: no chunk may end the daemon
             self._tell(segment, f"{type(error).__name__}: {error}", settled=False)

@@ -136,8 +136,12 @@ class Residency:
         leaving_all = [r for r in self._residents.values() if r.state is ResidentState.STOPPING]
         self._residents[key] = residence
         self._on_change()
-        for stopping in leaving_all:  # what still unloads counts as used
-            await stopping.gone.wait()  # bounded by the instance's own escalation to SIGKILL
+        try:
+            for stopping in leaving_all:  # what still unloads counts as used
+                await stopping.gone.wait()  # bounded by the instance's own escalation to SIGKILL
+        except BaseException:  # its task was stopped: nobody else knows of this newcomer
+            self._begin_stop(residence, "its task was stopped before it was loaded")
+            raise
         residence.base_bytes = self._sensors.used_bytes(self._uuids)
         return residence
 
@@ -171,9 +175,11 @@ class Residency:
             self._on_change()  # that it is ready; who is busy the scheduler knows from its own assignments
 
     def release(self, residence: Residence) -> None:
-        """The task has left; the instance is warm."""
+        """The task has left; the instance is warm, if it lives."""
         if residence.state is ResidentState.BUSY:
             residence.state = ResidentState.IDLE
+            if residence.instance is not None and residence.instance.exited.is_set():
+                self._forget_dead(residence)
         residence.task_id = ""
         residence.used_mono = time.monotonic()
 
@@ -308,14 +314,17 @@ class Residency:
             return
         await residence.instance.exited.wait()
         if residence.state is ResidentState.IDLE:
-            _log.warning(
-                Event.INSTANCE_DIED,
-                worker=self._worker.id,
-                app=residence.app,
-                setup_key=residence.setup_key,
-                reason="the process ended while no task ran on it",
-            )
-            self._begin_stop(residence, "the process ended by itself")
+            self._forget_dead(residence)
+
+    def _forget_dead(self, residence: Residence) -> None:
+        _log.warning(
+            Event.INSTANCE_DIED,
+            worker=self._worker.id,
+            app=residence.app,
+            setup_key=residence.setup_key,
+            reason="the process ended while no function ran on it",
+        )
+        self._begin_stop(residence, "the process ended by itself")
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -1,5 +1,6 @@
 """Files: download, list, read, make public, delete."""
 
+import hmac
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Literal
 
@@ -52,7 +53,7 @@ async def download(request: AnyRequest, file_id: str, secret: str, name: str) ->
     """
     services = services_of(request)
     file = await services.store.files.get(file_id)
-    if file.secret != secret or not file.uploaded:
+    if not hmac.compare_digest(file.secret.encode(), secret.encode()) or not file.uploaded:
         raise NotFound("File not found")
     attachment = request.query_params.get("download", "").lower() in ATTACHMENT
     plan = decide_download(file, file.size, caller_of(request).headers, attachment=attachment)

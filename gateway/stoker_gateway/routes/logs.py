@@ -13,6 +13,7 @@ from stoker_gateway.door import caller_of
 from stoker_gateway.dto import ascii_json, task_events, task_log
 from stoker_gateway.log_reader import LogReader, Position, Wanted
 from stoker_gateway.log_stream import LogStream, Quiet
+from stoker_gateway.numbers import whole
 from stoker_gateway.routes.tasks import STREAM_HEADERS
 from stoker_gateway.services import Answer, AnyRequest, answer, own_task, services_of
 from stoker_gateway.streams import HEARTBEAT_COMMENT, HEARTBEAT_LINE, media_type
@@ -113,7 +114,7 @@ def parse_cursor(cursor: str) -> Position:
     attempt, _, number = cursor.partition("-")
     if not cursor:
         return Position()
-    if not (attempt.isdecimal() and number.isdecimal()):
+    if whole(attempt) is None or whole(number) is None:
         raise InvalidRequest("Input validation failed: cursor: take it from next_cursor of the page before")
     return Position(int(attempt), int(number))
 

@@ -16,6 +16,7 @@ from stoker.files.logs import remove_logs
 from stoker_gateway.dialect import Deltas, status_number
 from stoker_gateway.door import caller_of
 from stoker_gateway.dto import iso, task_dto, timings_dto
+from stoker_gateway.numbers import whole
 from stoker_gateway.services import Answer, AnyRequest, answer, own_task, page, services_of
 from stoker_gateway.streams import media_type
 from stoker_gateway.submit import RunBody
@@ -145,7 +146,7 @@ async def task_page(request: AnyRequest, cursor: str, limit: int) -> dict[str, A
     Raises:
         InvalidRequest: the cursor is none of ours.
     """
-    if cursor and not cursor.isdecimal():
+    if cursor and whole(cursor) is None:
         raise InvalidRequest("Input validation failed: cursor: take it from next_cursor of the page before")
     caller, tasks = caller_of(request), services_of(request).store.tasks
     limit = max(1, min(limit, PAGE_LIMIT))

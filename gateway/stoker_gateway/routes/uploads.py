@@ -14,6 +14,7 @@ from stoker.core.messages import StoredFile
 from stoker.files import file_key
 from stoker_gateway.door import caller_of
 from stoker_gateway.file_records import NewFile, announce, file_dto, type_of
+from stoker_gateway.numbers import whole
 from stoker_gateway.services import Answer, AnyRequest, Services, answer, services_of
 from stoker_gateway.uploads import UploadBroken, check_address, check_announced
 
@@ -78,14 +79,14 @@ async def upload(request: AnyRequest, file_id: str) -> Answer:
         raise Conflict("The file is uploaded already. POST /files gives an address for another one.")
     check_announced(file, content_type, sent.get("content-length", ""))
     limit = file.size if file.size >= 0 else services.settings.max_upload_bytes
-    services.uploads.check_size(int(sent.get("content-length") or 0))
+    services.uploads.check_size(whole(sent.get("content-length", "")) or 0)
     size = await services.uploads.write(file, 0, _body(request), limit=limit)
     if file.size not in {size, -1}:
         services.uploads.drop(file.id)
         raise InvalidRequest(f"{size} bytes came, {file.size} were announced. Send the file again.")
     if not file.content_type:
         file = structs.replace(file, content_type=content_type)
-    stored = await _complete(services, file, size)
+    stored = await complete(services, file, size)
     return answer(request, file_dto(services, stored))
 
 
@@ -100,7 +101,7 @@ async def upload_offset(request: AnyRequest, file_id: str) -> Response[None]:
     ):  # an earlier request wrote all, and went down before the end
         if not offset:
             await services.uploads.write(file, 0, _nothing(), limit=0)
-        await _complete(services, file, offset)
+        await complete(services, file, offset)
     length = {"upload-length": str(file.size)} if file.size >= 0 else {"upload-defer-length": "1"}
     headers = {
         "cache-control": "no-store",
@@ -122,22 +123,24 @@ async def continue_upload(request: AnyRequest, file_id: str) -> Response[None]:
     file = await _addressed(request, file_id)
     services, sent = services_of(request), caller_of(request).headers
     _check_tus(sent.get("tus-resumable", TUS_VERSION), sent.get("content-type", ""))
-    offset = sent.get("upload-offset", "")
-    if not offset.isdecimal():
-        raise InvalidRequest(f"Upload-Offset is {offset!r}; it must be the number of bytes that HEAD tells.")
+    offset = whole(sent.get("upload-offset", ""))
+    if offset is None:
+        raise InvalidRequest(
+            f"Upload-Offset is {sent.get('upload-offset', '')[:40]!r}; it must be the number of bytes that HEAD tells."
+        )
     if file.size < 0:
         raise InvalidRequest(
             "The size was not announced. Announce the file again, with its size, or use PUT."
         )
     if file.uploaded:
         raise Conflict(f"The file is uploaded already; Upload-Offset is {file.size}.", offset=file.size)
-    if int(offset) + int(sent.get("content-length") or 0) > file.size:
+    if offset + (whole(sent.get("content-length", "")) or 0) > file.size:
         raise InvalidRequest(
             f"Content-Length leads beyond the {file.size} bytes that were announced. Send what is missing."
         )
-    size = await services.uploads.write(file, int(offset), _body(request), limit=file.size)
+    size = await services.uploads.write(file, offset, _body(request), limit=file.size)
     if size == file.size:
-        await _complete(services, file, size)
+        await complete(services, file, size)
     headers = {"upload-offset": str(size), "tus-resumable": TUS_VERSION}
     return Response(content=None, status_code=204, headers=headers)
 
@@ -162,13 +165,17 @@ async def _addressed(request: AnyRequest, file_id: str) -> StoredFile:
     return file
 
 
-async def _complete(services: Services, file: StoredFile, size: int) -> StoredFile:
+async def complete(services: Services, file: StoredFile, size: int) -> StoredFile:
     """Make a whole file readable: its bytes go into the store first, then its record says so.
 
     Raises:
         NotFound: it was deleted meanwhile.
+        Conflict: another request completed it meanwhile; a file never changes.
         FilesUnavailable: the store does not take it now; HEAD on the upload address tries again.
     """
+    if (await services.store.files.get(file.id)).uploaded:
+        services.uploads.drop(file.id)
+        raise Conflict("The file is uploaded already. POST /files gives an address for another one.")
     await services.uploads.finish(file)
     try:
         present = await services.store.files.get(file.id)

@@ -8,6 +8,7 @@ from litestar.response import Stream
 from stoker.core.errors import Conflict
 from stoker.files import file_key
 from stoker_gateway.app_dto import app_dto, version_dto
+from stoker_gateway.numbers import whole
 from stoker_gateway.routes.apps import own_app, save, seen_app
 from stoker_gateway.routes.files import begun
 from stoker_gateway.routes.tasks import PAGE_LIMIT, ListBody
@@ -20,7 +21,7 @@ async def list_versions(request: AnyRequest, app_id: str, data: ListBody | None 
     data = data or ListBody()
     app = await seen_app(request, app_id)
     versions = await services_of(request).store.catalog.versions(app.id)
-    start = int(data.cursor) if data.cursor and data.cursor.isdecimal() else 0
+    start = whole(data.cursor or "") or 0
     limit = max(1, min(data.limit, PAGE_LIMIT))
     following = str(start + limit) if len(versions) > start + limit else ""
     items = [version_dto(version) for version in versions[start : start + limit]]

@@ -12,8 +12,13 @@ if problem then
   return {problem}
 end
 if partial ~= '' then
-  redis.call('HSET', task, 'output', partial)
-  add_event(task, events, 'k', 'output')
+  -- One such event is kept, the last: a task may yield for hours.
+  local before = redis.call('HGET', task, 'output_event')
+  local id = add_event(task, events, 'k', 'output')
+  redis.call('HSET', task, 'output', partial, 'output_event', id)
+  if before then
+    redis.call('XDEL', events, before)
+  end
 end
 if lines == '' then
   return {'OK'}

@@ -1,7 +1,7 @@
 import pytest
 
 from stoker.core.messages import StoredFile
-from stoker_gateway.downloads import decide_download, disposition, download_url
+from stoker_gateway.downloads import decide_download, disposition, download_url, parse_range
 
 FILE = StoredFile(
     id="ab12", secret="s", owner_id="u", filename="a b.png", content_type="image/png", size=10, created_ms=0
@@ -88,3 +88,12 @@ def test_a_name_is_told_in_utf8_and_cannot_end_its_header(name, expected):
 
 def test_names_are_encoded_in_addresses():
     assert download_url("http://h", FILE) == "http://h/files/ab12/s/a%20b.png"
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["bytes=" + "9" * 5000 + "-", "bytes=-" + "9" * 5000, "bytes=٣-"],
+    ids=["first", "last", "digits"],
+)
+def test_a_range_of_absurd_numbers_is_none(header):
+    assert parse_range(header, 10) is None

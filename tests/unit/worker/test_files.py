@@ -8,8 +8,8 @@ import pytest
 from recorders import order
 
 from stoker_worker.files import (
-    TRIES,
-    UPLOAD_TRIES,
+    PATIENCE_S,
+    RESULT_PATIENCE_S,
     Gateway,
     GatewayRefused,
     NewFile,
@@ -18,6 +18,8 @@ from stoker_worker.files import (
 )
 
 BASE = "http://inside:8787"
+REQUEST_S = 10
+"""What each request takes by the clock of these tests."""
 
 
 class Server:
@@ -27,11 +29,13 @@ class Server:
         self.answers = list(answers)
         self.requests = []
         self.base = BASE
+        self.seconds = 0.0  # that have passed
 
     def gateway(self):
-        return Gateway(lambda: self.base, httpx.MockTransport(self.handle))
+        return Gateway(lambda: self.base, httpx.MockTransport(self.handle), lambda: self.seconds)
 
     async def handle(self, request):
+        self.seconds += REQUEST_S
         body = await request.aread()
         self.requests.append((request.method, str(request.url), body))
         self.headers = request.headers
@@ -66,11 +70,11 @@ async def test_a_refusal_is_not_tried_again_and_is_told(tmp_path):
     assert len(server.requests) == 1
 
 
-async def test_a_gateway_that_is_not_there_is_named_with_what_to_check(tmp_path):
+async def test_a_gateway_that_is_not_there_is_named_with_what_to_check(hurried, tmp_path):
     server = Server(httpx.ConnectError("refused"))
     with pytest.raises(GatewayRefused, match=r"http://inside:8787 cannot be reached .*STOKER_INTERNAL_URL"):
         await server.gateway().fetch_bundle(order(), tmp_path / "bundle")
-    assert len(server.requests) == TRIES
+    assert server.seconds == PATIENCE_S
 
 
 async def test_a_gateway_that_moved_is_found_again(tmp_path):
@@ -99,11 +103,13 @@ class TusServer:
         self.size, self.breaks, self.answers = size, list(breaks), list(answers)
         self.content = b""
         self.methods = []
+        self.seconds = 0.0
 
     def gateway(self):
-        return Gateway(lambda: BASE, httpx.MockTransport(self.handle))
+        return Gateway(lambda: BASE, httpx.MockTransport(self.handle), lambda: self.seconds)
 
     async def handle(self, request):
+        self.seconds += REQUEST_S
         self.methods.append(request.method)
         assert str(request.url) == f"{BASE}/upload/1?signature=s"
         assert request.headers["tus-resumable"] == "1.0.0"
@@ -172,7 +178,7 @@ async def test_an_upload_whose_last_answer_was_lost_is_not_sent_again(hurried):
 
 @pytest.mark.parametrize("answer", [409, 503])
 async def test_a_gateway_that_cannot_now_is_asked_again(hurried, answer):
-    server, read = TusServer(5, answers=[answer] * (UPLOAD_TRIES - 1)), []
+    server, read = TusServer(5, answers=[answer] * 20), []
     await server.gateway().upload(SLOT, 5, reader(b"bytes", read))
     assert server.content == b"bytes"
 
@@ -181,11 +187,11 @@ async def test_an_upload_that_gets_no_further_is_given_up_with_the_reason(hurrie
     server, read = TusServer(5, answers=[503] * 1000), []
     with pytest.raises(GatewayRefused, match="answered 503 to PATCH /upload/1: not now"):
         await server.gateway().upload(SLOT, 5, reader(b"bytes", read))
-    assert server.methods.count("PATCH") == UPLOAD_TRIES
+    assert server.seconds >= RESULT_PATIENCE_S
 
 
-async def test_tries_count_from_the_last_byte_that_got_there(hurried):
-    size = UPLOAD_TRIES * 2
+async def test_patience_counts_from_the_last_byte_that_got_there(hurried):
+    size = int(RESULT_PATIENCE_S / REQUEST_S)
     server, read = TusServer(size, breaks=range(1, size)), []
     await server.gateway().upload(SLOT, size, reader(b"x" * size, read))
     assert server.content == b"x" * size

@@ -66,7 +66,7 @@ async def test_a_gateway_that_is_away_is_asked_again_until_it_has_all(scene, fai
 
 @pytest.mark.parametrize("status", [400, 401, 404, 409, 413])
 async def test_a_log_that_nobody_wants_is_dropped(scene, status):
-    scene.taker.fails = GatewayRefused("no", status)
+    scene.taker.fails = GatewayRefused("no", status, "no such task")
     scene.write("t1", "a")
     await eventually(lambda: not scene.spool.bytes, "the upload")
     scene.taker.fails = None

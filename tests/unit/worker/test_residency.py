@@ -173,3 +173,25 @@ async def test_killing_spares_what_has_ended_and_this_process(scene):
     residence = await scene.load("a", 1)
     residence.instance.pgid = 0
     scene.residency.kill()
+
+
+async def test_a_task_that_is_stopped_while_it_waits_for_memory_leaves_no_instance_behind(scene):
+    await scene.load("old", 20)
+    scene.device.settling.clear()
+    waiting = asyncio.ensure_future(
+        scene.residency.admit(order(setup_key="new").task, declared_bytes=20 * GIB)
+    )
+    await until(lambda: len(scene.bytes()) == 2)
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    scene.device.settling.set()
+    await until(lambda: scene.bytes() == {})
+
+
+async def test_an_instance_that_died_after_its_answer_is_not_warm_for_the_next_task(scene):
+    residence = await scene.load("a", 6)
+    scene.residency.use(residence, "t1", lambda *_: None)
+    residence.instance.exited.set()
+    scene.residency.release(residence)
+    assert scene.residency.warm("a") is None
+    await until(lambda: scene.bytes() == {})

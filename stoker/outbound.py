@@ -1,14 +1,21 @@
-"""HTTP that connects only to addresses which were checked. A name is resolved once, and the connection goes there."""
+"""HTTP to addresses that a stranger named: only those that were checked are connected to.
+
+A name is resolved once, and the connection goes to what was checked. Nothing of an answer outlives it: no cookie, no
+connection.
+"""
 
 import asyncio
+import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from http.cookiejar import CookieJar
 from typing import Final
 
 import httpx
 
-from stoker_worker.fetch_policy import FetchFailed, port_of, shown
+from stoker.core.addresses import AllowList, is_public
 
+PORTS: Final = {"http": 80, "https": 443}
 RESOLVE_TIMEOUT_S: Final = 10.0
 ADDRESSES_TRIED: Final = 4
 
@@ -17,6 +24,57 @@ Permits = Callable[[str], bool]
 
 PERMITS: Final = "stoker_permits"
 """The request extension with the question whether an address may be connected to; without one none may."""
+
+
+class AddressRefused(Exception):
+    """A host has no address that may be connected to. `url`: the one that was asked for."""
+
+    def __init__(self, url: httpx.URL) -> None:
+        super().__init__(f"{url.host} leads to an address that is not public")
+        self.url = url
+
+
+class _NoCookies(CookieJar):
+    """Keeps nothing: what one user's server sets is not for the next user's request."""
+
+    def extract_cookies(self, *_: object) -> None:
+        """Nothing is taken."""
+
+
+def checked_client(
+    timeout: httpx.Timeout, transport: httpx.AsyncBaseTransport | None = None
+) -> httpx.AsyncClient:
+    """A client for such addresses. Redirects are the caller's to judge.
+
+    Proxies of the environment are not used, because they would resolve names by themselves.
+    """
+    return httpx.AsyncClient(
+        timeout=timeout,
+        trust_env=False,
+        transport=transport or CheckedTransport(),
+        follow_redirects=False,
+        cookies=_NoCookies(),
+    )
+
+
+def may_reach(allow: AllowList, url: httpx.URL) -> "Permits":
+    """The question whether an address is good for a URL: public, or allowed by the host's name or by network."""
+    if allow.has_host(url.host, port_of(url)):
+        return lambda _address: True
+
+    def permits(address: str) -> bool:
+        try:
+            ip = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return is_public(ip) or allow.has_address(ip)
+
+    return permits
+
+
+def port_of(url: httpx.URL) -> int:
+    """The port that a URL leads to."""
+    return url.port or PORTS.get(url.scheme, 0)
 
 
 async def resolve(host: str, port: int) -> Sequence[str]:
@@ -44,7 +102,7 @@ class CheckedTransport(httpx.AsyncBaseTransport):
         """Send a request.
 
         Raises:
-            FetchFailed: the host has no address that may be connected to.
+            AddressRefused: the host has no address that may be connected to.
             httpx.TransportError: as usual.
         """
         host = request.url.host
@@ -79,11 +137,7 @@ class CheckedTransport(httpx.AsyncBaseTransport):
         permits: Permits = request.extensions.get(PERMITS, _none)
         permitted = [address for address in found if permits(address)]
         if found and not permitted:
-            # The addresses themselves are the operator's to know, not the caller's.
-            raise FetchFailed(
-                f"{shown(request.url)} leads to an address that is not public; the operator of the worker may "
-                f"allow {host}:{port} in STOKER_FETCH_ALLOW"
-            )
+            raise AddressRefused(request.url)
         return permitted
 
 
