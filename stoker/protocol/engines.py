@@ -166,7 +166,9 @@ class Engines:
     ) -> tuple[str, list[tuple[str, InboxMessage]]]:
         """Messages after `last_id` with their entry ids; waits up to `block_ms` for the first.
 
-        Assignments leave the inbox by `accept` or `hand_back`; the rest is removed by the next read.
+        Assignments leave the inbox by `accept` or `hand_back`. The rest is removed now, and nobody waits for that: what
+        was read must be acted upon also when the server goes away meanwhile. An entry that stays is forgotten with
+        the next registration.
         """
         key = self._keys.inbox(engine_id)
         reply = await self._connection.block(
@@ -183,7 +185,8 @@ class Engines:
         found = [(entry.decode(), _inbox_message(fields)) for entry, fields in stream(reply)]
         read = [entry for entry, message in found if not isinstance(message, Assignment)]
         if read:
-            await self._connection.command("XDEL", key, *read)
+            forget = self._connection.start("XDEL", key, *read)
+            forget.add_done_callback(lambda done: done.cancelled() or done.exception())
         return (found[-1][0] if found else last_id), found
 
     async def accept(self, order: Assignment, engine_id: EngineId, entry: str, state: TaskState) -> None:
@@ -372,7 +375,10 @@ class Engines:
     async def remove(self, engine_id: EngineId) -> None:
         """Forget an engine that is not running."""
         await self._connection.command("ZREM", self._keys.engines, engine_id)
-        await self._connection.command("DEL", self._keys.engine(engine_id))
+        keys = self._keys
+        await self._connection.command(
+            "DEL", keys.engine(engine_id), keys.inbox(engine_id), keys.engine_tasks(engine_id)
+        )
 
 
 async def read_engines(connection: Connection, keys: Keys) -> list[EngineView]:

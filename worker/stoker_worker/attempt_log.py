@@ -119,8 +119,8 @@ class LogSpool:
         return taken
 
     def again(self, segment: Segment) -> None:
-        """The segment could not be uploaded yet."""
-        self._ready.insert(0, segment)
+        """The segment could not be uploaded yet; it goes behind the others, so that it holds none of them up."""
+        self._ready.append(segment)
         self.due.set()
 
     def done(self, segment: Segment) -> None:

@@ -281,9 +281,10 @@ class Execution:
 
     async def _run_function(self, residency: Residency, residence: Residence, value: Any) -> RunResult:
         """Run the function; an instance that cannot be used again is discarded."""
-        instance = self._running = residence.instance
+        instance = residence.instance
         if instance is None or self._stop is not None:
             raise Stopped
+        self._running = instance
         self.reached_function = True
         limit_s = self.order.task.run_timeout_s or self._tools.run_timeout_s
         started = time.monotonic()

@@ -100,7 +100,11 @@ class InputCache:
         data = part.with_suffix(".data")
         part.rename(data)
         kept = msgspec.structs.replace(entry, data=data.name)
-        self.put(key, kept)
+        try:
+            self.put(key, kept)
+        except OSError:  # a full disk: what has no entry would count for nobody
+            data.unlink(missing_ok=True)
+            raise
         if old is not None:
             (self._folder / old.data).unlink(missing_ok=True)
         self._make_room(entry.size)
@@ -109,8 +113,12 @@ class InputCache:
     def put(self, key: str, entry: Entry) -> None:
         """Write an entry whose data is here."""
         new = self._folder / f"{key}.{secrets.token_hex(8)}.new"
-        new.write_bytes(msgspec.json.encode(entry))
-        new.replace(self._entry_path(key))
+        try:
+            new.write_bytes(msgspec.json.encode(entry))
+            new.replace(self._entry_path(key))
+        except OSError:
+            new.unlink(missing_ok=True)
+            raise
 
     def copy(self, entry: Entry, target: Path, stop: threading.Event) -> None:
         """Copy an entry's data to a new file.

@@ -56,6 +56,8 @@ class Spool:
                 os.fsync(file.fileno())
             partial.replace(target)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
             _log.error(
                 Event.SPOOL_FAILED,
                 task_id=order.task.id,

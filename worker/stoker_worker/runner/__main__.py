@@ -90,6 +90,7 @@ class Runner:
         self._running = ""
         self._cancelled = ""
         self._cancelling: asyncio.Task | None = None
+        self._early: dict | None = None  # a cancel that came before its run
         self._results: list[str] = []
         self._leftovers = tidy.Leftovers(
             list(ISOLATION.places) if ISOLATION else [os.environ["TMPDIR"]],
@@ -161,11 +162,13 @@ class Runner:
         message["metadata"] = self._metadata | known
         self._running = message["task_id"]
         self._run = asyncio.ensure_future(self._answer_of(message))
+        if self._early is not None:
+            self._begin_cancel(self._early)
         try:
             payload = await self._run
         except asyncio.CancelledError:
             payload = _error("cancelled", "cancelled")  # cancelled before its first step
-        self._run, self._running = None, ""
+        self._run, self._running, self._early = None, "", None
         if self._cancelling is not None:
             self._cancelling.cancel()
             self._cancelling = None
@@ -198,7 +201,10 @@ class Runner:
         self._link.send(b'{"type":"delta","seq":%d,"output":%b}' % (seq, values.encode(delta)))
 
     def _begin_cancel(self, message: dict) -> None:
-        if self._run is not None and self._running == message["task_id"] and self._cancelling is None:
+        if self._run is None:
+            self._early = message  # its run waits behind what is done now
+        elif self._running == message["task_id"] and self._cancelling is None:
+            self._context.cancel()
             self._cancelling = asyncio.ensure_future(self._cancel_run(self._run, message["grace_s"]))
 
     async def _cancel_run(self, run: asyncio.Task, grace_s: float) -> None:
