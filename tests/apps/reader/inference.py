@@ -22,14 +22,17 @@ class Out(BaseAppOutput):
 
 
 def shown(file):
-    data = Path(file.path).read_bytes()
+    digest = hashlib.sha256()
+    with Path(file.path).open("rb") as content:
+        while chunk := content.read(1024 * 1024):
+            digest.update(chunk)
     return {
         "path": file.path,
         "uri": file.uri,
         "filename": file.filename,
         "content_type": file.content_type,
         "size": file.size,
-        "sha256": hashlib.sha256(data).hexdigest(),
+        "sha256": digest.hexdigest(),
     }
 
 
