@@ -1,4 +1,4 @@
-"""`make fuzz MINUTES=n`: new stories for the state machine of the protocol, until the time is over or one fails."""
+"""`make fuzz MINUTES=n`: new stories for the state machines of the protocol, until the time is over or one fails."""
 
 import asyncio
 import sys
@@ -13,6 +13,7 @@ from stoker.embedded import EmbeddedServer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from protocol.lifecycle import Lifecycle
+from protocol.session_lifecycle import SessionLifecycle
 
 STORIES_A_ROUND = 100
 
@@ -33,12 +34,13 @@ def main(minutes: float) -> None:
             server = EmbeddedServer(Path(folder))
             asyncio.run(server.start())
             try:
-                Lifecycle.url = server.url
-                run_state_machine_as_test(Lifecycle, settings=chosen)
+                for machine in (Lifecycle, SessionLifecycle):
+                    machine.url = server.url
+                    run_state_machine_as_test(machine, settings=chosen)
             finally:
                 asyncio.run(server.stop())
         rounds += 1
-        print(f"{rounds * STORIES_A_ROUND} stories, no rule broken", flush=True)
+        print(f"{2 * rounds * STORIES_A_ROUND} stories, no rule broken", flush=True)
 
 
 if __name__ == "__main__":

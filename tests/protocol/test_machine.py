@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 from protocol.lifecycle import Lifecycle
 from protocol.mutations import MUTATIONS, apply
+from protocol.session_lifecycle import SessionLifecycle
 
 from stoker.core.errors import StokerError
 from stoker.core.states import TaskState as S
@@ -69,8 +70,9 @@ def tell(story, url):
     machine.teardown()
 
 
-async def test_no_order_of_messages_breaks_the_protocol(redis_server):
-    Lifecycle.url = redis_server.url
+@pytest.mark.parametrize("machine", [Lifecycle, SessionLifecycle])
+async def test_no_order_of_messages_breaks_the_protocol(redis_server, machine):
+    machine.url = redis_server.url
     chosen = settings(
         max_examples=25,
         stateful_step_count=40,
@@ -79,7 +81,7 @@ async def test_no_order_of_messages_breaks_the_protocol(redis_server):
         suppress_health_check=list(HealthCheck),
         database=None,
     )
-    await asyncio.to_thread(run_state_machine_as_test, Lifecycle, settings=chosen)
+    await asyncio.to_thread(run_state_machine_as_test, machine, settings=chosen)
 
 
 async def test_the_story_is_possible(redis_server):
