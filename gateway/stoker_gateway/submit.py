@@ -117,8 +117,6 @@ class Submitter:
         workers = await self._check_workers(body.workers)
         given = {} if body.input is None else body.input
         self._registry.validate(version, function, given)  # 4
-        if isinstance(given, dict):
-            given = fill_defaults(function.input_schema, given)
         files = self._file_fields.find(f"{app.id}/{version.id}", function.name, function.input_schema, given)
         kept = called.info.setup if called is not None else {}
         known, unknown = known_only(version.setup_schema, body.setup or kept)  # 5

@@ -154,12 +154,12 @@ def test_a_folder_of_folders_deploys_each(system, folder, tmp_path):
     assert run(system, "tests/second", text="a")["output"]["text"] == "a2"
 
 
-def test_what_a_run_leaves_out_is_stored_with_its_default_and_what_it_adds_is_kept(system, folder):
+def test_what_a_run_leaves_out_has_its_default_in_the_app_and_what_it_adds_is_kept(system, folder):
     deploy(system, folder("defaults"))
     task = run(system, "tests/defaults", more=1)
     with system.client() as http:
         stored = http.get(f"/tasks/{task['id']}").json()["data"]
-    assert stored["input"] == {"text": "x", "more": 1}
+    assert stored["input"] == {"more": 1}, "as it was sent: an app can tell what its caller set"
     assert task["output"]["text"] == "x!"
 
 
