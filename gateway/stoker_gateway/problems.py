@@ -4,10 +4,11 @@ from typing import Any
 
 import msgspec
 
-from stoker.core.errors import RateLimited, RequirementsNotMet, StokerError, StoreUnavailable
+from stoker.core.errors import RateLimited, RequirementsNotMet, StokerError
 
 MEDIA_TYPE = "application/problem+json"
 STORE_RETRY_S = 2
+_UNAVAILABLE = 503
 _encode = msgspec.json.Encoder().encode
 
 
@@ -40,6 +41,6 @@ def retry_headers(error: StokerError) -> dict[str, str]:
     """Retry-After, for errors that pass by themselves."""
     if isinstance(error, RateLimited):
         return {"retry-after": str(error.fields.get("retry_after", 1))}
-    if isinstance(error, StoreUnavailable):
+    if error.http == _UNAVAILABLE:
         return {"retry-after": str(STORE_RETRY_S)}
     return {}

@@ -18,6 +18,7 @@ from stoker.core.states import TERMINAL
 from stoker.log import get_logger
 from stoker.protocol import Store
 from stoker.protocol.task_logs import Tail
+from stoker.pulse import Pulse
 from stoker.settings import GatewaySettings
 from stoker_gateway.deltas import BATCHES, DeltaReader
 from stoker_gateway.dialect import Dialect
@@ -26,6 +27,8 @@ from stoker_gateway.dto import EncodedLogs, stream_lines
 POLL_S = 5.0
 RETRY_S = 0.5
 LISTEN_S = 1.0
+ANNOUNCEMENTS, TASKS = "announcements", "tasks"
+"""The loops that read, by the names that people see."""
 MIN_GAP_S = 0.05
 """At most 20 updates a second a stream; a change of state does not wait."""
 BATCH = 500
@@ -146,8 +149,7 @@ class Hub:
         self._dirty: set[TaskId] = set()
         self._work = asyncio.Event()
         self.heard = Heard()
-        self.mono_heard = time.monotonic()
-        """Last time that the subscription or a read was known to work."""
+        self.pulse = Pulse(ANNOUNCEMENTS)
 
     @property
     def open_streams(self) -> int:
@@ -251,7 +253,7 @@ class Hub:
                     self._mark(*self._watches)
                     while True:
                         heard = await announcements.next(LISTEN_S)
-                        self.mono_heard = time.monotonic()
+                        self.pulse.beat(ANNOUNCEMENTS)
                         for task_id, _ in heard:
                             self.heard.add(task_id)
                         wanted = [task_id for task_id, _ in heard if task_id in self._watches]
@@ -265,15 +267,18 @@ class Hub:
         while True:
             await self._work.wait()
             self._work.clear()
+            self.pulse.beat(TASKS)  # counts from here: with nothing to read it is not deaf
             while self._dirty:
                 batch = [self._dirty.pop() for _ in range(min(BATCH, len(self._dirty)))]
                 try:
                     watched = [(i, self._watches[i]) for i in batch if i in self._watches]
                     await self._read([(i, watch) for i, watch in watched if not watch.ended])
+                    self.pulse.beat(TASKS)
                 except StoreUnavailable as error:
                     log.warning(Event.STORE_UNAVAILABLE, loop="read", error=str(error))
                     self._dirty.update(batch)
                     await asyncio.sleep(RETRY_S)
+            self.pulse.forget(TASKS)
 
     async def _read(self, watched: list[tuple[TaskId, Watch]]) -> None:
         """Bring tasks up to date, in one batch.

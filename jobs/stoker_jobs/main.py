@@ -8,41 +8,78 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, Final
 
+from redis import Redis
 from redis.exceptions import RedisError
 from rq.cron import CronScheduler
 from rq.scheduler import RQScheduler
 
+from stoker.core.errors import StoreUnavailable
 from stoker.core.events import Event
 from stoker.log import Logger, get_logger
+from stoker.protocol import Store
+from stoker.pulse import Pulse, tell_loop
 from stoker.service import PARENT_VARIABLE
 from stoker.settings import PREFIX, JobsSettings
 from stoker_jobs.file_sweep import sweep_files, sweep_orphans
 from stoker_jobs.queue import QUEUE_NAME, connect
-from stoker_jobs.relay import pause, relay_loop
+from stoker_jobs.relay import OUTBOX, RETRY_DELAY_S, pause, relay_loop
+from stoker_jobs.rq_worker import silent_worker_s
 from stoker_jobs.tasks import sweep_tasks
 
 TICK_S: Final = 1.0
-RESTART_DELAY_S: Final = 2.0
+RESTART_DELAY_S: Final = 1.0
+CRON, RQ_WORKER = "cron", "rq"
+"""The loops that read, by the names that people see, beside the relay's."""
 STOP_TIMEOUT_S: Final = 8.0
 JOB_TIMEOUT_S: Final = 300
 ORPHANS_S: Final = 6 * 3600
 """Between two searches for bytes without a record: each lists the whole file store, which may cost money."""
 
 
+@dataclass(slots=True)
+class _Child:
+    """The RQ worker that lives now."""
+
+    pid: int = 0
+
+
 async def serve(settings: JobsSettings, stop: asyncio.Event) -> None:
     """Run the background work until `stop` is set; a job that runs then is finished first."""
     log = get_logger("jobs")
+    pulse, child = Pulse(OUTBOX, CRON), _Child()
     async with asyncio.TaskGroup() as group:
-        group.create_task(relay_loop(settings, stop, log))
-        group.create_task(_cron_loop(settings, stop, log))
-        group.create_task(_worker_loop(settings, stop, log))
+        group.create_task(relay_loop(settings, stop, log, pulse))
+        group.create_task(_cron_loop(settings, stop, log, pulse, child))
+        group.create_task(_worker_loop(settings, stop, log, child))
+        telling = group.create_task(_tell_loop(settings, stop, pulse))
+        await stop.wait()
+        telling.cancel()
 
 
-async def _cron_loop(settings: JobsSettings, stop: asyncio.Event, log: Logger) -> None:
+async def _tell_loop(settings: JobsSettings, stop: asyncio.Event, pulse: Pulse) -> None:
+    """Report how long each loop has heard nothing."""
+    while not stop.is_set():
+        try:
+            store = await Store.open(settings.store_url, settings.pool)
+        except StoreUnavailable:
+            await pause(stop, RETRY_DELAY_S)
+            continue
+        try:
+            process = f"{socket.gethostname()}-{os.getpid()}"
+            await tell_loop(store.pulses, process, "jobs", pulse.silent_s)
+        finally:
+            await store.close()
+
+
+async def _cron_loop(
+    settings: JobsSettings, stop: asyncio.Event, log: Logger, pulse: Pulse, child: "_Child"
+) -> None:
     """Put due jobs into the queue: the regular ones and the retries. Redis being away is waited out."""
     cron = CronScheduler(connect(settings.jobs_url), logging_level="WARNING")
     regular: tuple[tuple[Callable[[], object], float, str], ...] = (
@@ -73,6 +110,8 @@ async def _cron_loop(settings: JobsSettings, stop: asyncio.Event, log: Logger) -
     while not stop.is_set():
         try:
             await asyncio.to_thread(tick)
+            pulse.beat(CRON)
+            await asyncio.to_thread(_hear_worker, cron.connection, child, pulse)
         except (RedisError, OSError) as error:
             log.warning(Event.JOBS_DELAYED, reason=str(error))
         await pause(stop, TICK_S)
@@ -80,7 +119,7 @@ async def _cron_loop(settings: JobsSettings, stop: asyncio.Event, log: Logger) -
         await asyncio.to_thread(later.release_locks)
 
 
-async def _worker_loop(settings: JobsSettings, stop: asyncio.Event, log: Logger) -> None:
+async def _worker_loop(settings: JobsSettings, stop: asyncio.Event, log: Logger, child: "_Child") -> None:
     """Keep one RQ worker alive."""
     env = os.environ | {
         PARENT_VARIABLE: str(os.getpid()),
@@ -93,6 +132,7 @@ async def _worker_loop(settings: JobsSettings, stop: asyncio.Event, log: Logger)
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "stoker_jobs.rq_worker", env=env, stdin=asyncio.subprocess.DEVNULL
         )
+        child.pid = process.pid
         try:
             await _first(process.wait(), stop.wait())
         finally:
@@ -100,6 +140,13 @@ async def _worker_loop(settings: JobsSettings, stop: asyncio.Event, log: Logger)
         if not stop.is_set():
             log.warning(Event.PART_DIED, name="rq-worker", status=process.returncode)
             await pause(stop, RESTART_DELAY_S)
+
+
+def _hear_worker(connection: Redis, child: _Child, pulse: Pulse) -> None:
+    """Take over when the RQ worker was last heard: between jobs it tells every other second, in one every 30 s."""
+    silent_s = silent_worker_s(connection, child.pid)
+    if silent_s is not None:
+        pulse.beat(RQ_WORKER, silent_s)
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

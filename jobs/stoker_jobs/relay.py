@@ -15,19 +15,21 @@ from stoker.core.events import Event
 from stoker.log import Logger
 from stoker.protocol import Store
 from stoker.protocol.outbox import Ending
+from stoker.pulse import Pulse
 from stoker.settings import JobsSettings
 from stoker_jobs.queue import job_id, open_queue
 from stoker_jobs.tasks import deliver_webhook
 
+OUTBOX: Final = "outbox"
 BLOCK_MS: Final = 1000
-RETRY_DELAY_S: Final = 1.0
+RETRY_DELAY_S: Final = 0.5
 WEBHOOK_PAUSES_S: Final = (1, 5, 30, 120, 600, 3600, 3600 * 6)
 """Between the tries of a webhook; the last one is 7 hours after the ending."""
 KEEP_S: Final = 86_400
 """How long RQ remembers a job: a repeat within it does nothing."""
 
 
-async def relay_loop(settings: JobsSettings, stop: asyncio.Event, log: Logger) -> None:
+async def relay_loop(settings: JobsSettings, stop: asyncio.Event, log: Logger, pulse: Pulse) -> None:
     """Hand endings on until `stop` is set. Redis being away is waited out."""
     queue = open_queue(settings.jobs_url)
     consumer = f"{socket.gethostname()}-{os.getpid()}"
@@ -41,7 +43,9 @@ async def relay_loop(settings: JobsSettings, stop: asyncio.Event, log: Logger) -
         try:
             await store.outbox.open()
             while not stop.is_set():
-                for ending in await store.outbox.read(consumer, BLOCK_MS):
+                endings = await store.outbox.read(consumer, BLOCK_MS)
+                pulse.beat(OUTBOX)
+                for ending in endings:
                     await asyncio.to_thread(hand_on, queue, ending)
                     await store.outbox.done(ending)
         except (StoreUnavailable, RedisError, OSError) as error:

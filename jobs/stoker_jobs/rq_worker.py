@@ -5,18 +5,51 @@ end with their parent.
 """
 
 import os
-from typing import Any
+import socket
+from datetime import UTC, datetime
+from typing import Any, Final, cast
 
+from redis import Redis
 from rq import Queue, Worker
+from rq.utils import utcparse
 
 from stoker import log
 from stoker.service import PARENT_VARIABLE, die_with_parent
 from stoker.settings import JobsSettings, load
-from stoker_jobs.queue import open_queue
+from stoker_jobs.queue import CALL_TIMEOUT_S, open_queue
+
+DEQUEUE_S: Final = 2
+"""How long one wait for a job may take. RQ's own is 405 s, and as long it would trust a dead connection."""
+
+
+def worker_name(pid: int) -> str:
+    """What RQ calls the worker of a process; its record tells when it was last heard."""
+    return f"stoker-{socket.gethostname()}-{pid}"
+
+
+def silent_worker_s(connection: Redis, pid: int) -> float | None:
+    """Seconds since the RQ worker of a process was heard, or None when it is not known yet. Both are of one machine."""
+    key = f"{Worker.redis_worker_namespace_prefix}{worker_name(pid)}"
+    heard = cast("bytes | None", connection.hget(key, "last_heartbeat"))
+    if heard is None:
+        return None
+    return max(0.0, (datetime.now(UTC) - utcparse(heard.decode())).total_seconds())
 
 
 class JobWorker(Worker):
-    """RQ's forking worker, whose job processes do not outlive it."""
+    """RQ's forking worker, whose job processes do not outlive it, and which is back soon after an outage."""
+
+    max_connection_wait_time = 0.5
+
+    @property
+    def dequeue_timeout(self) -> int:
+        """Seconds."""
+        return DEQUEUE_S
+
+    @property
+    def connection_timeout(self) -> int:
+        """Seconds that any call may take."""
+        return round(CALL_TIMEOUT_S)
 
     def main_work_horse(self, job: Any, queue: Queue) -> None:
         """Run one job in the forked process."""
@@ -31,7 +64,8 @@ def main() -> None:
     settings = load(JobsSettings)
     log.configure("jobs", json=settings.log_json, level=settings.log_level)
     queue = open_queue(settings.jobs_url)
-    JobWorker([queue], connection=queue.connection).work(logging_level="WARNING")
+    worker = JobWorker([queue], name=worker_name(os.getpid()), connection=queue.connection)
+    worker.work(logging_level="WARNING")
 
 
 if __name__ == "__main__":

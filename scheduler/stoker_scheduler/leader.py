@@ -19,6 +19,8 @@ RENEWALS: Final = 3
 """Renewals in a time to live: one may be lost."""
 STANDBY_TRIES: Final = 5
 """Attempts of a standby in a time to live."""
+STANDBY_S: Final = 0.5
+"""The longest pause between them: after an outage somebody leads again within 5 s."""
 DEAF_S: Final = 15.0
 """A loop that has read nothing for so long, though its reads are bounded to 1 s, is stuck."""
 
@@ -39,6 +41,9 @@ class Work(Protocol):
     def deaf_s(self) -> float:
         """Seconds since the last read that Redis answered."""
 
+    def on_store_lost(self) -> None:
+        """Redis did not answer the leader: whoever depends on it may need a moment after its return."""
+
 
 class Leader:
     """Takes, keeps and gives up the leadership for one process.
@@ -52,13 +57,15 @@ class Leader:
         self._ttl_s = ttl_s
         self._log = log
         self.epoch: int | None = None
+        self.mono_heard = time.monotonic()
+        """When Redis last said who leads."""
 
     async def run(self, work: Work, stop: asyncio.Event) -> None:
         """Lead whenever nobody else does, until `stop` is set."""
         while not stop.is_set():
-            self.epoch = await self._take()
+            self.epoch = await self._take(work)
             if self.epoch is None:
-                await pause(stop, self._ttl_s / STANDBY_TRIES)
+                await pause(stop, min(STANDBY_S, self._ttl_s / STANDBY_TRIES))
                 continue
             self._log.info(Event.LEADER_TAKEN, epoch=self.epoch, holder=self._holder)
             try:
@@ -68,12 +75,15 @@ class Leader:
                 with contextlib.suppress(StoreUnavailable):
                     await self._scheduling.resign(self._holder, epoch)
 
-    async def _take(self) -> int | None:
+    async def _take(self, work: Work) -> int | None:
         try:
-            return await self._scheduling.lead(self._holder, self._ttl_s)
+            epoch = await self._scheduling.lead(self._holder, self._ttl_s)
         except StoreUnavailable as error:
             self._log.warning(Event.STORE_UNAVAILABLE, reason=error.message)
+            work.on_store_lost()
             return None
+        self.mono_heard = time.monotonic()
+        return epoch
 
     async def _lead(self, work: Work, epoch: int, stop: asyncio.Event) -> None:
         """Work until asked to stop or no longer leading; an unforeseen error of the work is raised."""
@@ -106,12 +116,14 @@ class Leader:
                 async with asyncio.timeout(max(0.05, mono_until - asked)):
                     held = await self._scheduling.lead(self._holder, self._ttl_s, epoch)
             except (StoreUnavailable, TimeoutError):
+                work.on_store_lost()
                 if time.monotonic() >= mono_until:
                     raise LeadershipLost(f"Redis did not answer for {self._ttl_s:g} s") from None
                 continue
             if held is None:
                 raise LeadershipLost("another scheduler leads")
             mono_until = asked + self._ttl_s
+            self.mono_heard = time.monotonic()
 
 
 async def pause(stop: asyncio.Event, seconds: float) -> None:

@@ -32,6 +32,8 @@ BLOCK_MS: Final = 1000
 """Longest wait for an event: also how often the clock's work is done in a quiet system."""
 TICK_MS: Final = 1000
 RETRY_S: Final = 0.5
+RETURN_GRACE_S: Final = 6
+"""No engine is declared lost for so long after an outage of Redis: each may need 5 s to renew its lease."""
 DRAIN_BLOCK_MS: Final = 1
 READ_AT_ONCE: Final = 1000
 GROUPS_AT_ONCE: Final = 500
@@ -100,11 +102,17 @@ class Loop:
         self._next_tick_ms = 0
         self._written: dict[GroupId, str] = {}
         self._mono_read = time.monotonic()
+        self._store_was_lost = False
+        self._reap_from_ms = 0
         self._sessions = self._session_chores()
 
     def deaf_s(self) -> float:
         """Seconds since Redis last answered a read of `wake`."""
         return time.monotonic() - self._mono_read
+
+    def on_store_lost(self) -> None:
+        """Redis was away: the leases that ran out meanwhile are nobody's fault."""
+        self._store_was_lost = True
 
     async def run(self, epoch: int) -> None:
         """Decide until cancelled.
@@ -113,6 +121,7 @@ class Loop:
             LeadershipLost: a write was refused because another scheduler leads.
         """
         self._epoch = epoch
+        self._mono_read = time.monotonic()
         while True:
             try:
                 await self._rebuild()
@@ -120,6 +129,7 @@ class Loop:
                     await self._round()
             except StoreUnavailable as error:
                 self._log.warning(Event.STORE_UNAVAILABLE, reason=error.message)
+                self.on_store_lost()
             except ProtocolRefusal as refusal:
                 if refusal.refusal == "NOT_LEADER":
                     raise LeadershipLost from refusal
@@ -290,7 +300,8 @@ class Loop:
         now_ms = self._clock()
         self._next_tick_ms = now_ms + TICK_MS
         chores = Chores(self._store, self.mirror, self._epoch, self._log)
-        await chores.reap()
+        if now_ms >= self._reap_from_ms:
+            await chores.reap()
         await self._sessions.tick()
         self.counters.failed += await chores.fail_late(now_ms)
         await self._read_engines(self.mirror.fleet.suspects())
@@ -344,12 +355,19 @@ class Loop:
         await self._sessions.restore()
         await self._take_back(orphans)
         await self._commit()
+        await self._spare_leases()
         self._log.info(
             Event.SCHEDULER_REBUILT,
             waiting=len(self.mirror.queues),
             engines=len(views),
             duration_s=round(time.monotonic() - mono, 3),
         )
+
+    async def _spare_leases(self) -> None:
+        """Give engines the time to renew that they had not, because Redis was away or has just started."""
+        if self._store_was_lost or await self._store.uptime_s() < RETURN_GRACE_S:
+            self._reap_from_ms = self._clock() + RETURN_GRACE_S * 1000
+        self._store_was_lost = False
 
     def _session_chores(self) -> SessionChores:
         return SessionChores(self._store, self.mirror, self._epoch, self._log, self._clock)

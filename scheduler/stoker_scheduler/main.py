@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import time
 from typing import Final
 
 from stoker.core.errors import StoreUnavailable
@@ -10,6 +11,7 @@ from stoker.core.events import Event
 from stoker.core.ids import new_id
 from stoker.log import Logger, get_logger
 from stoker.protocol import Store
+from stoker.pulse import tell_loop
 from stoker.settings import SchedulerSettings
 from stoker_scheduler.actions import Rules
 from stoker_scheduler.deadlines import Limits
@@ -45,11 +47,23 @@ async def serve(settings: SchedulerSettings, stop: asyncio.Event) -> None:
     if store is None:
         return
     holder = f"{socket.gethostname()}-{os.getpid()}-{new_id()[:6]}"
+    leader = Leader(store.scheduling, holder, settings.leader_ttl_s, log)
+    loop = Loop(store, rules_of(settings), log, limits=limits_of(settings))
+    telling = asyncio.create_task(
+        tell_loop(store.pulses, holder, "scheduler", lambda: silences(leader, loop)), name="pulse"
+    )
     try:
-        leader = Leader(store.scheduling, holder, settings.leader_ttl_s, log)
-        await leader.run(Loop(store, rules_of(settings), log, limits=limits_of(settings)), stop)
+        await leader.run(loop, stop)
     finally:
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)
         await store.close()
+
+
+def silences(leader: Leader, loop: Loop) -> dict[str, float]:
+    """Seconds since the last useful read of each loop; `wake` is read by the one that leads."""
+    found = {"leader": round(time.monotonic() - leader.mono_heard, 3)}
+    return found if leader.epoch is None else found | {"wake": round(loop.deaf_s(), 3)}
 
 
 async def _connect(settings: SchedulerSettings, stop: asyncio.Event, log: Logger) -> Store | None:

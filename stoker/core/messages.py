@@ -289,6 +289,7 @@ class Telemetry(Struct, frozen=True, kw_only=True):
     ram_used_bytes: int
     ram_total_bytes: int
     gpus: tuple[GpuSample, ...] = ()
+    silent_s: dict[str, float] = {}  # loop -> seconds since its last useful read
 
 
 class EngineReport(Struct, frozen=True, kw_only=True):

@@ -4,15 +4,18 @@ Only a hint: whoever listens reads the task again after every reconnect and ever
 """
 
 import asyncio
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from redis.exceptions import RedisError
 
+from stoker.core.errors import StoreUnavailable
 from stoker.core.messages import TaskId
-from stoker.protocol.connection import Connection, unavailable
+from stoker.protocol.connection import CALL_TIMEOUT_S, Connection, unavailable
 from stoker.protocol.keys import Keys
 
-_BATCH = 1000
+PROOF_S: Final = 2.0
+"""What a subscription may take to answer a PING. A connection that was cut without a word would stay quiet for ever."""
+_BATCH: Final = 1000
 
 
 class Announcements:
@@ -20,31 +23,55 @@ class Announcements:
 
     def __init__(self, connection: Connection, keys: Keys) -> None:
         self._channel = keys.channel
-        self._pubsub: Any = connection.blocking.pubsub(ignore_subscribe_messages=True)
+        self._pubsub: Any = connection.blocking.pubsub()
 
     async def __aenter__(self) -> Self:
         try:
-            await self._pubsub.subscribe(self._channel)
-            # The confirmation: nothing announced after this line is missed.
-            await self._pubsub.get_message(ignore_subscribe_messages=False, timeout=5.0)
-        except (RedisError, OSError) as error:
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                await self._pubsub.subscribe(self._channel)
+                # The confirmation: nothing announced after this line is missed.
+                while (await self._arrived(CALL_TIMEOUT_S))["type"] != "subscribe":
+                    pass
+        except (RedisError, OSError, TimeoutError) as error:
+            await self._pubsub.aclose()
             raise unavailable(error) from error
+        except BaseException:
+            await self._pubsub.aclose()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._pubsub.aclose()
 
     async def next(self, timeout_s: float) -> list[tuple[TaskId, str]]:
-        """Task and event ids that were announced; waits up to `timeout_s` for the first, then takes all."""
+        """Task and event ids that were announced; waits up to `timeout_s` for the first, then takes all.
+
+        Whenever it returns, the server was heard: a quiet subscription is asked whether it still lives.
+
+        Raises:
+            StoreUnavailable: the connection broke, or said nothing for `timeout_s` and `PROOF_S`.
+        """
         found: list[tuple[TaskId, str]] = []
         try:
-            message = await self._pubsub.get_message(ignore_subscribe_messages=True, timeout=timeout_s)
+            message = await self._pubsub.get_message(timeout=timeout_s)
+            if message is None:
+                async with asyncio.timeout(PROOF_S):
+                    await self._pubsub.ping()
+                    message = await self._arrived(PROOF_S)
             while message is not None and len(found) < _BATCH:
-                task_id, _, stream_id = message["data"].decode().partition(" ")
-                found.append((TaskId(task_id), stream_id))
-                message = await self._pubsub.get_message(ignore_subscribe_messages=True, timeout=0)
-        except asyncio.CancelledError:
-            raise
-        except (RedisError, OSError) as error:
+                if message["type"] == "message":
+                    task_id, _, stream_id = message["data"].decode().partition(" ")
+                    found.append((TaskId(task_id), stream_id))
+                message = await self._pubsub.get_message(timeout=0)
+        except (RedisError, OSError, TimeoutError) as error:
             raise unavailable(error) from error
         return found
+
+    async def _arrived(self, timeout_s: float) -> dict[str, Any]:
+        """The next thing that the server says, whatever it is."""
+        message: dict[str, Any] | None = await self._pubsub.get_message(timeout=timeout_s)
+        if message is None:
+            raise StoreUnavailable(
+                "Redis does not answer (the subscription is silent). Try again in a moment."
+            )
+        return message

@@ -6,6 +6,7 @@ round trip for many scripts, and an idle one waits for nobody.
 
 import asyncio
 import math
+import re
 from collections.abc import Coroutine, Sequence
 from typing import Any, Self
 
@@ -14,10 +15,12 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import (
     BusyLoadingError,
+    ClusterDownError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     ResponseError,
+    TryAgainError,
 )
 from redis.exceptions import (
     ConnectionError as RedisConnectionError,
@@ -29,7 +32,8 @@ from redis.exceptions import (
 from stoker.core.errors import Bug, ProtocolRefusal, StaleAttempt, StoreUnavailable
 from stoker.protocol.scripts import Script, scripts
 
-CALL_TIMEOUT_S = 5.0
+CALL_TIMEOUT_S = 4.0
+"""What a request waits at most; a loop that called just before the server came back hears it again within 5 s."""
 CONNECT_TIMEOUT_S = 2.0
 RETRY_PAUSE_S = 0.05
 BATCH_LIMIT = 512
@@ -43,17 +47,23 @@ _UNAVAILABLE = (
     BusyLoadingError,
     ReadOnlyError,
     OutOfMemoryError,
+    ClusterDownError,
+    TryAgainError,
     OSError,
 )
 
-_NOT_NOW = ("MISCONF", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "UNBLOCKED")
+_NOT_NOW = re.compile(r"^(?:MISCONF|NOREPLICAS) |: -(?:OOM|READONLY|MISCONF|NOREPLICAS) ")
+"""The second form is how servers before 7.0 tell of it from within a script."""
 
 Arg = str | bytes | int | float
 _Call = tuple[tuple[Any, ...], asyncio.Future[Any]]
 
 
 def unavailable(error: BaseException) -> StoreUnavailable:
-    """What to raise for a failure of Redis; `nobody_listens`: no server is at its address, or it serves nobody yet."""
+    """What to raise for a failure of Redis.
+
+    `nobody_listens`: no server is at its address at all, or it still reads its file. Nothing changes there meanwhile.
+    """
     cause = error.__cause__ or error.__context__
     return StoreUnavailable(
         f"Redis does not answer ({type(error).__name__}: {error}). Try again in a moment.",
@@ -141,7 +151,7 @@ class Connection:
         except (*_UNAVAILABLE, TimeoutError) as error:
             raise unavailable(error) from error
         except ResponseError as error:
-            if _refuses(error):
+            if _refuses_writes(error):
                 raise unavailable(error) from error
             raise
 
@@ -160,6 +170,7 @@ class Connection:
             try:
                 results = await self._execute([parts for parts, _ in batch])
             except _UNAVAILABLE as error:
+                batch, self._waiting = batch + self._waiting, []  # who waited behind it need not wait anew
                 results = [unavailable(error)] * len(batch)
             except asyncio.CancelledError:
                 for _, future in batch + self._waiting:
@@ -205,9 +216,9 @@ class Connection:
         return results
 
 
-def _refuses(result: Any) -> bool:
-    """Whether the server is in a state in which it serves nobody, or takes no writes, and that may pass."""
-    return isinstance(result, ResponseError) and str(result).startswith(_NOT_NOW)
+def _refuses_writes(result: Any) -> bool:
+    """Whether the server is in a state in which it takes no writes: its disk or its replicas are gone."""
+    return isinstance(result, ResponseError) and _NOT_NOW.search(str(result)) is not None
 
 
 def _resolve(future: asyncio.Future[Any], result: Any) -> None:

@@ -34,6 +34,7 @@ class Keys:
         self.secret_owners = f"{self.prefix}:secret-owners"
         self.retired_setups = f"{self.prefix}:retired-setups"
         self.logged = f"{self.prefix}:logged"
+        self.pulses = f"{self.prefix}:pulses"
 
     def task(self, task_id: TaskId) -> str:
         return f"{self.prefix}:task:{task_id}"

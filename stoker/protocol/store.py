@@ -1,5 +1,6 @@
 """The door to Redis: one `Store` a process, with a view for each part."""
 
+import re
 from typing import Self
 
 from stoker.core.errors import StoreUnavailable
@@ -11,6 +12,7 @@ from stoker.protocol.files import Files
 from stoker.protocol.keys import Keys
 from stoker.protocol.limits import Limits
 from stoker.protocol.outbox import Outbox
+from stoker.protocol.pulses import Pulses
 from stoker.protocol.scheduling import Scheduling
 from stoker.protocol.secret_records import Secrets
 from stoker.protocol.sessions import Sessions
@@ -36,6 +38,7 @@ class Store:
         self.files = Files(connection, keys)
         self.limits = Limits(connection, keys)
         self.outbox = Outbox(connection, keys)
+        self.pulses = Pulses(connection, keys)
         self.secrets = Secrets(connection, keys)
         self._keys = keys
 
@@ -65,6 +68,15 @@ class Store:
         """
         await self._connection.command("PING")
 
+    async def now_ms(self) -> int:
+        """The server's clock, in unix milliseconds.
+
+        Raises:
+            StoreUnavailable: no answer.
+        """
+        seconds, micros = await self._connection.command("TIME")
+        return int(seconds) * 1000 + int(micros) // 1000
+
     async def info(self) -> dict[str, str]:
         """What the server says of itself that durability hangs on: version, persistence, eviction policy."""
         reply = await self._connection.command("INFO")
@@ -73,6 +85,17 @@ class Store:
         text: bytes = reply
         lines = (line.partition(":")[::2] for line in text.decode().splitlines() if ":" in line)
         return dict(lines)
+
+    async def uptime_s(self) -> int:
+        """Seconds since the server's process started; 0 when it does not tell.
+
+        Raises:
+            StoreUnavailable: no answer.
+        """
+        reply = await self._connection.command("INFO", "server")
+        text = reply.decode() if isinstance(reply, bytes) else ""
+        found = re.search(r"^uptime_in_seconds:(\d+)", text, re.MULTILINE)
+        return int(found.group(1)) if found else 0
 
     async def config(self, name: str) -> str:
         """One configuration value, or '' when the server does not tell."""

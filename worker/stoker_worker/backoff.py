@@ -5,8 +5,8 @@ import random
 from typing import Final
 
 FIRST_S: Final = 0.05
-LAST_S: Final = 1.0
-"""After an outage everything is back within about this time."""
+LAST_S: Final = 0.5
+"""With what a call may take (`CALL_TIMEOUT_S`), everything is back within 5 s of the server's return."""
 
 
 class Backoff:

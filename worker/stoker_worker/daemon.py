@@ -13,6 +13,8 @@ import contextlib
 from collections.abc import Coroutine, Iterable
 from typing import Final, Protocol
 
+import msgspec
+
 from stoker.core.errors import ProtocolRefusal, StoreUnavailable
 from stoker.core.events import Event
 from stoker.core.messages import (
@@ -30,14 +32,14 @@ from stoker.log import get_logger
 from stoker_worker.backoff import Backoff
 from stoker_worker.execution import Tools
 from stoker_worker.inbox import Inbox, InboxStore
-from stoker_worker.lease import Lease, LeaseStore
+from stoker_worker.lease import RENEWALS_PER_LEASE, Lease, LeaseStore
 from stoker_worker.log_upload import LogUploader
 from stoker_worker.telemetry import Sensors
 from stoker_worker.workload import Workload
 from stoker_worker.writes import AttemptStore
 
-INBOX_BLOCK_SHARE: Final = 1 / 3
-"""Share of the lease that one read may block: a dead connection is noticed before the lease is over."""
+INBOX_BLOCK_S: Final = 1.0
+"""How long one read may block, at most a third of the lease: a connection that died without a word is noticed so late."""
 KILL_WAIT_S: Final = 5.0
 """After the grace: killing a process group and handing its task back takes a fraction of this."""
 LEAVE_WAIT_S: Final = 5.0
@@ -79,7 +81,7 @@ class Daemon:
         drain_grace_s: float,
     ) -> None:
         self.workload = Workload(info.workers, tools, sensors, self._changed)
-        self.inbox = Inbox(store, info.id, self, lease_s * INBOX_BLOCK_SHARE)
+        self.inbox = Inbox(store, info.id, self, min(INBOX_BLOCK_S, lease_s / RENEWALS_PER_LEASE))
         self.lease = Lease(store, self, lease_s)
         self._info = info
         self._store = store
@@ -108,7 +110,8 @@ class Daemon:
         )
 
     def telemetry(self) -> Telemetry:
-        return self._sensors.latest
+        silent_s = {"inbox": self.inbox.silent_s(), "lease": self.lease.silent_s()}
+        return msgspec.structs.replace(self._sensors.latest, silent_s=silent_s)
 
     def held(self) -> dict[TaskId, int]:
         return self.workload.held()

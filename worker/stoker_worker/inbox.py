@@ -60,6 +60,10 @@ class Inbox:
         """Read from the start again: the inbox was emptied by a registration."""
         self._last_id = "0"
 
+    def silent_s(self) -> float:
+        """Seconds since the last read that the store answered."""
+        return round(time.monotonic() - self.useful_mono, 3)
+
     async def read_loop(self) -> None:
         """Read, hand out, repeat; a store that is away is tried again with growing pauses."""
         backoff = Backoff()

@@ -114,6 +114,10 @@ class Lease:
             self._holder.on_lost(lost, "it was given to another worker while this machine was away")
             return
 
+    def silent_s(self) -> float:
+        """Seconds since the last renewal that the server took."""
+        return round(self._clock() - self.useful_mono, 3) if self.useful_mono else 0.0
+
     async def renew_loop(self) -> None:
         """Renew at a third of the lease, until cancelled."""
         while True:

