@@ -6,7 +6,7 @@ import gzip
 
 import msgspec
 
-from stoker.core.errors import StaleAttempt, StoreUnavailable
+from stoker.core.errors import ProtocolRefusal, StaleAttempt, StoreUnavailable
 from stoker.core.messages import Assignment, Outcome, TaskRequest
 from stoker.core.states import TaskState
 from stoker_worker.attempt_log import LogSpool
@@ -33,6 +33,7 @@ class StoreRecorder:
         self.failed = []
         self.away = False
         self.stale = False
+        self.illegal = set()  # states that the task is beyond
         self.pause = None  # an asyncio.Event that writes wait for
 
     def texts(self):
@@ -48,6 +49,8 @@ class StoreRecorder:
         await self._write("hand_back", reason)
 
     async def transition(self, task_id, attempt, token, state, detail=""):
+        if state in self.illegal:
+            raise ProtocolRefusal("ILLEGAL_MOVE")
         await self._write("transition", state)
 
     async def append(self, task_id, attempt, token, *, lines=(), partial=b"", dropped=0):

@@ -7,11 +7,9 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
-from msgspec import Struct
 from rich.markup import escape
 
 from stoker import __version__, settings
@@ -27,7 +25,9 @@ from stoker.settings import (
     unknown_variables,
 )
 from stoker_cli.deploy import find_uv
+from stoker_cli.findings import Finding, Verdict
 from stoker_cli.output import ExitCode, JsonFlag, Markup, out, print_json, print_table
+from stoker_cli.store_promises import CONFIG, judge_store
 from stoker_worker.nodes import Node, NodeMissing, choose, find_nodes, npm_of
 from stoker_worker.pythons import SUPPORTED, found_versions
 
@@ -41,23 +41,6 @@ UV_TIMEOUT_S: Final = 15.0
 NODE_KERNEL: Final = 22
 """What the platform's Node apps ask for."""
 TOOLS: Final = ("git", "gcc", "g++", "make", "cmake", "ffmpeg")
-
-
-class Verdict(StrEnum):
-    """What a finding means for running Stoker here."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-class Finding(Struct, frozen=True, kw_only=True):
-    """One thing that was looked at. `advice` says what to do, if anything."""
-
-    name: str
-    verdict: Verdict
-    text: str
-    advice: str = ""
 
 
 COLOURS: Final = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red"}
@@ -273,49 +256,10 @@ async def look_at_store(common: CommonSettings) -> list[Finding]:
         return [Finding(name="database", verdict=Verdict.FAIL, text=f"{_hidden(where)}: {error.message}")]
     try:
         info = await store.info()
-        config = {
-            name: await _config(store, name) for name in ("appendonly", "appendfsync", "maxmemory-policy")
-        }
+        config = {name: await _config(store, name) for name in CONFIG}
     finally:
         await store.close()
     return list(judge_store(_hidden(where), info, config))
-
-
-def judge_store(where: str, info: dict[str, str], config: dict[str, str]) -> Iterator[Finding]:
-    """Findings from what the server says of itself. A managed server may not tell its configuration: ''."""
-    version = info.get("valkey_version") or info.get("redis_version") or "unknown"
-    role = info.get("role", "master")
-    verdict = Verdict.OK if role == "master" else Verdict.FAIL
-    advice = "" if role == "master" else "give the address of the primary"
-    yield Finding(name="database", verdict=verdict, text=f"{where}, version {version}, {role}", advice=advice)
-    durable = config.get("appendonly") == "yes" or info.get("aof_enabled", "").strip() == "1"
-    policy = config.get("appendfsync") or "unknown"
-    if not durable:
-        yield Finding(
-            name="durability",
-            verdict=Verdict.WARN,
-            text="no append-only file: accepted tasks are lost when the server restarts",
-            advice="set appendonly yes and appendfsync always (or everysec)",
-        )
-    elif policy == "always":
-        yield Finding(name="durability", verdict=Verdict.OK, text="append-only file, synced at every write")
-    else:
-        yield Finding(
-            name="durability",
-            verdict=Verdict.WARN,
-            text=f"append-only file, appendfsync {policy}: the last second of accepted tasks may be lost",
-            advice="set appendfsync always where that is not acceptable",
-        )
-    eviction = config.get("maxmemory-policy") or info.get("maxmemory_policy", "").strip() or "unknown"
-    if eviction == "noeviction":
-        yield Finding(name="eviction", verdict=Verdict.OK, text="maxmemory-policy noeviction")
-    else:
-        yield Finding(
-            name="eviction",
-            verdict=Verdict.FAIL if eviction != "unknown" else Verdict.WARN,
-            text=f"maxmemory-policy {eviction}: a full server may throw tasks away",
-            advice="set maxmemory-policy noeviction",
-        )
 
 
 def look_at_port(gateway: GatewaySettings) -> Finding:

@@ -21,6 +21,7 @@ from stoker.protocol.scheduling import AssignOrder, AssignResult, WakeEvent, Wak
 from stoker_scheduler import reasons
 from stoker_scheduler.actions import Assign, Changed, GroupId, Rules, Start, Wait
 from stoker_scheduler.chores import Chores
+from stoker_scheduler.clock import ServerClock
 from stoker_scheduler.deadlines import Limits
 from stoker_scheduler.leader import LeadershipLost
 from stoker_scheduler.measures import Measured
@@ -30,9 +31,9 @@ from stoker_scheduler.session_chores import SessionChores
 
 BLOCK_MS: Final = 1000
 """Longest wait for an event: also how often the clock's work is done in a quiet system."""
-TICK_MS: Final = 1000
+TICK_S: Final = 1.0
 RETRY_S: Final = 0.5
-RETURN_GRACE_S: Final = 6
+RETURN_GRACE_S: Final = 6.0
 """No engine is declared lost for so long after an outage of Redis: each may need 5 s to renew its lease."""
 DRAIN_BLOCK_MS: Final = 1
 READ_AT_ONCE: Final = 1000
@@ -70,11 +71,6 @@ class _Errands:
         return bool(self.orphans or self.engines)
 
 
-def wall_ms() -> int:
-    """The wall clock in milliseconds."""
-    return time.time_ns() // 1_000_000
-
-
 class Loop:
     """One leadership after the other of this process.
 
@@ -89,21 +85,24 @@ class Loop:
         log: Logger,
         *,
         limits: Limits = DEFAULT_LIMITS,
-        clock: Callable[[], int] = wall_ms,
+        clock: Callable[[], int] | None = None,
+        return_grace_s: float = RETURN_GRACE_S,
     ) -> None:
         self.mirror = Mirror(rules, limits)
         self.counters = Counters()
         self._store = store
         self._rules = rules
         self._log = log
-        self._clock = clock
+        self._server_clock = ServerClock()
+        self._clock = clock or self._server_clock
+        self._return_grace_s = return_grace_s
         self._epoch = 0
         self._cursor = "0"
-        self._next_tick_ms = 0
+        self._mono_tick = 0.0
         self._written: dict[GroupId, str] = {}
         self._mono_read = time.monotonic()
         self._store_was_lost = False
-        self._reap_from_ms = 0
+        self._mono_reap = 0.0
         self._sessions = self._session_chores()
 
     def deaf_s(self) -> float:
@@ -146,7 +145,7 @@ class Loop:
             await self._commit()
         await self._sessions.run()
         await self._commit()
-        if self._clock() >= self._next_tick_ms:
+        if time.monotonic() >= self._mono_tick:
             await self._tick()
 
     async def _read(self, block_ms: int) -> list[WakeEvent]:
@@ -297,10 +296,11 @@ class Loop:
 
     async def _tick(self) -> None:
         """The clock's work: leases, deadlines, second looks, reasons; and forget the events acted upon."""
+        self._mono_tick = time.monotonic() + TICK_S
+        self._server_clock.set(await self._store.now_ms())
         now_ms = self._clock()
-        self._next_tick_ms = now_ms + TICK_MS
         chores = Chores(self._store, self.mirror, self._epoch, self._log)
-        if now_ms >= self._reap_from_ms:
+        if time.monotonic() >= self._mono_reap:
             await chores.reap()
         await self._sessions.tick()
         self.counters.failed += await chores.fail_late(now_ms)
@@ -344,6 +344,7 @@ class Loop:
         self.mirror.knowledge = knowledge
         self._written.clear()
         orphans = await self._drain()
+        self._server_clock.set(await self._store.now_ms())
         for spec in await self._store.scheduling.pending():
             self.mirror.on_submitted(spec)
         views = await self._store.scheduling.engines()
@@ -365,8 +366,8 @@ class Loop:
 
     async def _spare_leases(self) -> None:
         """Give engines the time to renew that they had not, because Redis was away or has just started."""
-        if self._store_was_lost or await self._store.uptime_s() < RETURN_GRACE_S:
-            self._reap_from_ms = self._clock() + RETURN_GRACE_S * 1000
+        if self._store_was_lost or await self._store.uptime_s() < self._return_grace_s:
+            self._mono_reap = time.monotonic() + self._return_grace_s
         self._store_was_lost = False
 
     def _session_chores(self) -> SessionChores:

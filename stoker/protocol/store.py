@@ -3,6 +3,8 @@
 import re
 from typing import Self
 
+from redis.exceptions import ResponseError
+
 from stoker.core.errors import StoreUnavailable
 from stoker.protocol.announcements import Announcements
 from stoker.protocol.catalog import ApiKeys, Catalog
@@ -99,7 +101,10 @@ class Store:
 
     async def config(self, name: str) -> str:
         """One configuration value, or '' when the server does not tell."""
-        reply = await self._connection.command("CONFIG", "GET", name)
+        try:
+            reply = await self._connection.command("CONFIG", "GET", name)
+        except ResponseError:  # a managed server has no such command, or a user may not use it
+            return ""
         if isinstance(reply, dict):
             return next((value.decode() for value in reply.values()), "")
         return reply[1].decode() if reply else ""

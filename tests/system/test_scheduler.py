@@ -1,11 +1,13 @@
 """The scheduler's loop on a real server, with engines that speak the real protocol."""
 
 import asyncio
+import time
 
 import pytest
 from helpers import eventually
 from scheduling import FakeEngine, engine_info, gpu_needs, scheduling, spec, submit
 
+from stoker.core.errors import StoreUnavailable
 from stoker.core.messages import EngineId
 from stoker.core.states import TaskState
 from stoker.embedded import EmbeddedServer
@@ -14,7 +16,7 @@ from stoker.protocol import Store
 from stoker_scheduler.actions import Rules
 from stoker_scheduler.deadlines import Limits
 from stoker_scheduler.leader import Leader, LeadershipLost
-from stoker_scheduler.loop import Loop, wall_ms
+from stoker_scheduler.loop import Loop
 
 
 async def done(store, task_id):
@@ -141,6 +143,32 @@ async def test_tasks_of_a_silent_engine_are_given_to_another(store):
         assert loop.mirror.fleet.worker_of(task_id) is None
 
 
+async def test_no_engine_is_declared_lost_right_after_an_outage(store, monkeypatch):
+    """Its lease ran out because Redis was away: it has the time to renew it."""
+    wake, away = store.scheduling.wake, []
+
+    async def unless_away(*arguments):
+        if away:
+            raise away.pop()
+        return await wake(*arguments)
+
+    monkeypatch.setattr(store.scheduling, "wake", unless_away)
+    async with (
+        FakeEngine(store, engine_info(), hold=True) as box,
+        scheduling(store, return_grace_s=3600) as loop,
+    ):
+        await submit(store, spec("a"))
+        await eventually(lambda: box.loads, "the load")
+        away.append(StoreUnavailable())
+        await box.renew(lease_s=0.001)
+        await eventually(lambda: loop.counters.rebuilt > 1, "the loop after the outage")
+        rounds = loop.counters.rounds
+        await eventually(lambda: loop.counters.rounds > rounds + 2, "further rounds, with a tick")
+        assert [engine.status for engine in await store.engines.list()] == ["running"]
+        await box.renew()
+        assert await store.scheduling.expired() == []
+
+
 async def test_a_draining_engine_gets_nothing_new(store):
     async with FakeEngine(store, engine_info()) as engine, scheduling(store):
         await done(store, await submit(store, spec("a")))
@@ -227,7 +255,7 @@ class Clock:
         self.ahead_s = 0
 
     def __call__(self):
-        return wall_ms() + self.ahead_s * 1000
+        return time.time_ns() // 1_000_000 + self.ahead_s * 1000
 
 
 async def test_an_assignment_that_a_living_engine_never_starts_goes_to_another(store):

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from stoker.core.events import Event
 from stoker.core.messages import Assignment, Outcome
+from stoker.core.states import TaskState
 from stoker.log import get_logger
 
 MAX_FILES: Final = 1000
@@ -29,6 +30,8 @@ class Spooled(Struct, frozen=True, kw_only=True):
 
     order: Assignment
     outcome: Outcome
+    moves: tuple[tuple[TaskState, str], ...] = ()
+    """State and detail of each move that was not written before it: the table allows no ending that skips `running`."""
 
 
 _encode = msgspec.json.Encoder().encode
@@ -44,14 +47,14 @@ class Spool:
         self._max_bytes = max_bytes
         self.dropped = 0
 
-    def put(self, order: Assignment, outcome: Outcome) -> bool:
+    def put(self, order: Assignment, outcome: Outcome, moves: tuple[tuple[TaskState, str], ...] = ()) -> bool:
         """Keep an outcome; False when the disk does not take it (it still waits in memory)."""
         target = self._file(order)
         partial = target.with_suffix(".tmp")
         try:
             self._path.mkdir(parents=True, exist_ok=True, mode=0o700)
             with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(_encode(Spooled(order=order, outcome=outcome)))
+                file.write(_encode(Spooled(order=order, outcome=outcome, moves=moves)))
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(target)

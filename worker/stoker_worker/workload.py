@@ -137,7 +137,7 @@ class Workload:
         execution.started = execution.reached_function = True
         self._held[execution.task_id] = execution
         self._empty.clear()
-        execution.writes.resume(spooled.outcome)
+        execution.writes.resume(spooled.outcome, spooled.moves)
         _log.info(Event.SPOOL_REPLAYED, task_id=execution.task_id, attempt=execution.order.attempt)
 
     async def empty(self) -> None:

@@ -1,8 +1,9 @@
 """What one attempt tells the store, in order, whatever Redis does meanwhile.
 
 Nobody who runs an app waits for these writes, except for the first (`accept`) and the last. While Redis is
-away they wait here: moves in a list of at most six, lines in a bounded buffer, the outcome also on disk. A
-refusal ends the attempt's right to write: the rest is dropped and `on_refused` is called once.
+away they wait here: moves in a list of at most six, lines in a bounded buffer; the outcome also on disk, with the
+moves before it, for a later life of the daemon. A refusal ends the attempt's right to write: the rest is dropped
+and `on_refused` is called once.
 """
 
 import asyncio
@@ -95,6 +96,7 @@ class Writes:
         self._turn_of_lines = True
         self._ending: Outcome | str | None = None  # an outcome, or the reason for handing the task back
         self._spooled = False
+        self._resumed = False
         self._ended_here = False
         self._pump: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -162,9 +164,10 @@ class Writes:
         self.log.forget_partial()
         await self._end(reason)
 
-    def resume(self, outcome: Outcome) -> None:
-        """Go on with an outcome that was found in the spool."""
-        self._spooled = True
+    def resume(self, outcome: Outcome, moves: Sequence[tuple[TaskState, str]] = ()) -> None:
+        """Go on with an outcome that was found in the spool, and the moves before it."""
+        self._spooled = self._resumed = True
+        self._moves.extend(moves)
         self._ending = outcome
         self._start()
 
@@ -231,7 +234,12 @@ class Writes:
     async def _write_move(self) -> None:
         state, detail = self._moves[0]
         order = self.order
-        await self._store.transition(order.task.id, order.attempt, order.token, state, detail)
+        try:
+            await self._store.transition(order.task.id, order.attempt, order.token, state, detail)
+        except ProtocolRefusal as refusal:
+            # What the spool has of an earlier life may have been written by it, and more after it.
+            if not self._resumed or refusal.refusal != "ILLEGAL_MOVE":
+                raise
         self._moves.popleft()
 
     def _next_append(self) -> Callable[[], Awaitable[None]] | None:
@@ -296,7 +304,8 @@ class Writes:
         if self._ending is None:
             return
         if isinstance(self._ending, Outcome) and not self._spooled:
-            self._spooled = self._spool.put(self.order, self._ending)
+            self._spooled = self._spool.put(self.order, self._ending, tuple(self._moves))
+            self.full_log.seal()  # what a later life of the daemon delivers comes with its log
         self._progress.set()
 
     def _refused(self, refusal: StaleAttempt | ProtocolRefusal) -> None:

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from stoker.settings import WorkerSettings
-from stoker_cli.doctor import Verdict, _hidden, judge_kernels, judge_store, look_at_tmp, look_at_tools
+from stoker_cli.doctor import _hidden, judge_kernels, look_at_tmp, look_at_tools
+from stoker_cli.findings import Verdict
+from stoker_cli.store_promises import judge_store
 from stoker_worker import private_tmp
 from stoker_worker.nodes import Node
 from stoker_worker.pythons import SUPPORTED
@@ -27,7 +29,9 @@ def test_the_embedded_servers_configuration_is_good():
 @pytest.mark.parametrize(
     ("config", "name", "verdict", "words"),
     [
-        ({"appendonly": "no"}, "durability", Verdict.WARN, "lost when the server restarts"),
+        ({"appendonly": "no"}, "durability", Verdict.WARN, "no persistence: accepted tasks are lost"),
+        ({"appendonly": "no", "save": "3600 1"}, "durability", Verdict.WARN, "only snapshots"),
+        ({"appendfsync": "no"}, "durability", Verdict.WARN, "last half minute"),
         ({"appendfsync": "everysec"}, "durability", Verdict.WARN, "last second"),
         ({"maxmemory_policy": "allkeys-lru"}, "eviction", Verdict.FAIL, "throw tasks away"),
         ({"maxmemory_policy": ""}, "eviction", Verdict.WARN, "unknown"),
@@ -40,8 +44,36 @@ def test_a_database_that_may_lose_tasks_is_told(config, name, verdict, words):
     assert finding.advice
 
 
-def test_a_replica_is_refused():
-    assert verdicts({"role": "slave"})["database"].verdict is Verdict.FAIL
+@pytest.mark.parametrize(
+    ("info", "name", "verdict", "words"),
+    [
+        ({"role": "slave"}, "database", Verdict.FAIL, "slave"),
+        ({"redis_version": "6.0.16"}, "database", Verdict.FAIL, "6.0.16"),
+        ({"redis_version": "6.2.14"}, "database", Verdict.OK, "6.2.14"),
+        ({"redis_version": "7.2.4", "valkey_version": "9.0.1"}, "database", Verdict.OK, "9.0.1"),
+        ({"aof_last_write_status": "err"}, "durability", Verdict.FAIL, "append-only file failed"),
+        ({}, "replicas", Verdict.OK, "the only copy"),
+        ({"connected_slaves": "2"}, "replicas", Verdict.WARN, "2, not waited for"),
+        ({"used_memory": "950", "maxmemory": "1000"}, "memory", Verdict.WARN, "MB used"),
+        ({"used_memory": "100", "maxmemory": "1000"}, "memory", Verdict.OK, "MB used"),
+    ],
+    ids=("replica", "old", "oldest", "valkey", "aof-error", "alone", "replicas", "full", "room"),
+)
+def test_what_a_server_says_of_itself_is_judged(info, name, verdict, words):
+    finding = verdicts(info)[name]
+    assert finding.verdict is verdict
+    assert words in finding.text
+    assert bool(finding.advice) is (verdict is not Verdict.OK)
+
+
+def test_replicas_that_writes_depend_on_are_told():
+    finding = verdicts({"connected_slaves": "2"}, min_replicas_to_write="1")["replicas"]
+    assert finding.verdict is Verdict.OK
+    assert "fewer than 1" in finding.text
+
+
+def test_a_server_without_a_limit_has_nothing_to_say_of_its_memory():
+    assert "memory" not in verdicts({"used_memory": "5", "maxmemory": "0"})
 
 
 def nodes(*majors):

@@ -62,11 +62,12 @@ class Server:
         self.last = last
         self.registrations = []
         self.sessions = []
+        self.given_away = frozenset()  # what another worker has by the time of a registration
 
     async def register(self, info, report, held, lease_s):
         self._next()
         self.registrations.append(dict(held))
-        return f"session{len(self.registrations)}", frozenset()
+        return f"session{len(self.registrations)}", self.given_away & held.keys()
 
     async def renew(self, engine_id, session, telemetry, held, lease_s):
         self.sessions.append(session)
@@ -135,6 +136,51 @@ async def test_an_engine_that_was_declared_lost_registers_again(running):
     await pass_time(LEASE_S)
     assert len(server.registrations) == 2
     assert server.sessions[-1] == "session2"
+
+
+@in_virtual_time
+async def test_an_engine_that_returns_goes_on_with_what_it_owns_and_stops_what_it_lost(running):
+    server = Server(None, StoreUnavailable(), ProtocolRefusal("ENGINE_UNKNOWN"))
+    holder = await start(server, running)
+    holder.held = lambda: {"t1": 1, "t2": 3}
+    server.given_away = frozenset({"t2"})
+    await pass_time(LEASE_S)
+    assert server.registrations[-1] == {"t1": 1, "t2": 3}
+    assert holder.told[1:] == [("registered", "session2"), ("lost", "t2")]
+
+
+@in_virtual_time
+async def test_steps_of_the_machines_wall_clock_change_nothing(running, monkeypatch):
+    server = Server(*[None] * 5, last=StoreUnavailable())
+    holder = await start(server, running)
+    for wall_s in (0.0, 10_000_000_000.0):
+        monkeypatch.setattr("time.time", lambda wall_s=wall_s: wall_s)
+        await pass_time(2 / 3 * LEASE_S)
+    assert holder.told[1:] == []
+    await pass_time(LEASE_S)
+    assert [kind for kind, *_ in holder.told[1:]] == ["fence"]
+
+
+@in_virtual_time
+async def test_an_attempt_is_fenced_before_the_server_may_hand_it_on(running):
+    """Whatever the moment at which the server falls silent: the lease counts from its last renewal, which came later."""
+    for answered in range(4):
+        server = Server(*[None] * (answered + 1), last=StoreUnavailable())
+        taken, moments = [], []
+        renew, loop = server.renew, asyncio.get_running_loop()
+
+        async def noted(*given, renew=renew, taken=taken, loop=loop):
+            found = await renew(*given)
+            taken.append(loop.time())
+            return found
+
+        server.renew = noted
+        taken.append(loop.time())
+        holder = await start(server, running)
+        holder.on_fence = lambda _reason, moments=moments, loop=loop: moments.append(loop.time())
+        await pass_time(4 * LEASE_S)
+        assert len(moments) == 1
+        assert moments[0] < max(taken) + LEASE_S
 
 
 @in_virtual_time

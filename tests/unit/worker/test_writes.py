@@ -16,6 +16,7 @@ RUN = LogType.RUN
 
 class Scene:
     def __init__(self, folder):
+        self.folder = folder
         self.store = StoreRecorder()
         self.spool = Spool(folder)
         self.logs = log_spool(folder)
@@ -132,6 +133,44 @@ async def test_an_outcome_of_an_earlier_life_is_delivered_and_forgotten(scene):
     await until(lambda: scene.settled)
     assert scene.store.calls == [("finish", DONE)]
     assert scene.spool.load() == []
+
+
+async def test_moves_that_redis_did_not_take_are_on_disk_with_the_outcome_and_go_first(scene):
+    """The table has no way from `preparing` to `completed`: without its moves a later life's outcome is refused."""
+    scene.store.away = True
+    scene.writes.move(S.SETTING_UP)
+    scene.writes.move(S.RUNNING)
+    await scene.writes.finish(DONE)
+    (spooled,) = scene.spool.load()
+    assert spooled.moves == ((S.SETTING_UP, ""), (S.RUNNING, ""))
+    scene.writes.abandon()
+    scene.store.away = False
+    later = scene.make()
+    later.resume(spooled.outcome, spooled.moves)
+    await until(lambda: later.settled)
+    assert scene.store.calls == [("transition", S.SETTING_UP), ("transition", S.RUNNING), ("finish", DONE)]
+
+
+async def test_moves_that_an_earlier_life_had_written_do_not_cost_the_outcome(scene):
+    scene.store.illegal = {S.SETTING_UP}
+    scene.writes.resume(DONE, ((S.SETTING_UP, ""), (S.RUNNING, "")))
+    await until(lambda: scene.settled)
+    assert scene.store.calls == [("transition", S.RUNNING), ("finish", DONE)]
+    assert scene.refusals == []
+
+
+async def test_an_illegal_move_of_this_life_ends_the_attempt(scene):
+    scene.store.illegal = {S.SETTING_UP}
+    scene.writes.move(S.SETTING_UP)
+    await until(lambda: scene.settled)
+    assert len(scene.refusals) == 1
+
+
+async def test_the_log_of_an_outcome_that_waits_is_on_disk_too(scene):
+    scene.store.away = True
+    scene.writes.line(RUN, "a")
+    await scene.writes.finish(DONE)
+    assert log_spool(scene.folder).recover() == 1
 
 
 async def test_a_stale_attempt_writes_nothing_more_and_says_so_once(scene):
