@@ -17,7 +17,7 @@ N ?= 20
 MINUTES ?= 10
 PYTEST := $(PY) -m pytest -q
 
-.PHONY: help setup run test test-fast test-slow flake fuzz check lint fix types generate lock bench bench-logs docs clean
+.PHONY: help setup run test test-fast test-slow flake fuzz check lint fix types generate lock bench bench-logs bench-durability docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
@@ -82,6 +82,9 @@ bench: $(STAMP) ## measure latency and throughput, side by side with RQ
 
 bench-logs: $(STAMP) ## measure whether a task that prints 100 MB slows another one
 	$(PY) bench/log_flood.py
+
+bench-durability: $(STAMP) ## measure what it costs that an accepted task is on disk
+	$(PY) bench/durability.py
 
 docs: generate ## the same as generate; the pages are plain Markdown in docs/
 
