@@ -16,7 +16,7 @@ TOLD_DEAF_S: Final = DEAF_S + 4.0
 class Engine(Struct, frozen=True, kw_only=True):
     """A registered engine, as far as it matters here.
 
-    `leased`: its lease is not over by the server's clock. `silent_s`: of its loops, as it told with its last renewal.
+    `leased`: its lease is not over by the server's clock. `silent_s`: of its loops, at its last renewal.
     """
 
     id: str

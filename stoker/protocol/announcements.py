@@ -4,6 +4,7 @@ Only a hint: whoever listens reads the task again after every reconnect and ever
 """
 
 import asyncio
+import contextlib
 from typing import Any, Final, Self
 
 from redis.exceptions import RedisError
@@ -15,6 +16,7 @@ from stoker.protocol.keys import Keys
 
 PROOF_S: Final = 2.0
 """What a subscription may take to answer a PING. A connection that was cut without a word would stay quiet for ever."""
+CLOSE_S: Final = 1.0
 _BATCH: Final = 1000
 
 
@@ -33,15 +35,21 @@ class Announcements:
                 while (await self._arrived(CALL_TIMEOUT_S))["type"] != "subscribe":
                     pass
         except (RedisError, OSError, TimeoutError) as error:
-            await self._pubsub.aclose()
+            await self._close()
             raise unavailable(error) from error
         except BaseException:
-            await self._pubsub.aclose()
+            await self._close()
             raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._pubsub.aclose()
+        await self._close()
+
+    async def _close(self) -> None:
+        """Let go of the connection, also of one that cannot even be closed any more."""
+        with contextlib.suppress(RedisError, OSError, TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await self._pubsub.aclose()
 
     async def next(self, timeout_s: float) -> list[tuple[TaskId, str]]:
         """Task and event ids that were announced; waits up to `timeout_s` for the first, then takes all.
@@ -53,16 +61,18 @@ class Announcements:
         """
         found: list[tuple[TaskId, str]] = []
         try:
-            message = await self._pubsub.get_message(timeout=timeout_s)
-            if message is None:
-                async with asyncio.timeout(PROOF_S):
+            async with asyncio.timeout(
+                timeout_s + PROOF_S
+            ):  # the client may reconnect within, which it does not bound
+                message = await self._pubsub.get_message(timeout=timeout_s)
+                if message is None:
                     await self._pubsub.ping()
                     message = await self._arrived(PROOF_S)
-            while message is not None and len(found) < _BATCH:
-                if message["type"] == "message":
-                    task_id, _, stream_id = message["data"].decode().partition(" ")
-                    found.append((TaskId(task_id), stream_id))
-                message = await self._pubsub.get_message(timeout=0)
+                while message is not None and len(found) < _BATCH:
+                    if message["type"] == "message":
+                        task_id, _, stream_id = message["data"].decode().partition(" ")
+                        found.append((TaskId(task_id), stream_id))
+                    message = await self._pubsub.get_message(timeout=0)
         except (RedisError, OSError, TimeoutError) as error:
             raise unavailable(error) from error
         return found

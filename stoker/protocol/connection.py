@@ -52,8 +52,9 @@ _UNAVAILABLE = (
     OSError,
 )
 
-_NOT_NOW = re.compile(r"^(?:MISCONF|NOREPLICAS) |: -(?:OOM|READONLY|MISCONF|NOREPLICAS) ")
-"""The second form is how servers before 7.0 tell of it from within a script."""
+_NOT_NOW = re.compile(r"^(?:MISCONF|NOREPLICAS|UNBLOCKED|BUSY) |: -(?:OOM|READONLY|MISCONF|NOREPLICAS) ")
+"""UNBLOCKED ends the blocking reads of a primary that becomes a replica. The second form is how servers before 7.0 tell
+of a refusal from within a script."""
 
 Arg = str | bytes | int | float
 _Call = tuple[tuple[Any, ...], asyncio.Future[Any]]
@@ -66,7 +67,7 @@ def unavailable(error: BaseException) -> StoreUnavailable:
     """
     cause = error.__cause__ or error.__context__
     return StoreUnavailable(
-        f"Redis does not answer ({type(error).__name__}: {error}). Try again in a moment.",
+        f"Redis does not answer ({type(error).__name__}: {str(error) or 'no answer in time'}). Try again in a moment.",
         nobody_listens=isinstance(error, BusyLoadingError)
         or isinstance(cause, (ConnectionRefusedError, FileNotFoundError)),
     )
@@ -217,7 +218,7 @@ class Connection:
 
 
 def _refuses_writes(result: Any) -> bool:
-    """Whether the server is in a state in which it takes no writes: its disk or its replicas are gone."""
+    """Whether the server is in a state that passes: its disk or its replicas are gone, it changes its role."""
     return isinstance(result, ResponseError) and _NOT_NOW.search(str(result)) is not None
 
 

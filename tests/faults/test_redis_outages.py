@@ -23,6 +23,7 @@ import os
 import re
 import signal
 import tempfile
+import time
 from pathlib import Path
 
 import httpx
@@ -37,8 +38,6 @@ COMPLETED, RUNNING, ENDED = 9, 7, {9, 10, 11}
 SHORT_S, LONG_S = 2, 9
 LINES = 6
 LOOPS = {"announcements", "wake", "leader", "inbox", "outbox", "cron", "rq"}
-HEARS_S = 3.0
-"""What a loop that hears may show in the metrics: its own block, and the age of the report."""
 _SILENCE = re.compile(r'^stoker_seconds_since_last_read\{.*loop="(\w+)"\} ([\d.]+)$', re.MULTILINE)
 
 
@@ -141,10 +140,18 @@ def silences(system):
     return {loop: float(value) for loop, value in _SILENCE.findall(ask(system, "/metrics").text)}
 
 
-def all_hear(system):
-    """Whether each loop has read within its own time; those that are absent have not told yet."""
-    found = silences(system)
-    return found.keys() >= LOOPS and all(found[loop] < HEARS_S for loop in LOOPS)
+def wait_until_all_hear(system):
+    """Wait until each loop has had a useful read that is later than this moment."""
+    since = time.monotonic()
+
+    def deaf():
+        found, passed_s = silences(system), time.monotonic() - since
+        return {loop for loop in LOOPS if found.get(loop, passed_s) >= passed_s}
+
+    try:
+        wait_until(lambda: not deaf(), "every loop to hear")
+    except AssertionError:
+        raise AssertionError(f"these loops hear nothing: {deaf()}; {system.complaints()}") from None
 
 
 def three_tasks(system):
@@ -169,7 +176,7 @@ def all_completed(system, ending, running, waiting):
 def test_an_outage_costs_no_task_and_no_line(outside, fault):
     begin, end = FAULTS[fault]
     system = outside.system
-    wait_until(lambda: all_hear(system), "every loop to hear before the fault", PATIENCE_S)
+    wait_until_all_hear(system)
     ending, running, waiting = three_tasks(system)
     begin(outside)
     try:
@@ -184,8 +191,8 @@ def test_an_outage_costs_no_task_and_no_line(outside, fault):
         wait_until(lambda: list(spool.rglob("*.outcome")), "the outcome in the spool")
     finally:
         end(outside)
+    wait_until_all_hear(system)
     all_completed(system, ending, running, waiting)
-    wait_until(lambda: all_hear(system), "every loop to hear again")
     assert wait_until(lambda: ask(system, "/ready").status_code == httpx.codes.OK, "readiness")
     assert not list((system.data_dir / "spool").rglob("*.outcome"))
 

@@ -44,6 +44,7 @@ async def behind(proxy):
 @pytest.fixture
 def impatient(monkeypatch):
     monkeypatch.setattr(connection, "CALL_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(announcements, "CALL_TIMEOUT_S", 0.2)
     monkeypatch.setattr(announcements, "PROOF_S", 0.2)
 
 
@@ -101,12 +102,24 @@ async def test_a_blocking_read_is_bounded_on_this_side(behind, proxy):
         TryAgainError("Multiple keys request during rehashing of slot"),
         ResponseError("MISCONF Errors writing to the AOF file: No space left on device"),
         ResponseError("NOREPLICAS Not enough good replicas to write."),
+        ResponseError("UNBLOCKED force unblock from blocking operation, instance state changed"),
+        ResponseError("BUSY Valkey is busy running a script."),
         ResponseError("Error running script (call to f_1): @user_script:7: -OOM command not allowed when"),
         ResponseError(
             "Error running script (call to f_1): @user_script:7: -READONLY You can't write against"
         ),
     ],
-    ids=("clusterdown", "masterdown", "tryagain", "misconf", "noreplicas", "old-oom", "old-readonly"),
+    ids=(
+        "clusterdown",
+        "masterdown",
+        "tryagain",
+        "misconf",
+        "noreplicas",
+        "unblocked",
+        "busy",
+        "old-oom",
+        "old-readonly",
+    ),
 )
 async def test_a_server_that_cannot_write_now_is_unavailable(behind, error, monkeypatch):
     async def refuse(_self, commands):
@@ -115,6 +128,29 @@ async def test_a_server_that_cannot_write_now_is_unavailable(behind, error, monk
     monkeypatch.setattr(Connection, "_exchange", refuse)
     with pytest.raises(StoreUnavailable):
         await behind.ping()
+
+
+async def test_a_blocking_read_of_a_primary_that_becomes_a_replica_is_an_outage(behind, server):
+    """Not an error of its own: the daemon's loops would end with it."""
+    reading = asyncio.ensure_future(behind.engines.inbox(BOX.id, "0", 10_000))
+    direct = Connection.open(server.url)
+    try:
+        await eventually(lambda: blocked(direct), "the read to block")
+        await direct.command("REPLICAOF", "127.0.0.1", 1)
+        with pytest.raises(StoreUnavailable):
+            await reading
+        with pytest.raises(StoreUnavailable):
+            await behind.engines.register(BOX, EngineReport(), {}, 60)
+        await direct.command("REPLICAOF", "NO", "ONE")
+        await behind.engines.register(BOX, EngineReport(), {}, 60)
+    finally:
+        reading.cancel()
+        await direct.close()
+
+
+async def blocked(direct):
+    clients = await direct.command("INFO", "clients")
+    return b"blocked_clients:1" in clients
 
 
 async def test_a_server_that_reads_its_file_hands_no_task_on(behind, proxy):

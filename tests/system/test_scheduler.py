@@ -160,8 +160,8 @@ async def test_no_engine_is_declared_lost_right_after_an_outage(store, monkeypat
         await submit(store, spec("a"))
         await eventually(lambda: box.loads, "the load")
         away.append(StoreUnavailable())
-        await box.renew(lease_s=0.001)
         await eventually(lambda: loop.counters.rebuilt > 1, "the loop after the outage")
+        await box.renew(lease_s=0.001)
         rounds = loop.counters.rounds
         await eventually(lambda: loop.counters.rounds > rounds + 2, "further rounds, with a tick")
         assert [engine.status for engine in await store.engines.list()] == ["running"]

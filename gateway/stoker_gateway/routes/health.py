@@ -5,7 +5,7 @@ import asyncio
 from litestar import Response, get
 
 from stoker.core.errors import NoCapacity
-from stoker_gateway.metrics import MEDIA_TYPE, engine_silences, measurements
+from stoker_gateway.metrics import MEDIA_TYPE, measurements
 from stoker_gateway.readiness import Engine, Facts, deaf, missing
 from stoker_gateway.services import JSON, Answer, AnyRequest, services_of
 
@@ -23,11 +23,10 @@ async def ready(request: AnyRequest) -> Answer:
     store = services.store
     if reason := deaf(services.hub.pulse.silent_s()):
         raise NoCapacity(reason)
-    leader, engines, told, now_ms, expired = await asyncio.gather(
+    leader, engines, told, expired = await asyncio.gather(
         store.scheduling.leader(),
         store.engines.list(),
         store.pulses.told(),
-        store.now_ms(),
         store.scheduling.expired(),
     )
     running = tuple(
@@ -35,7 +34,7 @@ async def ready(request: AnyRequest) -> Answer:
             id=engine.info.id,
             workers=len(engine.info.workers),
             leased=engine.info.id not in expired,
-            silent_s=engine_silences(engine, now_ms),
+            silent_s=engine.telemetry.silent_s if engine.telemetry else {},
         )
         for engine in engines
         if engine.status == "running"
