@@ -152,7 +152,7 @@ class Connection:
         except (*_UNAVAILABLE, TimeoutError) as error:
             raise unavailable(error) from error
         except ResponseError as error:
-            if _refuses_writes(error):
+            if _refuses(error):
                 raise unavailable(error) from error
             raise
 
@@ -217,7 +217,7 @@ class Connection:
         return results
 
 
-def _refuses_writes(result: Any) -> bool:
+def _refuses(result: Any) -> bool:
     """Whether the server is in a state that passes: its disk or its replicas are gone, it changes its role."""
     return isinstance(result, ResponseError) and _NOT_NOW.search(str(result)) is not None
 

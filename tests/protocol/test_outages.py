@@ -130,6 +130,12 @@ async def test_a_server_that_cannot_write_now_is_unavailable(behind, error, monk
         await behind.ping()
 
 
+async def test_a_group_that_exists_already_is_no_outage(store):
+    """BUSYGROUP begins like BUSY."""
+    await store.outbox.open()
+    await store.outbox.open()
+
+
 async def test_a_blocking_read_of_a_primary_that_becomes_a_replica_is_an_outage(behind, server):
     """Not an error of its own: the daemon's loops would end with it."""
     reading = asyncio.ensure_future(behind.engines.inbox(BOX.id, "0", 10_000))
@@ -161,7 +167,8 @@ async def test_a_server_that_reads_its_file_hands_no_task_on(behind, proxy):
     assert unavailable(BusyLoadingError("x")).fields["nobody_listens"]
 
 
-async def test_a_lease_is_renewed_on_a_server_without_memory(store, redis_server):
+async def test_a_lease_is_renewed_on_a_server_without_memory(behind):
+    store = behind
     session, _ = await store.engines.register(BOX, EngineReport(), {}, 60)
     before = await store._connection.command("ZSCORE", store._keys.leases, "box")
     async with no_memory(store):
