@@ -17,7 +17,7 @@ N ?= 20
 MINUTES ?= 10
 PYTEST := $(PY) -m pytest -q
 
-.PHONY: help setup run test test-fast test-slow flake fuzz check lint fix types generate lock bench bench-logs bench-durability docs clean
+.PHONY: help setup run test test-fast test-slow flake fuzz chaos check lint fix types generate lock bench bench-logs bench-durability docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
@@ -54,6 +54,10 @@ flake: $(STAMP) ## the tests with processes, N=20 times; stops at the first fail
 
 fuzz: $(STAMP) ## new stories for the model of the protocol, for MINUTES=10
 	$(PY) tests/protocol/fuzz.py $(MINUTES)
+
+chaos: $(STAMP) ## faults at random under TASKS=5000 tasks, by SEED=1; SERVER_KILL_S=20 kills the server that often
+	@cd tests && TASKS=$(or $(TASKS),5000) SEED=$(or $(SEED),1) SERVER_KILL_S=$(or $(SERVER_KILL_S),0) \
+		"$(CURDIR)/$(PY)" -m faults.chaos
 
 check: lint types test ## what CI runs; changes no file
 	$(PY) docs/generate.py --check
