@@ -187,6 +187,12 @@ async def test_an_outcome_of_an_earlier_life_is_held_until_it_is_delivered(scene
     assert scene.store.calls == [("finish", DONE)]
 
 
+async def test_the_moves_before_an_outcome_of_an_earlier_life_go_out_first(scene):
+    scene.workload.replay(Spooled(order=order(), outcome=DONE, moves=((S.RUNNING, ""),)))
+    await scene.workload.empty()
+    assert scene.store.calls == [("transition", S.RUNNING), ("finish", DONE)]
+
+
 async def test_evicting_reaches_the_worker_that_is_named(scene):
     scene.serve()
     scene.assign()
