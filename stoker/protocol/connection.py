@@ -229,5 +229,6 @@ def _resolve(future: asyncio.Future[Any], result: Any) -> None:
         result = unavailable(result)
     if isinstance(result, Exception):
         future.set_exception(result)
+        future.exception()  # of several calls of one caller the first tells; the others are no news for the log
     else:
         future.set_result(result)

@@ -4,7 +4,7 @@
 |---|---|---|
 | restart | SIGTERM, started again | nobody listens |
 | kill | SIGKILL, started again | nobody listens |
-| pause | CLIENT PAUSE | no answer |
+| pause | CLIENT PAUSE WRITE | no answer to a write or a script |
 | stop | SIGSTOP, SIGCONT | no answer |
 | cut | lives | every connection breaks, nobody listens |
 | hole | lives | no answer, and the connections of then stay dead for ever |
@@ -85,7 +85,7 @@ FAULTS = {
     "restart": (lambda o: o.end_server(signal.SIGTERM), Outside.start_again),
     "kill": (lambda o: o.end_server(signal.SIGKILL), Outside.start_again),
     "pause": (
-        lambda o: o.say("CLIENT", "PAUSE", 600_000, "ALL"),
+        lambda o: o.say("CLIENT", "PAUSE", 600_000, "WRITE"),
         lambda o: o.say("CLIENT", "UNPAUSE"),
     ),
     "stop": (lambda o: o.signal(signal.SIGSTOP), lambda o: o.signal(signal.SIGCONT)),
@@ -105,7 +105,7 @@ FAULTS = {
     ),
 }
 """Name -> how it begins, and how it ends."""
-ANSWERS_READS = {"readonly", "oom"}
+ANSWERS_READS = {"oom", "pause", "readonly"}
 
 
 @pytest.fixture(scope="module")
