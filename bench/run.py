@@ -23,7 +23,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from helpers import EXAMPLES, start_system
 
-from stoker.settings import redis_socket, socket_url
+from stoker.server_address import redis_socket, socket_url
 
 OUT = Path(__file__).parent / "out"
 ECHO = b'{"app":"infsh/echo","infra":"private","input":{"message":"x"}}'

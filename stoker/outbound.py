@@ -7,6 +7,7 @@ connection.
 import asyncio
 import ipaddress
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from http.cookiejar import CookieJar
 from typing import Final
@@ -94,9 +95,15 @@ class CheckedTransport(httpx.AsyncBaseTransport):
     Connections are not kept: one is verified for a name, and is not to serve another name of the same address.
     """
 
-    def __init__(self, resolver: Resolve = resolve, inner: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        resolver: Resolve = resolve,
+        inner: httpx.AsyncBaseTransport | None = None,
+        verify: ssl.SSLContext | bool = True,
+    ) -> None:
         self._resolve = resolver
-        self._inner = inner or httpx.AsyncHTTPTransport(limits=httpx.Limits(max_keepalive_connections=0))
+        limits = httpx.Limits(max_keepalive_connections=0)
+        self._inner = inner or httpx.AsyncHTTPTransport(limits=limits, verify=verify)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request.

@@ -5,13 +5,14 @@ from typing import Final
 
 from pydantic import BaseModel, Field, SecretStr
 
-PRIVATE_FIELDS: Final = frozenset({"api_key", "app_env", "files_secret_key", "secrets_key"})
+PRIVATE_FIELDS: Final = frozenset({"api_key", "app_env", "files_secret_key", "join", "secrets_key"})
 """Settings whose values are never printed."""
 READERS: Final[dict[str, frozenset[str]]] = {
     "secrets_key": frozenset({"gateway"}),
     "files_secret_key": frozenset({"gateway", "jobs"}),
     "app_env": frozenset({"worker"}),
     "workers": frozenset({"worker"}),  # slots may have variables too
+    "join": frozenset({"worker"}),
 }
 """Settings that `stoker up` hands to the environment of these parts alone."""
 

@@ -5,14 +5,11 @@ default. Nothing else in Stoker reads the environment, and nothing is read at im
 in; it turns what is wrong into one error that names the setting, what was found and where it came from.
 """
 
-import hashlib
 import os
-import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeVar
-from urllib.parse import quote
 
 import yaml
 from pydantic import (
@@ -26,18 +23,18 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from stoker.core.errors import CallerError
 from stoker.core.messages import CANCEL_GRACE_MS
+from stoker.enrolment_settings import EnrolmentFields, JoinFields
 from stoker.environment_settings import EnvironmentFields
 from stoker.fetch_settings import FetchFields, Hosts
 from stoker.file_settings import FileFields
 from stoker.secret_settings import PRIVATE_FIELDS, SecretFields
+from stoker.server_address import embedded_url
 from stoker.slot_settings import WorkerSlots
+from stoker.tls_settings import ServerTlsFields, TlsFields
 
 PREFIX: Final = "STOKER_"
 CONFIG_PLACES: Final = ("stoker.yml", "~/.config/stoker/stoker.yml", "/etc/stoker/stoker.yml")
 """Where the settings file is looked for, unless STOKER_CONFIG names it; the first that exists counts."""
-SOCKET_PATH_MAX: Final = 100
-"""Linux takes 108 bytes of socket path (unix(7), sun_path); the rest is room for a temporary suffix."""
-PLAIN_PATH: Final = re.compile(r"[A-Za-z0-9._/+-]+")
 
 MIB: Final = 1024 * 1024
 DAY_S: Final = 86_400
@@ -98,7 +95,7 @@ class _FileSource(PydanticBaseSettingsSource):
         return {name: value for name, value in file_values().items() if name in known}
 
 
-class CommonSettings(BaseSettings):
+class CommonSettings(BaseSettings, TlsFields):
     """What every part needs to find the others."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
@@ -167,7 +164,7 @@ class CommonSettings(BaseSettings):
     @property
     def store_url(self) -> str:
         """The Redis to connect to: the named one, else the embedded server's socket."""
-        return self.redis_url or socket_url(redis_socket(self.data_dir))
+        return self.secured(self.redis_url) or embedded_url(self.data_dir)
 
     @property
     def key_file(self) -> Path:
@@ -194,7 +191,7 @@ class FilesSettings(CommonSettings, FileFields):
     """What the parts need that keep files, or remove them."""
 
 
-class GatewaySettings(FilesSettings, SecretFields):
+class GatewaySettings(FilesSettings, SecretFields, EnrolmentFields, ServerTlsFields):
     """The front door."""
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
@@ -289,7 +286,7 @@ class SchedulerSettings(CommonSettings):
         return self
 
 
-class WorkerSettings(CommonSettings, FetchFields, EnvironmentFields):
+class WorkerSettings(CommonSettings, FetchFields, EnvironmentFields, JoinFields):
     """The daemon of one machine."""
 
     name: str = Field(default="", description="Name of this machine in worker ids; empty = its host name.")
@@ -378,10 +375,10 @@ class JobsSettings(FilesSettings):
     @property
     def jobs_url(self) -> str:
         """The Redis that RQ uses."""
-        return self.jobs_redis_url or self.store_url
+        return self.secured(self.jobs_redis_url) or self.store_url
 
 
-class UpSettings(CommonSettings):
+class UpSettings(CommonSettings, ServerTlsFields):
     """`stoker up`: the whole system on one machine."""
 
     host: str = Field(default="127.0.0.1", description="Address that the gateway listens on.")
@@ -459,23 +456,6 @@ def unknown_variables() -> list[str]:
     """Names in the environment that look like settings and are none: typing errors, as a rule."""
     known = {PREFIX + name.upper() for name in field_names()} | set(OTHER_VARIABLES)
     return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
-
-
-def redis_socket(data_dir: Path) -> Path:
-    """The embedded server's socket: in the data directory, or in a plain one of the user.
-
-    A path may be too long for a socket, or hold what tools that read CLIENT INFO cannot take (a space, `=`).
-    """
-    path = data_dir / "redis.sock"
-    if len(os.fsencode(path)) <= SOCKET_PATH_MAX and PLAIN_PATH.fullmatch(str(path)):
-        return path
-    digest = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
-    return Path(f"/tmp/stoker-{os.getuid()}/{digest}.sock")  # noqa: S108 - its owner and mode are checked before use
-
-
-def socket_url(path: Path) -> str:
-    """A Redis URL for a unix socket; spaces and the like are escaped."""
-    return "unix://" + quote(str(path))
 
 
 def _origin(name: str, given: Mapping[str, object]) -> str:

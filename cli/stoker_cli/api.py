@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import mimetypes
 import os
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -57,7 +58,7 @@ class ApiError(CommandFailed):
 class Api:
     """An open connection to a gateway. Use it as an async context manager."""
 
-    def __init__(self, url: str, key: str) -> None:
+    def __init__(self, url: str, key: str, verify: ssl.SSLContext | bool = True) -> None:
         self.url = url
         authorization = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = httpx.AsyncClient(
@@ -69,6 +70,7 @@ class Api:
                 "User-Agent": f"stoker-cli/{__version__}",
                 "Accept": "application/json",
             },
+            verify=verify,
             trust_env=False,  # the gateway is on this machine or named by its full address
         )
 
@@ -80,7 +82,7 @@ class Api:
             CommandFailed: nothing says where the gateway is, or there is no key.
         """
         settings = settings or load(ClientSettings)
-        return cls(find_url(settings), find_key(settings))
+        return cls(find_url(settings), find_key(settings), settings.trust())
 
     async def __aenter__(self) -> Self:
         return self

@@ -62,6 +62,15 @@ def worker(
     internal_url: Annotated[
         str | None, typer.Option(help="Address of the gateway for this machine (STOKER_INTERNAL_URL).")
     ] = None,
+    join: Annotated[
+        str | None,
+        typer.Option(
+            help="https://TOKEN@host:port, from 'stoker workers enroll'. STOKER_JOIN keeps it out of the process list."
+        ),
+    ] = None,
+    ca_file: Annotated[
+        str | None, typer.Option(help="Certificates that vouch for gateway and Redis (STOKER_CA_FILE).")
+    ] = None,
     data_dir: DataDir = None,
     redis_url: RedisUrl = None,
     json: JsonLog = None,
@@ -71,6 +80,8 @@ def worker(
         "name": name,
         "workers": None if cpu_workers is None else {"cpu": {"count": cpu_workers}},
         "internal_url": internal_url,
+        "join": join,
+        "ca_file": ca_file,
         "data_dir": data_dir,
         "redis_url": redis_url,
         "log_json": json,

@@ -2,11 +2,13 @@
 
 import asyncio
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
+from rich.markup import escape
 
 from stoker_cli.api import connected
-from stoker_cli.output import JsonFlag, Markup, bar, items_of, print_json, print_table
+from stoker_cli.output import JsonFlag, Markup, bar, items_of, out, print_json, print_table
 
 app = typer.Typer(no_args_is_help=True, help="Workers and the machines that they live on.")
 
@@ -38,6 +40,59 @@ def get(
         return
     rows = [(name, _short(value)) for name, value in answer.items() if value not in (None, "", [], {})]
     print_table("", ("field", "value"), rows, empty="")
+
+
+@app.command()
+def enroll(
+    name: Annotated[str, typer.Argument(help="Name of the new machine; its workers' ids begin with it.")],
+    json: JsonFlag = False,
+) -> None:
+    """Let another machine join: prints what to run there. The token in it is good once, for an hour."""
+    made = asyncio.run(_call("POST", "/engines/enrolments", json={"name": name}))
+    if json:
+        print_json(made)
+        return
+    out.print("Run this on the machine, once (later starts need no STOKER_JOIN):\n")
+    out.print(f"  {escape(str(made.get('command')))}\n", soft_wrap=True)
+    out.print(f"[dim]good until {escape(str(made.get('expires_at')))}, for one machine; keep it secret[/]")
+    out.print(
+        "[dim]If a certificate here is not from a public authority, copy the one that vouches for it to the machine "
+        "and add: --ca-file FILE[/]"
+    )
+
+
+@app.command()
+def revoke(
+    name: Annotated[str, typer.Argument(help="Name of the machine (stoker workers enrolled).")],
+    json: JsonFlag = False,
+) -> None:
+    """Shut a machine out at once. What it runs is taken back, and runs again elsewhere."""
+    gone = asyncio.run(_call("DELETE", f"/engines/enrolments/{quote(name, safe='')}"))
+    if json:
+        print_json(gone)
+    else:
+        out.print(f"'{escape(name)}' is shut out")
+
+
+@app.command()
+def enrolled(json: JsonFlag = False) -> None:
+    """The machines that were let in, or may still come."""
+    answer = asyncio.run(_call("GET", "/engines/enrolments"))
+    if json:
+        print_json(items_of(answer))
+        return
+    rows = [
+        (each.get("name"), each.get("state"), each.get("by"), each.get("joined_at"), each.get("expires_at"))
+        for each in items_of(answer)
+    ]
+    print_table(
+        "", ("name", "state", "by", "joined", "token good until"), rows, empty="no machine was enrolled"
+    )
+
+
+async def _call(method: str, path: str, **options: Any) -> Any:
+    async with connected() as api:
+        return await api.call(method, path, **options)
 
 
 async def fetch() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

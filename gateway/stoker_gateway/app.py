@@ -32,6 +32,7 @@ from stoker_gateway.problems import media_type, problem_bytes, retry_headers
 from stoker_gateway.routes import (
     apps,
     engines,
+    enrolments,
     files,
     health,
     internal,
@@ -92,6 +93,7 @@ def build(
         *versions.ROUTES,
         *files.ROUTES,
         *uploads.ROUTES,
+        *enrolments.ROUTES,
         *engines.ROUTES,
         *keys.ROUTES,
         *secrets.ROUTES,

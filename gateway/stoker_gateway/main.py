@@ -17,6 +17,7 @@ from stoker.log import get_logger
 from stoker.protocol import Store
 from stoker.settings import GatewaySettings
 from stoker_gateway.app import build
+from stoker_gateway.enrolment import Enroller
 from stoker_gateway.registration import Registrar
 from stoker_gateway.registry import Registry
 from stoker_gateway.routes.keys import NewKey, make_key
@@ -47,7 +48,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     store = await Store.open(settings.store_url, settings.pool)
     listener = listen(settings)
-    base_url = settings.public_url or "http://{}:{}".format(*listener.getsockname()[:2])
+    base_url = settings.public_url or "{}://{}:{}".format(settings.scheme, *listener.getsockname()[:2])
     try:
         await ensure_first_key(store, settings)
         registry, secrets = Registry(store), SecretStore(store, settings)
@@ -67,6 +68,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
                 ttl_s=settings.upload_ttl_s,
             ),
             blobs=blobs,
+            enroller=Enroller(store, settings, base_url),
             base_url=base_url,
         )
 
@@ -76,6 +78,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
                 asyncio.create_task(services.hub.run()),
                 asyncio.create_task(sweep_loop(services.uploads)),
                 asyncio.create_task(Sweeper(store, blobs).run()),
+                asyncio.create_task(services.enroller.settle_loop()),
             ]
             try:
                 yield
@@ -84,7 +87,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
                     loop.cancel()
                 await asyncio.gather(*loops, return_exceptions=True)
 
-        server = _Server(uvicorn_config(build(services, lifespan)))
+        server = _Server(uvicorn_config(build(services, lifespan), settings))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await _started(server, serving)
         settings.url_file.write_text(base_url)
@@ -100,7 +103,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
         await store.close()
 
 
-def uvicorn_config(app: Any) -> uvicorn.Config:
+def uvicorn_config(app: Any, settings: GatewaySettings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http="httptools",
@@ -114,6 +117,8 @@ def uvicorn_config(app: Any) -> uvicorn.Config:
         proxy_headers=False,  # addresses come from settings, never from a header
         server_header=False,
         date_header=False,
+        ssl_certfile=settings.tls_cert_file,
+        ssl_keyfile=settings.tls_key_file,
     )
 
 

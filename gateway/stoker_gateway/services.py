@@ -13,6 +13,7 @@ from stoker.files import FileStore
 from stoker.protocol import Store
 from stoker.settings import GatewaySettings
 from stoker_gateway.door import caller_of
+from stoker_gateway.enrolment import Enroller
 from stoker_gateway.registration import Registrar
 from stoker_gateway.registry import Registry
 from stoker_gateway.secret_store import SecretStore
@@ -39,6 +40,7 @@ class Services(Struct, frozen=True, kw_only=True):
     uploads: Uploads
     blobs: FileStore
     secrets: SecretStore
+    enroller: Enroller
     base_url: str
 
 

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Struct
 
 from stoker.core.errors import NotFound, ProtocolRefusal
+from stoker.core.events import Event
 from stoker.core.ids import check_name, new_id
 from stoker.core.messages import (
     Assignment,
@@ -26,6 +27,7 @@ from stoker.core.messages import (
     WorkerId,
 )
 from stoker.core.states import TaskState
+from stoker.log import get_logger
 from stoker.protocol.connection import Connection
 from stoker.protocol.keys import Keys
 from stoker.protocol.streams import mapping, stream
@@ -37,6 +39,7 @@ DELTA_BYTES = 4 * 1024 * 1024
 DELTA_KEPT_S = 3600
 """After the last one; a stream that is opened later gets whole outputs."""
 
+_log = get_logger("engines")
 _encode = msgspec.json.Encoder().encode
 _request = msgspec.json.Decoder(TaskRequest)
 _info = msgspec.json.Decoder(EngineInfo)
@@ -384,8 +387,16 @@ class Engines:
 async def read_engines(connection: Connection, keys: Keys) -> list[EngineView]:
     """Every known engine, by id."""
     ids = sorted(await connection.command("ZRANGE", keys.engines, 0, -1))
-    views = [await _read_engine(connection, keys, EngineId(i.decode())) for i in ids]
-    return [view for view in views if view is not None]
+    views = []
+    for engine_id in (EngineId(i.decode()) for i in ids):
+        try:
+            view = await _read_engine(connection, keys, engine_id)
+        except (ValueError, msgspec.DecodeError) as error:  # an engine wrote what none of ours writes
+            _log.warning(Event.ENGINE_UNREADABLE, engine=engine_id, reason=str(error))
+            continue
+        if view is not None:
+            views.append(view)
+    return views
 
 
 async def _read_engine(connection: Connection, keys: Keys, engine_id: EngineId) -> EngineView | None:
@@ -397,8 +408,11 @@ async def _read_engine(connection: Connection, keys: Keys, engine_id: EngineId) 
     if b"info" not in fields:
         return None
     telemetry = fields.get(b"telemetry")
+    info = _info.decode(fields[b"info"])
+    if info.id != engine_id:
+        raise ValueError(f"it says that it is '{info.id}'")
     return EngineView(
-        info=_info.decode(fields[b"info"]),
+        info=info,
         status=fields.get(b"status", b"lost").decode(),
         registered_ms=int(fields.get(b"registered", b"0")),
         seen_ms=int(fields.get(b"seen", b"0")),

@@ -35,6 +35,7 @@ class Keys:
         self.retired_setups = f"{self.prefix}:retired-setups"
         self.logged = f"{self.prefix}:logged"
         self.pulses = f"{self.prefix}:pulses"
+        self.enrolments = f"{self.prefix}:enrolments"
 
     def task(self, task_id: TaskId) -> str:
         return f"{self.prefix}:task:{task_id}"
@@ -76,6 +77,10 @@ class Keys:
 
     def engine_tasks(self, engine_id: EngineId) -> str:
         return f"{self.prefix}:engine:{engine_id}:tasks"
+
+    def enrolment(self, engine_id: EngineId) -> str:
+        """Of the control plane, and not under the engine's own prefix."""
+        return f"{self.prefix}:enrolment:{engine_id}"
 
     def rate(self, key_id: str, kind: str) -> str:
         return f"{self.prefix}:rate:{key_id}:{kind}"

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from stoker.core.errors import ProtocolRefusal, StaleAttempt
+from stoker.core.events import Event
 from stoker.core.messages import (
     DrainOrder,
     EngineId,
@@ -19,10 +20,13 @@ from stoker.core.messages import (
     WorkerId,
 )
 from stoker.core.states import TaskState
+from stoker.log import get_logger
 from stoker.protocol.connection import Connection
 from stoker.protocol.engines import read_engines
 from stoker.protocol.keys import Keys
 from stoker.protocol.streams import stream
+
+_log = get_logger("scheduling")
 
 _CLIENT_MARGIN_S = 3.0
 """How much longer than the server's own bound this side waits for a blocking read."""
@@ -156,8 +160,23 @@ class Scheduling:
             timeout_s=block_ms / 1000 + _CLIENT_MARGIN_S,
         )
         entries = stream(reply)
-        events = [_wake_event(fields) for _, fields in entries]
+        events = [event for _, fields in entries if (event := _wake_event(fields)) is not None]
+        events = await self._with_specs(events)
         return (entries[-1][0].decode() if entries else last_id), events
+
+    async def _with_specs(self, events: list[WakeEvent]) -> list[WakeEvent]:
+        """Add the specs of tasks that were put back: an engine that hands one back cannot read it."""
+        calls = {
+            index: self._connection.start("HMGET", self._keys.control(event.task_id), "spec", "created")
+            for index, event in enumerate(events)
+            if event.kind is WakeKind.REQUEUED
+        }
+        for index, call in calls.items():
+            spec, created = await call
+            if spec is not None:  # else it was deleted meanwhile
+                found = _created_at(_spec.decode(spec), created or b"0")
+                events[index] = msgspec.structs.replace(events[index], spec=found)
+        return events
 
     async def forget_wake(self, last_id: str) -> None:
         """Drop the wake entries up to `last_id`: they were acted upon."""
@@ -187,6 +206,7 @@ class Scheduling:
                 keys.inbox(order.engine_id),
                 keys.engine_tasks(order.engine_id),
                 keys.leases,
+                keys.control(order.task_id),
             ]
             calls.append(self._connection.start_script("assign", names, arguments))
         results = []
@@ -325,7 +345,16 @@ def _created_at(spec: TaskSpec, created: bytes) -> TaskSpec:
     return msgspec.structs.replace(spec, created_ms=int(created))
 
 
-def _wake_event(fields: dict[bytes, bytes]) -> WakeEvent:
+def _wake_event(fields: dict[bytes, bytes]) -> WakeEvent | None:
+    """One entry; None for one that nobody of ours wrote: engines may add to the stream."""
+    try:
+        return _read_wake_event(fields)
+    except (ValueError, KeyError, msgspec.DecodeError) as error:
+        _log.warning(Event.WAKE_UNREADABLE, reason=str(error))
+        return None
+
+
+def _read_wake_event(fields: dict[bytes, bytes]) -> WakeEvent:
     def text(name: bytes) -> str:
         return fields.get(name, b"").decode()
 

@@ -10,6 +10,7 @@ from stoker.protocol.announcements import Announcements
 from stoker.protocol.catalog import ApiKeys, Catalog
 from stoker.protocol.connection import Connection
 from stoker.protocol.engines import Engines
+from stoker.protocol.enrolments import Enrolments
 from stoker.protocol.files import Files
 from stoker.protocol.keys import Keys
 from stoker.protocol.limits import Limits
@@ -42,6 +43,7 @@ class Store:
         self.outbox = Outbox(connection, keys)
         self.pulses = Pulses(connection, keys)
         self.secrets = Secrets(connection, keys)
+        self.enrolments = Enrolments(connection, keys)
         self._keys = keys
 
     @classmethod

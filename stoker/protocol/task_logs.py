@@ -1,6 +1,7 @@
 """What Redis knows of the logs of tasks: the live tail, and which chunks of the complete log are stored where."""
 
 import hashlib
+import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 
@@ -9,7 +10,7 @@ from msgspec import Struct
 
 from stoker.core.errors import NotFound, ProtocolRefusal, Unauthorized
 from stoker.core.logs import Chunk
-from stoker.core.messages import LogLine, TaskId
+from stoker.core.messages import EngineId, LogLine, TaskId
 from stoker.protocol.connection import Connection
 from stoker.protocol.keys import Keys
 from stoker.protocol.streams import entries, mapping
@@ -85,20 +86,19 @@ class TaskLogs:
         self._connection = connection
         self._keys = keys
 
-    async def check(self, task_id: TaskId, attempt: int, token: str) -> None:
-        """Whether `token` is the secret of an attempt, also of one that has ended or was taken back.
+    async def check(self, task_id: TaskId, attempt: int, token: str) -> EngineId:
+        """The engine of an attempt whose secret is `token`, also of one that has ended or was taken back.
 
         Raises:
             NotFound: no such task.
             Unauthorized: it is not.
         """
-        state, digest = await self._connection.command(
-            "HMGET", self._keys.task(task_id), "state", f"writer:{attempt}"
+        created, writer = await self._connection.command(
+            "HMGET", self._keys.control(task_id), "created", f"writer:{attempt}"
         )
-        if state is None:
+        if created is None:
             raise NotFound("Task not found")
-        if digest != hashlib.sha1(token.encode(), usedforsecurity=False).hexdigest().encode():
-            raise Unauthorized("This attempt does not own the task")
+        return engine_of(writer, token)
 
     async def keep(self, task_id: TaskId, attempt: int, token: str, chunk: Chunk) -> None:
         """Name a chunk that is stored now; a repeat changes nothing.
@@ -113,7 +113,7 @@ class TaskLogs:
         try:
             await self._connection.script(
                 "keep_log",
-                [keys.task(task_id), keys.task_logs(task_id), keys.logged],
+                [keys.control(task_id), keys.task_logs(task_id), keys.logged],
                 [task_id, attempt, token, chunk.first, _encode(chunk)],
             )
         except ProtocolRefusal as refusal:
@@ -180,6 +180,18 @@ class TaskLogs:
                     yield task_id
             if int(cursor) == 0:
                 return
+
+
+def engine_of(writer: bytes | None, token: str) -> EngineId:
+    """The engine that an attempt was given to, as the scheduler noted it, when `token` is that attempt's.
+
+    Raises:
+        Unauthorized: it is another one's.
+    """
+    digest, _, engine_id = (writer or b"").decode().partition(" ")
+    if not secrets.compare_digest(digest, hashlib.sha1(token.encode(), usedforsecurity=False).hexdigest()):
+        raise Unauthorized("This attempt does not own the task")
+    return EngineId(engine_id)
 
 
 def _take(tail: Tail, reply: object) -> None:

@@ -26,7 +26,7 @@ from stoker.protocol.connection import Connection
 from stoker.protocol.keys import Keys
 from stoker.protocol.sessions import session_error
 from stoker.protocol.streams import entries, mapping, pairs
-from stoker.protocol.task_logs import Tail, TaskLogs
+from stoker.protocol.task_logs import Tail, TaskLogs, engine_of
 
 IDEMPOTENCY_S = 86_400
 _CANCEL_TRIES = 5
@@ -244,18 +244,23 @@ class Tasks:
     async def check_token(self, task_id: TaskId, token: str) -> TaskView:
         """The task, when `token` is the secret of its present attempt.
 
+        Which engine and attempt that is, the scheduler has noted where no engine can write.
+
         Raises:
             NotFound: no such task.
             Unauthorized: the token is another attempt's, or none.
         """
-        have, view = (
-            await self._connection.command("HGET", self._keys.task(task_id), "token_hash"),
-            await self.read(task_id, with_logs=False),
-        )
+        connection, keys = self._connection, self._keys
+        have = connection.start("HGET", keys.task(task_id), "token_hash")
+        noted = connection.start("HGETALL", keys.control(task_id))
+        view = await self.read(task_id, with_logs=False)
+        control = mapping(await noted)
+        attempt = control.get(b"attempt", b"0")
+        engine_id = engine_of(control.get(b"writer:" + attempt), token)
         digest = hashlib.sha1(token.encode(), usedforsecurity=False).hexdigest()
-        if not have or have.decode() != digest or view.state not in ON_ENGINE:
+        if (await have or b"").decode() != digest or view.state not in ON_ENGINE:
             raise Unauthorized("This attempt does not own the task")
-        return view
+        return msgspec.structs.replace(view, engine_id=engine_id, attempt=int(attempt))
 
     async def sweep(self, owner_id: str, limit: int = 1000) -> int:
         """Take up to `limit` expired tasks out of an owner's index, oldest first; how many were taken."""

@@ -5,8 +5,9 @@ and answers that ask for patience are repeated for a while; any other refusal en
 """
 
 import contextlib
+import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -93,14 +94,33 @@ class Gateway:
         base_url: Callable[[], str],
         transport: httpx.AsyncBaseTransport | None = None,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        engine: Mapping[str, str] | None = None,
+        verify: ssl.SSLContext | bool = True,
     ) -> None:
+        """Open no connection yet.
+
+        Args:
+            base_url: where the gateway is now.
+            transport: of tests.
+            clock: monotonic seconds.
+            engine: headers that say which engine asks, for one that was enrolled.
+            verify: whom to believe that they are the gateway.
+        """
         self._base_url = base_url
         self._clock = clock
+        self._engine = dict(engine or {})
         # The proxies of the environment are for the outside; the gateway is ours.
-        self._client = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False, transport=transport)
+        self._client = httpx.AsyncClient(
+            timeout=TIMEOUT_S, trust_env=False, transport=transport, verify=verify
+        )
 
     async def close(self) -> None:
         await self._client.aclose()
+
+    def _authorization(self, token: str) -> dict[str, str]:
+        """For the gateway's own routes alone: an upload may go elsewhere."""
+        return {"authorization": f"Bearer {token}", **self._engine}
 
     async def fetch_bundle(self, order: Assignment, target: Path) -> None:
         """Download the app version of a task as a tar.gz.
@@ -111,7 +131,9 @@ class Gateway:
 
         async def download(base: str) -> None:
             request = self._client.build_request(
-                "GET", f"{base}/internal/tasks/{order.task.id}/bundle", headers=_authorization(order)
+                "GET",
+                f"{base}/internal/tasks/{order.task.id}/bundle",
+                headers=self._authorization(order.token),
             )
             async with _streaming(self._client, request) as answer:
                 with target.open("wb") as file:
@@ -131,7 +153,9 @@ class Gateway:
 
         async def ask(base: str) -> None:
             request = self._client.build_request(
-                "GET", f"{base}/internal/tasks/{order.task.id}/secrets", headers=_authorization(order)
+                "GET",
+                f"{base}/internal/tasks/{order.task.id}/secrets",
+                headers=self._authorization(order.token),
             )
             async with _streaming(self._client, request) as answer:
                 values.update(_values.decode(await answer.aread()))
@@ -157,7 +181,7 @@ class Gateway:
                 "POST",
                 f"{base}/internal/tasks/{order.task.id}/files",
                 content=_encode({"files": files}),
-                headers=_authorization(order) | {"content-type": "application/json"},
+                headers=self._authorization(order.token) | {"content-type": "application/json"},
             )
             async with _streaming(self._client, request) as answer:
                 slots[:] = _slots.decode(await answer.aread())
@@ -177,7 +201,7 @@ class Gateway:
                 "PUT",
                 f"{base}/internal/tasks/{task_id}/logs/{attempt}/{first}",
                 content=body,
-                headers={"authorization": f"Bearer {token}", "content-type": "application/gzip"},
+                headers=self._authorization(token) | {"content-type": "application/gzip"},
             )
             async with _streaming(self._client, request):
                 pass
@@ -287,10 +311,6 @@ def _sentence(answer: httpx.Response) -> str:
     except msgspec.DecodeError:
         return ""
     return refusal.detail or " ".join(missing.message for missing in refusal.errors)
-
-
-def _authorization(order: Assignment) -> dict[str, str]:
-    return {"authorization": f"Bearer {order.token}"}
 
 
 @contextlib.asynccontextmanager

@@ -1,7 +1,7 @@
 """Puts the worker daemon together from its settings and runs it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -16,7 +16,7 @@ from stoker.embedded import DirLock
 from stoker.log import get_logger
 from stoker.protocol import Store
 from stoker.settings import WorkerSettings
-from stoker_worker import identity, private_tmp
+from stoker_worker import enrolment, identity, private_tmp
 from stoker_worker.attempt_log import LogSpool
 from stoker_worker.backoff import Backoff
 from stoker_worker.daemon import Daemon
@@ -24,6 +24,7 @@ from stoker_worker.environment import Environments, Policy
 from stoker_worker.execution import Tools
 from stoker_worker.fetch import Fetcher
 from stoker_worker.fetch_policy import FetchPolicy
+from stoker_worker.fetch_transport import CheckedTransport
 from stoker_worker.files import Gateway
 from stoker_worker.input_cache import InputCache
 from stoker_worker.inputs import Inputs
@@ -45,7 +46,8 @@ async def serve(settings: WorkerSettings, stop: asyncio.Event) -> None:
 
     Raises:
         DataDirInUse: another daemon of this name runs from the same directory.
-        InvalidSettings: a worker names a GPU that is not there.
+        InvalidSettings: a worker names a GPU that is not there, or a token would go over a network in the clear.
+        JoinFailed: the gateway did not take the token.
     """
     folder = settings.data_dir / settings.engine_name
     lock = DirLock(folder / "lock")
@@ -53,21 +55,39 @@ async def serve(settings: WorkerSettings, stop: asyncio.Event) -> None:
     sensors = Sensors(settings.telemetry_s)
     try:
         await sensors.start()
-        store = await _unless(stop, _until_answered(lambda: Store.open(settings.store_url, settings.pool)))
-        if store is not None:
-            try:
-                await _serve(settings, stop, store, sensors, folder)
-            finally:
-                await store.close()
+        joined = await _unless(stop, enrolment.join_once(settings, folder))
+        if joined is not None:
+            await _serve_joined(enrolment.applied(settings, joined), stop, joined, sensors, folder)
     finally:
         await sensors.stop()
         lock.release()
 
 
-async def _serve(
-    settings: WorkerSettings, stop: asyncio.Event, store: Store, sensors: Sensors, folder: Path
+async def _serve_joined(
+    settings: WorkerSettings, stop: asyncio.Event, joined: enrolment.Joined, sensors: Sensors, folder: Path
 ) -> None:
-    engine_id = await _engine_id(settings, store, folder)
+    store = await _unless(stop, _until_answered(lambda: Store.open(settings.store_url, settings.pool)))
+    if store is None:
+        return
+    try:
+        if joined.identity is not None:
+            engine_id = joined.identity.engine_id
+        else:
+            engine_id = await _engine_id(settings, store, folder)
+        await _serve(settings, stop, store, sensors, folder, engine_id, joined.headers)
+    finally:
+        await store.close()
+
+
+async def _serve(
+    settings: WorkerSettings,
+    stop: asyncio.Event,
+    store: Store,
+    sensors: Sensors,
+    folder: Path,
+    engine_id: EngineId,
+    headers: Mapping[str, str],
+) -> None:
     info = identity.describe_engine(
         engine_id,
         settings,
@@ -75,7 +95,7 @@ async def _serve(
         driver_version=sensors.driver_version,
         cuda_version=sensors.cuda_version,
     )
-    gateway = Gateway(lambda: gateway_url(settings))
+    gateway = Gateway(lambda: gateway_url(settings), engine=headers, verify=settings.trust())
     environments = Environments(settings.cache_path, find_uv(), Policy.of(settings))
     inputs = make_inputs(settings, folder / "inputs")
     machine = Machine(
@@ -130,7 +150,8 @@ def make_inputs(settings: WorkerSettings, folder: Path) -> Inputs:
     """What fetches the files of inputs, into `folder`."""
     policy = FetchPolicy(AllowList.parse(settings.fetch_allow), lambda: store_urls(settings))
     cache = InputCache(settings.cache_path / "inputs", settings.input_cache_max_bytes)
-    fetcher = Fetcher(policy, max_bytes=settings.fetch_max_bytes)
+    transport = CheckedTransport(verify=settings.trust())
+    fetcher = Fetcher(policy, max_bytes=settings.fetch_max_bytes, transport=transport)
     return Inputs(fetcher, cache, folder, timeout_s=settings.fetch_timeout_s)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from stoker.settings import PLAIN_PATH
+from stoker.server_address import PLAIN_PATH
 from stoker_worker.redaction import Redactor, secret_looking
 
 MAX_LINE_BYTES: Final = 64 * 1024

@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from stoker import log, service
 from stoker.embedded import DirLock
+from stoker.server_address import listen_address
 from stoker.settings import (
     GatewaySettings,
     InvalidSettings,
@@ -105,16 +106,25 @@ def check_listen(settings: UpSettings) -> None:
     """
     if not settings.listen:
         return
-    host = settings.listen.rpartition(":")[0].strip("[]")
+    if settings.redis_url:
+        raise InvalidSettings(
+            f"--listen {settings.listen}: it is for the embedded server, and STOKER_REDIS_URL names another one, "
+            "which machines that join reach by themselves (STOKER_WORKER_REDIS_URL, if by another address)"
+        )
+    try:
+        host, _ = listen_address(settings.listen)
+    except ValueError as error:
+        raise InvalidSettings(f"--listen: {error}; for instance 127.0.0.1:6380") from error
     try:
         loopback = ipaddress.ip_address(host).is_loopback
     except ValueError:
         loopback = host == "localhost"
-    where = "" if loopback else f"'{settings.listen}' can be reached from a network, and "
-    raise InvalidSettings(
-        f"--listen {settings.listen}: {where}the embedded server has no TLS. Run a Redis or Valkey "
-        "with TLS and ACL users, and give its address to every machine: STOKER_REDIS_URL=rediss://user:password@host:port"
-    )
+    if not loopback:
+        raise InvalidSettings(
+            f"--listen {settings.listen}: it can be reached from a network, and the embedded server has no TLS. "
+            "Listen on 127.0.0.1 and let machines come through a tunnel, or run a Redis or Valkey with TLS and give "
+            "its address to `stoker up`: STOKER_REDIS_URL=rediss://user:password@host:port"
+        )
 
 
 def print_warning(part: str, fields: Mapping[str, Any]) -> None:

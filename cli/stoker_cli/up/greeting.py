@@ -53,7 +53,7 @@ class Greeting:
             self._failed("start", error)
             return
         settings = load(ClientSettings, {"data_dir": self._settings.data_dir, "url": url})
-        async with Api(url, find_key(settings)) as api:
+        async with Api(url, find_key(settings), settings.trust()) as api:
             await self._introduce(api)
             examples = self._settings.examples
             folders = find_app_folders(examples) if examples else []
@@ -73,7 +73,7 @@ class Greeting:
         """
         last = "nothing"
         deadline = self._mono_started + READY_TIMEOUT_S
-        async with Api(url, "") as api:
+        async with Api(url, "", self._settings.trust()) as api:
             while time.monotonic() < deadline:
                 try:
                     await api.get("/ready")

@@ -44,14 +44,14 @@ class Supervisor:
         self.url = ""
         self._on_warning = on_warning
         self._log = get_logger("up")
-        self._server = None if settings.redis_url else EmbeddedServer(settings.data_dir)
+        self._server = None if settings.redis_url else EmbeddedServer(settings.data_dir, settings.listen)
         self._socket: socket.socket | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def store_url(self) -> str:
         """The Redis that the parts use."""
-        return self._server.url if self._server else self.settings.redis_url
+        return self._server.url if self._server else self.settings.store_url
 
     async def start(self) -> None:
         """Start everything.
@@ -63,7 +63,7 @@ class Supervisor:
         """
         self._socket = _listen(self.settings.host, self.settings.port)
         port = self._socket.getsockname()[1]
-        self.url = self.settings.public_url or f"http://{_url_host(self.settings.host)}:{port}"
+        self.url = self.settings.public_url or own_url(self.settings, port)
         if self._server:
             await self._server.start()
             self._note_pid("server", self._server.pid or 0)
@@ -132,7 +132,7 @@ def part_specs(settings: UpSettings, store_url: str, port: int, listen_fd: int) 
         f"{PREFIX}REDIS_URL": store_url,
         f"{PREFIX}HOST": settings.host,
         f"{PREFIX}PORT": str(port),
-        f"{PREFIX}INTERNAL_URL": settings.internal_url or f"http://{_url_host(settings.host)}:{port}",
+        f"{PREFIX}INTERNAL_URL": settings.internal_url or own_url(settings, port),
         f"{PREFIX}POOL": settings.pool,
         f"{PREFIX}LEASE_S": str(settings.lease_s),
         f"{PREFIX}DRAIN_GRACE_S": str(settings.drain_grace_s),
@@ -146,8 +146,11 @@ def part_specs(settings: UpSettings, store_url: str, port: int, listen_fd: int) 
     if settings.cpu_workers is not None:
         worker[f"{PREFIX}WORKERS"] = json.dumps({"cpu": {"count": settings.cpu_workers}})
     worker_grace_s = settings.drain_grace_s + WORKER_EXTRA_S
+    # The address for the worker of this machine is not the one for machines that join.
+    gateway = shared | {f"{PREFIX}LISTEN_FD": str(listen_fd), f"{PREFIX}INTERNAL_URL": settings.internal_url}
+    gateway |= gateway_extras(settings)
     return [
-        _spec("gateway", shared | {f"{PREFIX}LISTEN_FD": str(listen_fd)}, STOP_GRACE_S, (listen_fd,)),
+        _spec("gateway", gateway, STOP_GRACE_S, (listen_fd,)),
         _spec("scheduler", shared, STOP_GRACE_S),
         _spec("worker", shared | worker, worker_grace_s),
         _spec("jobs", shared, STOP_GRACE_S),
@@ -167,6 +170,24 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}") from error
+
+
+def gateway_extras(settings: UpSettings) -> dict[str, str]:
+    """What the gateway needs besides: how it is reached, and how machines that join reach Redis."""
+    extras: dict[str, str] = {}
+    if settings.tls_cert_file is not None and settings.tls_key_file is not None:
+        extras |= {
+            f"{PREFIX}TLS_CERT_FILE": str(settings.tls_cert_file),
+            f"{PREFIX}TLS_KEY_FILE": str(settings.tls_key_file),
+        }
+    if settings.listen:
+        extras[f"{PREFIX}WORKER_REDIS_URL"] = f"redis://{settings.listen}"
+    return extras
+
+
+def own_url(settings: UpSettings, port: int) -> str:
+    """The gateway's address as this machine reaches it."""
+    return f"{settings.scheme}://{_url_host(settings.host)}:{port}"
 
 
 def _url_host(host: str) -> str:

@@ -12,6 +12,7 @@ from stoker.core.messages import TaskId, TaskView
 from stoker.files import file_key
 from stoker.files.logs import log_key, one
 from stoker_gateway.door import caller_of
+from stoker_gateway.enrolment import ENGINE_HEADER
 from stoker_gateway.file_records import NewFile, announce, file_dto
 from stoker_gateway.log_reader import unpack
 from stoker_gateway.routes.files import begun
@@ -36,12 +37,24 @@ class OutputFiles(Struct, kw_only=True):
 
 
 async def attempt_task(request: AnyRequest, task_id: str) -> TaskView:
-    """The task whose present attempt's token came.
+    """The task whose present attempt's token came, from the engine that has it.
 
     Raises:
-        Unauthorized: another attempt's, or none.
+        Unauthorized: another attempt's, or none; or another engine's.
     """
-    return await services_of(request).store.tasks.check_token(TaskId(task_id), bearer_token(request))
+    view = await services_of(request).store.tasks.check_token(TaskId(task_id), bearer_token(request))
+    await check_engine(request, view.engine_id)
+    return view
+
+
+async def check_engine(request: AnyRequest, engine_id: str) -> None:
+    """Whether an engine that was enrolled showed its key.
+
+    Raises:
+        Unauthorized: it did not.
+    """
+    header = caller_of(request).headers.get(ENGINE_HEADER, "")
+    await services_of(request).enroller.check(engine_id, header)
 
 
 def bearer_token(request: AnyRequest) -> str:
@@ -107,7 +120,7 @@ async def get_values(request: AnyRequest, task_id: str) -> Answer:
 async def put_log(request: AnyRequest, task_id: str, attempt: int, first: int) -> Answer:
     """Store a chunk of an attempt's log, also after the attempt's end. A repeat replaces the chunk by itself."""
     services, task, token = services_of(request), TaskId(task_id), bearer_token(request)
-    await services.store.logs.check(task, attempt, token)
+    await check_engine(request, await services.store.logs.check(task, attempt, token))
     packed = await request.body()
     chunk = await asyncio.to_thread(lambda: check_chunk(unpack(packed), first))
     key = log_key(task, attempt, first)

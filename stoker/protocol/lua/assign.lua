@@ -1,5 +1,5 @@
 -- assign: give a queued task to an engine. Idempotent by token. The attempt number grows here and nowhere else.
--- KEYS  1 task  2 task events  3 pending  4 leader  5 engine  6 engine inbox  7 engine tasks  8 leases
+-- KEYS  1 task  2 task events  3 pending  4 leader  5 engine  6 engine inbox  7 engine tasks  8 leases  9 control
 -- ARGV  1 task id  2 epoch  3 engine id  4 worker id  5 token  6 evict (JSON)
 -- OK    {"OK", attempt}        ERR  NOT_LEADER  TASK_UNKNOWN  NOT_QUEUED  ENGINE_GONE
 -- include common, leadership
@@ -27,8 +27,9 @@ if redis.call('HGET', KEYS[5], 'status') ~= 'running' or not lease or tonumber(l
 end
 
 local attempt = text(redis.call('HINCRBY', task, 'attempt', 1))
-redis.call('HSET', task, 'engine', engine_id, 'worker', worker_id, 'token_hash', token_hash,
-  'writer:' .. attempt, token_hash) -- the log of an attempt may come after its end
+redis.call('HSET', task, 'engine', engine_id, 'worker', worker_id, 'token_hash', token_hash)
+-- For the gateway, which believes no engine: whose attempt this is. A log may come after its attempt's end.
+redis.call('HSET', KEYS[9], 'attempt', attempt, 'writer:' .. attempt, token_hash .. ' ' .. engine_id)
 redis.call('ZREM', KEYS[3], task_id)
 redis.call('HSET', KEYS[7], task_id, attempt)
 redis.call('XADD', inbox, '*', 'k', 'assign', 'request', have[4], 'attempt', attempt, 'token', token,

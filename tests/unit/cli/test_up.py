@@ -59,16 +59,36 @@ def test_the_number_of_cpu_workers_reaches_the_worker_alone():
 
 
 def test_a_gateway_on_every_address_is_reached_through_loopback():
-    [spec, *_] = part_specs(settings(host="::"), "unix:///x", 80, 9)
-    assert spec.env["STOKER_INTERNAL_URL"] == "http://127.0.0.1:80"
+    specs = {spec.name: spec for spec in part_specs(settings(host="::"), "unix:///x", 80, 9)}
+    assert specs["worker"].env["STOKER_INTERNAL_URL"] == "http://127.0.0.1:80"
 
 
-@pytest.mark.parametrize(
-    "address", ["0.0.0.0:6379", "10.0.0.1:6379", "[::]:6379", "gpubox:6379", "127.0.0.1:6379"]
-)
-def test_listening_without_tls_is_refused_with_the_way_out(address):
+@pytest.mark.parametrize("address", ["0.0.0.0:6379", "10.0.0.1:6379", "[::]:6379", "gpubox:6379"])
+def test_listening_on_a_network_without_tls_is_refused_with_the_way_out(address):
     with pytest.raises(InvalidSettings, match="STOKER_REDIS_URL=rediss://"):
         check_listen(settings(listen=address))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:6379", "[::1]:6379", "localhost:6379"])
+def test_listening_on_loopback_is_fine(address):
+    check_listen(settings(listen=address))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", ":6379", "127.0.0.1:0", "127.0.0.1:x"])
+def test_what_is_no_address_is_refused(address):
+    with pytest.raises(InvalidSettings, match="host:port"):
+        check_listen(settings(listen=address))
+
+
+def test_listening_is_for_the_embedded_server():
+    with pytest.raises(InvalidSettings, match="names another one"):
+        check_listen(settings(listen="127.0.0.1:6379", redis_url="redis://db:1"))
+
+
+def test_machines_that_join_are_told_the_address_that_the_server_listens_on():
+    specs = {spec.name: spec for spec in part_specs(settings(listen="127.0.0.1:6380"), "unix:///x", 1, 9)}
+    assert specs["gateway"].env["STOKER_WORKER_REDIS_URL"] == "redis://127.0.0.1:6380"
+    assert specs["gateway"].env["STOKER_INTERNAL_URL"] == ""
 
 
 def test_not_listening_is_fine():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stoker import settings
+from stoker import server_address, settings
 from stoker.settings import (
     ALL_SETTINGS,
     GatewaySettings,
@@ -125,14 +125,14 @@ def test_typing_errors_in_the_environment_are_found(monkeypatch):
     ("name", "plain"), [("data", True), ("a b", False), ("a=b", False), ("x" * 120, False), ("ü", False)]
 )
 def test_the_socket_has_a_path_that_every_tool_can_read(name, plain):
-    path = settings.redis_socket(Path("/srv") / name)
+    path = server_address.redis_socket(Path("/srv") / name)
     assert (path.parent.name == name) is plain
-    assert len(str(path)) <= settings.SOCKET_PATH_MAX
-    assert settings.PLAIN_PATH.fullmatch(str(path))
+    assert len(str(path)) <= server_address.SOCKET_PATH_MAX
+    assert server_address.PLAIN_PATH.fullmatch(str(path))
 
 
 def test_two_data_directories_have_two_sockets():
-    assert settings.redis_socket(Path("/srv/a b")) != settings.redis_socket(Path("/srv/a c"))
+    assert server_address.redis_socket(Path("/srv/a b")) != server_address.redis_socket(Path("/srv/a c"))
 
 
 def test_the_store_is_the_named_one_else_the_embedded_one(tmp_path):

@@ -23,8 +23,7 @@ local function put_back(k, task_id, attempt, reason, spend)
   if new == '2' then
     redis.call('HSET', k.task, 'engine', '', 'worker', '', 'token_hash', '', 'output', 'null')
     redis.call('ZADD', k.pending, have[5], task_id)
-    redis.call('XADD', k.wake, '*', 'k', 'requeued', 'task', task_id,
-      'spec', redis.call('HGET', k.control, 'spec') or '', 'at', redis.call('HGET', k.control, 'created') or '0')
+    redis.call('XADD', k.wake, '*', 'k', 'requeued', 'task', task_id)
   else
     if new == '10' then
       redis.call('HSET', k.task, 'error_code', 'worker_lost', 'error',

@@ -1,0 +1,298 @@
+"""What an enrolled engine can do on a real server, and what it cannot: tried, not read."""
+
+import itertools
+
+import pytest
+from protocol_scene import Scene, info
+from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+
+from stoker.core.enrolments import digest
+from stoker.core.errors import StaleAttempt, StoreUnavailable, Unauthorized
+from stoker.core.messages import EngineReport, Outcome, Telemetry
+from stoker.core.states import TaskState
+from stoker.protocol import Store
+from stoker.protocol.acl import user_name
+from stoker.protocol.keys import Keys
+
+_names = itertools.count()
+PASSWORD = "the password of one engine"
+
+
+@pytest.fixture
+async def store(redis_server):
+    opened = await Store.open(redis_server.url, f"acl{next(_names)}")
+    yield opened
+    for each in await opened.enrolments.list():
+        await opened.enrolments.expel(each.name)
+    await opened.close()
+
+
+async def enrol(store, name="box", password=PASSWORD):
+    """A machine that has joined; the address with its user."""
+    await store.enrolments.invite(name, digest("token"), 60, "me")
+    await store.enrolments.join(name, digest("token"), digest(password), digest("key"))
+    await store.enrolments.admit(await store.enrolments.find(name))
+    return f"{store.url}?username={user_name(Keys(store.pool), name)}&password={password.replace(' ', '%20')}"
+
+
+@pytest.fixture
+async def engine(store):
+    """A store as the engine `box` sees it."""
+    opened = await Store.open(await enrol(store), store.pool)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def raw(store):
+    """Plain commands as the engine `box` may send them."""
+    client = Redis.from_url(await enrol(store))
+    yield client
+    await client.aclose()
+
+
+TELEMETRY = Telemetry(cpu_percent=0, ram_used_bytes=0, ram_total_bytes=1)
+
+
+async def test_an_engine_does_all_of_its_work_as_its_own_user(store, engine):
+    scene = Scene(store)
+    session, _ = await engine.engines.register(info(), EngineReport(), {}, 30)
+    scene.epoch = await store.scheduling.lead("me", 30)
+    await scene.submit("t1")
+    await scene.assign("t1")
+    _, [(entry, order)] = await engine.engines.inbox("box", "0", 100)
+    await engine.engines.renew("box", session, TELEMETRY, {"t1": 1}, 30)
+    await engine.engines.accept(order, "box", entry, TaskState.RUNNING)
+    await engine.engines.append("t1", 1, order.token, partial=b"1")
+    await engine.engines.deltas("t1", 1, order.token, first=1, last=1, deltas=[b"1"])
+    await engine.engines.transition("t1", 1, order.token, TaskState.UPLOADING)
+    await engine.engines.finish(order, "box", Outcome(state=TaskState.COMPLETED))
+    await engine.engines.report("box", session, EngineReport())
+    await scene.submit("t2")
+    await scene.assign("t2")
+    _, [(entry, order)] = await engine.engines.inbox("box", "0", 100)
+    await engine.engines.hand_back(order, "box", entry, "drains")
+    await engine.engines.deregister("box", session)
+    assert (await store.tasks.read("t1")).state is TaskState.COMPLETED
+    assert (await store.tasks.read("t2")).state is TaskState.QUEUED
+
+
+async def test_the_retention_of_a_task_that_an_engine_ends_covers_what_only_the_control_plane_sees(store, engine):
+    scene = Scene(store)
+    await engine.engines.register(info(), EngineReport(), {}, 30)
+    scene.epoch = await store.scheduling.lead("me", 30)
+    await scene.submit("t1")
+    await scene.assign("t1")
+    _, [(entry, order)] = await engine.engines.inbox("box", "0", 100)
+    await engine.engines.accept(order, "box", entry, TaskState.RUNNING)
+    await engine.engines.finish(order, "box", Outcome(state=TaskState.COMPLETED))
+    admin = Redis.from_url(store.url)
+    keys = Keys(store.pool)
+    assert await admin.pttl(keys.control("t1")) == pytest.approx(await admin.pttl(keys.task("t1")), abs=1000)
+    await admin.aclose()
+
+
+def reads(keys):
+    """Commands that read, on what an engine must not read."""
+    return {
+        "another engine's inbox": ("XREAD", "STREAMS", keys.inbox("box-2"), "0"),
+        "another engine's inbox by range": ("XRANGE", keys.inbox("box-2"), "-", "+"),
+        "another engine": ("HGETALL", keys.engine("box-2")),
+        "another engine's tasks": ("HGETALL", keys.engine_tasks("box-2")),
+        "the API keys": ("HGETALL", keys.api_keys),
+        "one API key": ("HGET", keys.api_keys, "0"),
+        "the owners' secrets": ("HGETALL", keys.secrets("admin")),
+        "who leads": ("GET", keys.leader),
+        "the epoch": ("GET", keys.epoch),
+        "who owns a task": ("HGET", keys.control("t1"), "owner"),
+        "what a task may be given": ("HGETALL", keys.control("t1")),
+        "its own enrolment": ("HGETALL", keys.enrolment("box")),
+        "the wake stream": ("XREAD", "STREAMS", keys.wake, "0"),
+        "the queue": ("ZRANGE", keys.pending, 0, -1),
+        "the sessions": ("HGETALL", keys.session("s")),
+        "the files": ("GET", keys.file("f")),
+        "the apps": ("HGETALL", keys.apps),
+        "another pool": ("HGETALL", Keys("another").task("t1")),
+        "what is not of Stoker": ("GET", "other"),
+    }
+
+
+def writes(keys):
+    """Commands that change what an engine must not change."""
+    return {
+        "lead": ("SET", keys.leader, "9:me"),
+        "the owner of a task": ("HSET", keys.control("t1"), "owner", "me"),
+        "remove what the control plane knows": ("DEL", keys.control("t1")),
+        "remove a task": ("DEL", keys.task("t1")),
+        "another engine's inbox": ("XADD", keys.inbox("box-2"), "*", "k", "drain"),
+        "another engine's entry": ("HSET", keys.engine("box-2"), "status", "stopped"),
+        "an API key": ("HSET", keys.api_keys, "0", "{}"),
+        "empty the wake stream": ("XTRIM", keys.wake, "MAXLEN", 0),
+        "remove the queue": ("DEL", keys.pending),
+        "take from the queue": ("ZREM", keys.pending, "t1"),
+        "its own enrolment": ("HSET", keys.enrolment("box"), "state", "joined"),
+        "what is not of Stoker": ("SET", "other", "1"),
+        "a key beside the pool": ("SET", "stoker:{default}x", "1"),
+        "another channel": ("PUBLISH", "other", "x"),
+    }
+
+
+COMMANDS = [
+    ("CONFIG", "GET", "*"),
+    ("CONFIG", "SET", "maxmemory", "1"),
+    ("KEYS", "*"),
+    ("SCAN", "0"),
+    ("RANDOMKEY",),
+    ("DBSIZE",),
+    ("INFO",),
+    ("FLUSHALL",),
+    ("FLUSHDB",),
+    ("SCRIPT", "FLUSH"),
+    ("SCRIPT", "KILL"),
+    ("FUNCTION", "FLUSH"),
+    ("ACL", "LIST"),
+    ("ACL", "WHOAMI"),
+    ("ACL", "SETUSER", "me", "on"),
+    ("DEBUG", "SLEEP", "0"),
+    ("CLIENT", "LIST"),
+    ("CLIENT", "KILL", "TYPE", "normal"),
+    ("CLIENT", "PAUSE", "1"),
+    ("MONITOR",),
+    ("SHUTDOWN", "NOSAVE"),
+    ("SUBSCRIBE", "x"),
+    ("PSUBSCRIBE", "*"),
+    ("SELECT", "1"),
+    ("REPLICAOF", "NO", "ONE"),
+    ("MODULE", "LIST"),
+    ("SLOWLOG", "GET"),
+    ("MULTI",),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+async def test_no_command_beside_the_protocol(raw, command):
+    with pytest.raises(NoPermissionError):
+        await raw.execute_command(*command)
+
+
+@pytest.mark.parametrize("what", list(reads(Keys("any"))))
+async def test_cannot_read(store, raw, what):
+    with pytest.raises(NoPermissionError):
+        await raw.execute_command(*reads(Keys(store.pool))[what])
+
+
+@pytest.mark.parametrize("what", list(writes(Keys("any"))))
+async def test_cannot_write(store, raw, what):
+    with pytest.raises(NoPermissionError):
+        await raw.execute_command(*writes(Keys(store.pool))[what])
+
+
+@pytest.mark.parametrize("what", [*reads(Keys("any")), *writes(Keys("any"))])
+@pytest.mark.parametrize("declared", [True, False])
+async def test_a_script_can_do_no_more_than_its_caller(store, raw, what, declared):
+    """Also when it is given the key of which the caller may do something else."""
+    keys = Keys(store.pool)
+    command = (reads(keys) | writes(keys))[what]
+    call = ", ".join(f"'{part}'" for part in command)
+    given = [part for part in command if str(part).startswith("stoker:")] if declared else []
+    with pytest.raises(RedisError, match="(?i)permission|NOPERM|can't run this command|not allowed"):
+        await raw.execute_command("EVAL", f"return redis.call({call})", len(given), *given)
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c[0] not in ("MULTI", "MONITOR")], ids=" ".join)
+async def test_a_script_runs_no_command_beside_the_protocol(raw, command):
+    call = ", ".join(f"'{part}'" for part in command)
+    with pytest.raises(RedisError):
+        await raw.execute_command("EVAL", f"return redis.call({call})", 0)
+
+
+async def test_a_revoked_engine_is_cut_off_at_once(store, engine):
+    await engine.engines.register(info(), EngineReport(), {}, 30)
+    await store.enrolments.revoke("box", "me")
+    await store.enrolments.expel("box")
+    with pytest.raises(StoreUnavailable, match="(?i)auth|user|connection|closed"):
+        await engine.ping()
+
+
+async def test_a_blocking_read_of_a_revoked_engine_ends(store, raw):
+    await raw.ping()
+    await store.enrolments.revoke("box", "me")
+    await store.enrolments.expel("box")
+    with pytest.raises((AuthenticationError, RedisError, OSError)):
+        await raw.execute_command("XREAD", "BLOCK", 50, "STREAMS", Keys(store.pool).inbox("box"), "0")
+
+
+async def test_users_that_the_server_forgot_are_made_again(store, engine):
+    await store.enrolments.expel("box")
+    await store.enrolments.settle()
+    await engine.ping()
+
+
+async def test_a_user_that_must_not_be_is_removed(store, engine):
+    await store.enrolments.revoke("box", "me")  # the gateway ended here
+    await store.enrolments.settle()
+    with pytest.raises(StoreUnavailable):
+        await engine.ping()
+
+
+async def test_a_user_of_a_revoked_enrolment_is_not_made(store):
+    """As when one gateway revokes between another's look and its deed."""
+    await enrol(store)
+    seen = await store.enrolments.find("box")
+    await store.enrolments.revoke("box", "me")
+    await store.enrolments.admit(seen)
+    admin = Redis.from_url(store.url)
+    assert user_name(Keys(store.pool), "box").encode() not in [
+        u if isinstance(u, bytes) else u.encode() for u in await admin.execute_command("ACL", "USERS")
+    ]
+    await admin.aclose()
+
+
+async def test_the_number_of_an_attempt_alone_changes_nothing(store, engine):
+    """A worker that counts attempts cannot end another's task: it lacks the token."""
+    scene = Scene(store)
+    await engine.engines.register(info(), EngineReport(), {}, 30)
+    scene.epoch = await store.scheduling.lead("me", 30)
+    await scene.submit("t1")
+    await scene.assign("t1")
+    _, [(entry, order)] = await store.engines.inbox("box", "0", 100)
+    guess = type(order)(
+        task=order.task, attempt=order.attempt, token="guess", worker_id=order.worker_id, evict=()
+    )
+    for call in (
+        engine.engines.accept(guess, "box", "0-1", TaskState.RUNNING),
+        engine.engines.transition("t1", 1, "guess", TaskState.RUNNING),
+        engine.engines.append("t1", 1, "guess", partial=b"1"),
+        engine.engines.finish(guess, "box", Outcome(state=TaskState.COMPLETED)),
+        engine.engines.hand_back(guess, "box", "0-1", "mine"),
+    ):
+        with pytest.raises(StaleAttempt):
+            await call
+    assert (await store.tasks.read("t1")).state is TaskState.SCHEDULED
+
+
+async def test_a_hostile_engine_that_writes_itself_into_a_task_gets_nothing_from_the_gateway(store, raw):
+    """It can write the hash of any task, but whose attempt that is the gateway reads elsewhere."""
+    scene = Scene(store)
+    await scene.set_up()
+    await scene.assign("t1")
+    keys = Keys(store.pool)
+    forged = "a9993e364706816aba3e25717850c26c9cd0d89d"  # SHA-1 of "abc"
+    await raw.execute_command("HSET", keys.task("t1"), "token_hash", forged, "writer:1", forged)
+    with pytest.raises(Unauthorized):
+        await store.tasks.check_token("t1", "abc")
+    with pytest.raises(Unauthorized):
+        await store.logs.check("t1", 1, "abc")
+
+
+async def test_an_engine_that_writes_nonsense_disturbs_nobody_else(store, engine, raw):
+    keys = Keys(store.pool)
+    await engine.engines.register(info(), EngineReport(), {}, 30)
+    await store.engines.register(info("box-2"), EngineReport(), {}, 30)
+    await raw.execute_command("HSET", keys.engine("box"), "info", "{")
+    await raw.execute_command("XADD", keys.wake, "*", "k", "nonsense")
+    await raw.execute_command("XADD", keys.wake, "*", "k", "submitted", "spec", "{")
+    assert [each.info.id for each in await store.engines.list()] == ["box-2"]
+    _, events = await store.scheduling.wake("0", 1)
+    assert {event.kind for event in events} == {"engine"}
