@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 
 class TlsFields(BaseModel):
@@ -22,6 +22,11 @@ class TlsFields(BaseModel):
     redis_key_file: Path | None = Field(
         default=None, description="Key (PEM, not encrypted) of `redis_cert_file`."
     )
+
+    @field_validator("ca_file", "redis_cert_file", "redis_key_file", mode="before")
+    @classmethod
+    def _unset(cls, value: object) -> object:
+        return value or None  # an empty variable says nothing
 
     @model_validator(mode="after")
     def _pairs(self) -> Self:
@@ -74,6 +79,11 @@ class ServerTlsFields(BaseModel):
     tls_key_file: Path | None = Field(
         default=None, description="Key (PEM, not encrypted) of `tls_cert_file`."
     )
+
+    @field_validator("tls_cert_file", "tls_key_file", mode="before")
+    @classmethod
+    def _unset_server(cls, value: object) -> object:
+        return value or None
 
     @model_validator(mode="after")
     def _both(self) -> Self:

@@ -255,6 +255,12 @@ class _Explained:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(error, httpx.TransportError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise CommandFailed(
+                f"the certificate of {self.url} is not trusted here ({error})",
+                ExitCode.UNREACHABLE,
+                "name the certificate that vouches for it: STOKER_CA_FILE",
+            ) from error
         if isinstance(error, httpx.TransportError):
             raise CommandFailed(
                 f"no gateway answers at {self.url} ({type(error).__name__}: {error})",
