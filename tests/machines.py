@@ -32,7 +32,17 @@ class Machine:
         } | self.env
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "stoker_cli", "worker", "--name", self.name, "--workers", "1", "--json"],
+                [
+                    sys.executable,
+                    "-m",
+                    "stoker_cli",
+                    "worker",
+                    "--name",
+                    self.name,
+                    "--workers",
+                    "1",
+                    "--json",
+                ],
                 env=environment(**extra, **({"STOKER_JOIN": join} if join else {})),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -51,7 +61,9 @@ class Machine:
         return next((str(w["status"]) for w in listed if w["id"] == f"{self.name}-cpu-0"), "")
 
     def wait_until_idle(self):
-        wait_until(lambda: self._alive() and self.status() == "idle", f"{self.name}; {self.tail()}", PATIENCE_S * 2)
+        wait_until(
+            lambda: self._alive() and self.status() == "idle", f"{self.name}; {self.tail()}", PATIENCE_S * 2
+        )
 
     def _alive(self):
         assert self.process.poll() is None, self.tail()

@@ -84,7 +84,9 @@ async def test_an_engine_does_all_of_its_work_as_its_own_user(store, engine):
     assert (await store.tasks.read("t2")).state is TaskState.QUEUED
 
 
-async def test_the_retention_of_a_task_that_an_engine_ends_covers_what_only_the_control_plane_sees(store, engine):
+async def test_the_retention_of_a_task_that_an_engine_ends_covers_what_only_the_control_plane_sees(
+    store, engine
+):
     scene = Scene(store)
     await engine.engines.register(info(), EngineReport(), {}, 30)
     scene.epoch = await store.scheduling.lead("me", 30)
@@ -178,7 +180,7 @@ COMMANDS = [
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 async def test_no_command_beside_the_protocol(raw, command):
-    with pytest.raises(ResponseError, match="permission|DEBUG command not allowed"):
+    with pytest.raises(ResponseError, match=r"permission|DEBUG command not allowed"):
         await raw.execute_command(*command)
 
 

@@ -5,6 +5,7 @@ import json
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import httpx
 import pytest
@@ -59,7 +60,9 @@ def read(system, task_id):
 
 
 def ended(system, task_id):
-    return wait_until(lambda: (t := read(system, task_id))["status"] >= COMPLETED and t, f"the end of {task_id}")
+    return wait_until(
+        lambda: (t := read(system, task_id))["status"] >= COMPLETED and t, f"the end of {task_id}"
+    )
 
 
 def test_a_machine_that_joined_runs_tasks_with_its_own_user_and_key(listening, machine):
@@ -158,7 +161,7 @@ def user_of(system, identity):
 
 
 def test_the_port_is_closed_to_those_without_a_user(listening, machine):
-    with pytest.raises(AuthenticationError, match="(?i)auth"), Redis(port=listening.redis_port) as nobody:
+    with pytest.raises(AuthenticationError, match=r"(?i)auth"), Redis(port=listening.redis_port) as nobody:
         nobody.ping()
     with pytest.raises(AuthenticationError), Redis(port=listening.redis_port, password="guess") as guesser:
         guesser.ping()
@@ -194,9 +197,7 @@ def test_no_secret_is_in_a_log_or_a_process_list(listening, machine):
     secrets.append((listening.data_dir / "redis-password").read_text())
     texts = [machine.log.read_text(), *(p.read_text() for p in (listening.data_dir / "logs").glob("*.log"))]
     pids = [p for p in family(machine.process.pid) | set(listening.pids.values()) if alive(p)]
-    for pid in pids:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            texts.append(file.read().decode(errors="replace"))
+    texts += [Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace") for pid in pids]
     assert not [text for text in texts for secret in secrets if secret in text]
 
 

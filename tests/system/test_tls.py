@@ -51,7 +51,9 @@ def tls_redis(certificates, tmp_path_factory):
     config.write_text(
         "\n".join(f'{name} "{value}"' for name, value in options.items()) + f'\nrequirepass "{PASSWORD}"\n'
     )
-    process = subprocess.Popen([binary, str(config)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        [binary, str(config)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     try:
         wait_until(lambda: process.poll() is not None or answers(port, certificates), "the Redis with TLS")
         if process.poll() is not None:
@@ -96,7 +98,7 @@ def encrypted(certificates, tls_redis, tmp_path_factory):
     running = start_system(
         tmp_path_factory.mktemp("encrypted") / "data",
         "--workers",
-        "0",
+        "1",
         STOKER_REDIS_URL=f"rediss://:{password}@127.0.0.1:{tls_redis}",
         STOKER_TLS_CERT_FILE=str(certificates / "server.pem"),
         STOKER_TLS_KEY_FILE=str(certificates / "server.key"),
@@ -116,7 +118,9 @@ def test_a_machine_joins_over_tls_and_runs_a_task(encrypted, certificates, tmp_p
         machine.start(join)
         machine.wait_until_idle()
         assert '"redis_url":"rediss://127.0.0.1' in machine.identity_file.read_text()
-        done = encrypted.cli("run", "infsh/echo", "--input", '{"message": "over TLS"}')
+        done = encrypted.cli(
+            "run", "infsh/echo", "--input", '{"message": "over TLS"}', "--worker", "afar-cpu-0"
+        )
         assert "over TLS" in done.stdout
     finally:
         machine.stop()

@@ -14,6 +14,7 @@ from stoker.core.events import Event
 from stoker.core.messages import EngineId
 from stoker.embedded import DirLock
 from stoker.log import get_logger
+from stoker.outbound import CheckedTransport
 from stoker.protocol import Store
 from stoker.settings import WorkerSettings
 from stoker_worker import enrolment, identity, private_tmp
@@ -24,7 +25,6 @@ from stoker_worker.environment import Environments, Policy
 from stoker_worker.execution import Tools
 from stoker_worker.fetch import Fetcher
 from stoker_worker.fetch_policy import FetchPolicy
-from stoker_worker.fetch_transport import CheckedTransport
 from stoker_worker.files import Gateway
 from stoker_worker.input_cache import InputCache
 from stoker_worker.inputs import Inputs

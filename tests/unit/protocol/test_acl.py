@@ -15,9 +15,44 @@ pytestmark = pytest.mark.unit
 KEYS = Keys("default")
 CALL = re.compile(r"redis\.call\('([A-Z]+)'")
 NOT_FOR_ENGINES = {
-    *("acl", "bgsave", "client", "config", "debug", "dump", "eval_ro", "failover", "flushall", "flushdb", "function"),
-    *("get", "info", "keys", "migrate", "module", "monitor", "psubscribe", "rename", "replicaof", "restore", "save"),
-    *("scan", "script", "shutdown", "slaveof", "subscribe", "swapdb", "xrange", "hkeys", "smembers", "unlink"),
+    *(
+        "acl",
+        "bgsave",
+        "client",
+        "config",
+        "debug",
+        "dump",
+        "eval_ro",
+        "failover",
+        "flushall",
+        "flushdb",
+        "function",
+    ),
+    *(
+        "get",
+        "info",
+        "keys",
+        "migrate",
+        "module",
+        "monitor",
+        "psubscribe",
+        "rename",
+        "replicaof",
+        "restore",
+        "save",
+    ),
+    *(
+        "scan",
+        "script",
+        "shutdown",
+        "slaveof",
+        "subscribe",
+        "swapdb",
+        "xrange",
+        "hkeys",
+        "smembers",
+        "unlink",
+    ),
 }
 
 
@@ -53,7 +88,9 @@ def test_no_command_is_allowed_that_no_script_uses():
 def test_nothing_that_looks_around_or_rules_the_server_is_allowed():
     granted = {rule.removeprefix("+") for rule in " ".join(acl.rules(KEYS, "box", "0" * 64)).split(" ")}
     assert not granted & NOT_FOR_ENGINES
-    assert not any(rule.startswith("@") or rule in {"allkeys", "allcommands", "allchannels"} for rule in granted)
+    assert not any(
+        rule.startswith("@") or rule in {"allkeys", "allcommands", "allchannels"} for rule in granted
+    )
 
 
 def test_patterns_of_one_engine_do_not_match_another_whose_name_begins_alike():
