@@ -17,7 +17,7 @@ N ?= 20
 MINUTES ?= 10
 PYTEST := $(PY) -m pytest -q
 
-.PHONY: help setup run test test-fast test-slow flake fuzz chaos check lint fix types generate lock bench bench-logs bench-durability docs clean
+.PHONY: help setup run test test-fast test-long test-slow flake fuzz chaos check lint fix types generate lock bench bench-logs bench-durability docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
@@ -39,8 +39,11 @@ run: $(STAMP) ## start the whole system here, deploy the example apps, run a fir
 		--first-task 'infsh/echo message=hello' \
 		--first-task 'examples/ocr image=@examples/apps/ocr/sample.png'
 
-test: $(STAMP) ## all tests but the slow ones
-	$(PYTEST) -n $(JOBS) --dist loadfile -m "not slow"
+test: $(STAMP) ## all tests but the long and the slow ones
+	$(PYTEST) -n $(JOBS) --dist loadfile -m "not slow and not long"
+
+test-long: $(STAMP) ## outages, joining machines, TLS, faults at random: what takes many seconds each
+	$(PYTEST) -n $(JOBS) --dist loadfile -m "long and not slow"
 
 test-fast: $(STAMP) ## tests without servers, for while you type
 	$(PYTEST) tests/unit -m "not slow"

@@ -111,6 +111,7 @@ class Process:
         self.recorder = recorder
         self.pid = self.pgid = 2**22 + 1  # above pid_max: no real process
         self.exited = asyncio.Event()
+        self.lost = None
 
     async def setup(self, timeout_s):
         await self.recorder.step("setup")

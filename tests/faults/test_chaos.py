@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from faults.chaos.run import play
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.timeout(400)
 def test_under_faults_at_random_every_task_ends_once_and_says_why(tmp_path_factory):

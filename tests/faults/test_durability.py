@@ -8,7 +8,10 @@ import threading
 from pathlib import Path
 
 import httpx
+import pytest
 from helpers import EXAMPLES, PATIENCE_S, family, start_system, wait_gone, wait_until
+
+pytestmark = pytest.mark.long
 
 SENDERS, ENOUGH = 8, 120
 ENDED = {9, 10, 11}

@@ -34,6 +34,8 @@ from redis import Redis
 
 from stoker.embedded import EmbeddedServer
 
+pytestmark = pytest.mark.long
+
 COMPLETED, RUNNING, ENDED = 9, 7, {9, 10, 11}
 SHORT_S, LONG_S = 4, 12
 LINES = 6

@@ -14,6 +14,8 @@ from machines import Machine, free_port
 from redis import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError
 
+pytestmark = pytest.mark.long
+
 QUEUED, RUNNING, COMPLETED = 2, 7, 9
 _names = itertools.count()
 

@@ -10,6 +10,8 @@ from machines import Machine, free_port
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+pytestmark = pytest.mark.long
+
 PASSWORD = "of the control plane"
 
 

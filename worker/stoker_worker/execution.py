@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -23,9 +23,11 @@ from stoker.core.messages import Assignment, EngineId, LogType, Outcome, Residen
 from stoker.core.states import TaskState
 from stoker.log import get_logger
 from stoker_worker.attempt_log import LogSpool
-from stoker_worker.instance import RunResult
+from stoker_worker.instance import InstanceLost, RunResult
 from stoker_worker.outcomes import (
     LoadTimeout,
+    OutputFileMissing,
+    OutputFileUnreadable,
     UploadTimeout,
     encode_output,
     failure_outcome,
@@ -35,6 +37,9 @@ from stoker_worker.ports import AppMachine, Prepared, RunningInstance
 from stoker_worker.residency import Residence, Residency
 from stoker_worker.spool import Spool
 from stoker_worker.writes import AttemptStore, Writes
+
+DEATH_WAIT_S: Final = 0.5
+"""The files of a process that was killed are gone a moment before its end is known."""
 
 _S = TaskState
 _log = get_logger("execution")
@@ -172,7 +177,7 @@ class Execution:
                     self._enter(_S.RUNNING)
                 async with self._turn(residence.instance):
                     result = await self._run_function(residency, residence, value)
-                    output = await self._upload(result)
+                    output = await self._upload(result, residence.instance)
             finally:
                 residency.release(residence)
         return Outcome(
@@ -307,7 +312,7 @@ class Execution:
             raise Stopped
         return result
 
-    async def _upload(self, result: RunResult) -> object:
+    async def _upload(self, result: RunResult, instance: RunningInstance | None) -> object:
         """Store the files of the result, before the instance may go on: some apps delete them then."""
         if not result.files:
             return result.output
@@ -316,6 +321,10 @@ class Execution:
         try:
             async with self._stoppable(limit_s):
                 return await self._tools.machine.upload(self.order, result, self.writes.line)
+        except (OutputFileMissing, OutputFileUnreadable):
+            if instance is not None and (lost := await _death_of(instance)):
+                raise lost from None  # its /tmp went with it: not the app's mistake
+            raise
         except TimeoutError:
             raise UploadTimeout(
                 f"The files of the result were not stored within {limit_s:g} s (STOKER_UPLOAD_TIMEOUT_S)."
@@ -416,6 +425,14 @@ class Execution:
     @property
     def _names(self) -> dict[str, object]:
         return {"task_id": self.task_id, "attempt": self.order.attempt, "worker": self.order.worker_id}
+
+
+async def _death_of(instance: RunningInstance) -> InstanceLost | None:
+    """Why an instance has ended, if it has, or does at this moment."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DEATH_WAIT_S):
+            await instance.exited.wait()
+    return instance.lost
 
 
 def _strength(stop: Stop) -> tuple[int, float]:

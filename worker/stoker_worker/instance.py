@@ -179,7 +179,7 @@ class Instance:
         self._on_partial: OnPartial | None = None
         self._on_delta: OnDelta | None = None
         self._task_id = ""
-        self._lost: InstanceLost | None = None
+        self.lost: InstanceLost | None = None
         self._package = spec.work_dir / "package"
         self._short = ShortPath(spec.work_dir)
         self._tmp = spec.work_dir / "tmp"
@@ -385,10 +385,10 @@ class Instance:
         text = self._link.broken or f"the app's process {describe_exit(returncode)}"
         if returncode == -signal.SIGKILL:
             text += "; often the machine ran out of memory"
-        self._lost = InstanceLost(_sentence(text), returncode)
+        self.lost = InstanceLost(_sentence(text), returncode)
         self.exited.set()
         if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(self._lost)
+            self._answer.set_exception(self.lost)
 
     async def _loading(self, order: dict[str, Any], phase: str) -> Message:
         """A step before the first run."""
@@ -402,8 +402,8 @@ class Instance:
 
     async def _ask(self, order: dict[str, Any]) -> Message:
         """Send an order and wait for its last message."""
-        if self._lost is not None:
-            raise self._lost
+        if self.lost is not None:
+            raise self.lost
         self._answer = asyncio.get_running_loop().create_future()
         try:
             self._link.send(order)

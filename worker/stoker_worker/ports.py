@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from stoker.core.messages import Assignment, LogType, TaskRequest, WorkerInfo
-from stoker_worker.instance import OnDelta, OnPartial, RunResult, RunSpec
+from stoker_worker.instance import InstanceLost, OnDelta, OnPartial, RunResult, RunSpec
 from stoker_worker.shelf import Use
 
 OnLine = Callable[[LogType, str], None]
@@ -20,6 +20,7 @@ class RunningInstance(Protocol):
     pid: int
     pgid: int
     exited: asyncio.Event
+    lost: InstanceLost | None  # how it ended, once it has
 
     async def setup(self, timeout_s: float) -> None: ...
 

@@ -21,7 +21,7 @@ from faults.chaos.table import FAULTS, LEASE_S, REASONS, Fault, Victim
 from helpers import PATIENCE_S, TEST_APPS, System, alive, environment, start_system, wait_until
 from redis import Redis
 
-from stoker.settings import redis_socket
+from stoker.server_address import redis_socket
 
 COMPLETED, FAILED, CANCELLED, RUNNING = 9, 10, 11, 7
 ASK_S = 60.0

@@ -75,6 +75,20 @@ async def test_the_files_of_a_result_are_removed_before_the_next_app_may_write_t
     assert scene.machine.removals[0] is True
 
 
+async def test_files_that_went_with_the_process_are_not_the_apps_mistake(scene):
+    scene.machine.result = RunResult(output={}, files=["one"])
+    execution, running = await scene.begin("upload")
+    [process] = scene.machine.processes
+    process.lost = InstanceLost("The app's process was ended by SIGKILL.")
+    process.exited.set()
+    scene.machine.fails = {"upload": OutputFileMissing("The output field 'file' names a file that is gone.")}
+    scene.machine.go.set()
+    await running
+    assert (scene.outcome.state, scene.outcome.error_code) == (S.FAILED, "app_crashed")
+    assert "SIGKILL" in scene.outcome.error
+    assert execution.writes.settled
+
+
 async def test_an_upload_has_a_time_limit(scene):
     scene.machine.result = RunResult(output={}, files=["one"])
     scene.machine.holds = "upload"
