@@ -35,6 +35,7 @@ _CANCEL_TRIES = 5
 _encode = msgspec.json.Encoder().encode
 _request = msgspec.json.Decoder(TaskRequest)
 _owner = msgspec.json.Decoder(Owner)
+_spec = msgspec.json.Decoder(TaskSpec)
 _raws = msgspec.json.Decoder(tuple[msgspec.Raw, ...])
 _HISTORY = re.compile(r"(\d+),(\d+),(\d+);")
 
@@ -165,6 +166,17 @@ class Tasks:
         if raw is None:
             raise NotFound("Task not found")
         return _owner.decode(raw)
+
+    async def version_id(self, task_id: TaskId) -> str:
+        """Which app version a task was accepted for, from where no engine can write.
+
+        Raises:
+            NotFound: no such task.
+        """
+        raw = await self._connection.command("HGET", self._keys.control(task_id), "spec")
+        if raw is None:
+            raise NotFound("Task not found")
+        return _spec.decode(raw).version_id
 
     async def page(self, owner_id: str, cursor: str = "", limit: int = 20) -> tuple[list[TaskId], str]:
         """Ids of an owner's tasks, newest first, and the cursor of the next page ('' at the end)."""

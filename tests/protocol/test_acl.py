@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from protocol_scene import Scene, info
+from protocol_scene import Scene, info, spec
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
@@ -292,6 +292,9 @@ async def test_a_hostile_engine_that_writes_itself_into_a_task_gets_nothing_from
         await store.tasks.check_token("t1", "abc")
     with pytest.raises(Unauthorized):
         await store.logs.check("t1", 1, "abc")
+    # Nor the code of another app, by writing its version into a task of its own.
+    await raw.execute_command("HSET", keys.task("t1"), "request", "{}")
+    assert await store.tasks.version_id("t1") == spec("t1").version_id
 
 
 async def test_an_engine_that_writes_nonsense_disturbs_nobody_else(store, engine, raw):

@@ -74,7 +74,10 @@ async def get_bundle(request: AnyRequest, task_id: str) -> Stream:
     """The code of the task's app version, as a tar.gz."""
     view = await attempt_task(request, task_id)
     services = services_of(request)
-    version = await services.store.catalog.code_of(view.request.app_id, view.request.version_id)
+    version_id = await services.store.tasks.version_id(
+        TaskId(task_id)
+    )  # the request itself lies where engines write
+    version = await services.store.catalog.code_of(view.request.app_id, version_id)
     if not version.bundle_file_id:
         raise NotFound(f"The code of {view.request.app} is not stored; deploy it again")
     key = file_key(version.bundle_file_id)
