@@ -73,6 +73,7 @@ def patterns(keys: Keys, engine_id: EngineId) -> dict[str, tuple[str, ...]]:
             "hincrby",
             "pexpire",
             "xadd",
+            "xdel",
             "xlen",
             "xtrim",
         ),

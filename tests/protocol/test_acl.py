@@ -70,7 +70,8 @@ async def test_an_engine_does_all_of_its_work_as_its_own_user(store, engine):
     _, [(entry, order)] = await engine.engines.inbox("box", "0", 100)
     await engine.engines.renew("box", session, TELEMETRY, {"t1": 1}, 30)
     await engine.engines.accept(order, "box", entry, TaskState.RUNNING)
-    await engine.engines.append("t1", 1, order.token, partial=b"1")
+    for partial in (b"1", b"2"):  # the second one takes the event of the first away
+        await engine.engines.append("t1", 1, order.token, partial=partial)
     await engine.engines.deltas("t1", 1, order.token, first=1, last=1, deltas=[b"1"])
     await engine.engines.transition("t1", 1, order.token, TaskState.UPLOADING)
     await engine.engines.finish(order, "box", Outcome(state=TaskState.COMPLETED))
