@@ -1,5 +1,6 @@
 """The traps of test_traps.py that need a whole system: uploads, queues, two workers. One system for all of them."""
 
+import base64
 import tempfile
 from pathlib import Path
 
@@ -128,3 +129,25 @@ def test_no_process_is_left_when_the_worker_ends():
         finally:
             running.stop()
         wait_gone(children)
+
+
+def test_no_instance_finds_the_input_of_another_where_its_variables_and_its_folder_lead(apart):
+    apart.deploy(TEST_APPS / "traps" / "spy")
+    marker = "a word that is nowhere else"
+    with apart.client() as http:
+        one, two = workers_of(http)[:2]
+        uri = "data:text/plain;base64," + base64.b64encode(marker.encode()).decode()
+
+        def begin(worker, who, **given):
+            body = {"app": "traps/spy", "infra": "private", "workers": [worker], "setup": {"who": who}}
+            return (
+                http.post("/apps/run", json=body | {"input": given}).raise_for_status().json()["data"]["id"]
+            )
+
+        holder = begin(one, "holder", file=uri)
+        printed(http, holder, f"holding {marker}")
+        spy = ended(http, begin(two, "spy", marker=marker))
+        http.post(f"/tasks/{holder}/cancel", json={"force": True})
+        ended(http, holder)
+    assert spy["status"] == COMPLETED, spy["error"]
+    assert spy["output"] == {"found": [], "settings": []}
