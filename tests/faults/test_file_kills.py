@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 from helpers import PATIENCE_S, TEST_APPS, start_system, wait_until
 
+pytestmark = pytest.mark.long
+
 COMPLETED = 9
 MIB = 1024 * 1024
 LARGE = 256 * MIB
