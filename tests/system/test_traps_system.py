@@ -1,6 +1,7 @@
 """The traps of test_traps.py that need a whole system: uploads, queues, two workers. One system for all of them."""
 
 import base64
+import secrets
 import tempfile
 from pathlib import Path
 
@@ -133,7 +134,7 @@ def test_no_process_is_left_when_the_worker_ends():
 
 def test_no_instance_finds_the_input_of_another_where_its_variables_and_its_folder_lead(apart):
     apart.deploy(TEST_APPS / "traps" / "spy")
-    marker = "a word that is nowhere else"
+    marker = secrets.token_hex(16)  # is nowhere else, this file included
     with apart.client() as http:
         one, two = workers_of(http)[:2]
         uri = "data:text/plain;base64," + base64.b64encode(marker.encode()).decode()
