@@ -1,7 +1,7 @@
 """Live tasks: one subscription a process, fanned out to every reader of a task.
 
 Announcements only say that a task has changed. The hub reads all changed tasks that somebody watches in one
-batch; each reader sends the latest state when it can, so a slow one skips states and buffers nothing. Every few
+batch, at once when one has ended and else when a moment has passed, for changes come in rows; each reader sends the latest state when it can, so a slow one skips states and buffers nothing. Every few
 seconds all watched tasks are read anyway: a lost announcement costs seconds, never an ending.
 """
 
@@ -31,6 +31,8 @@ ANNOUNCEMENTS, TASKS = "announcements", "tasks"
 """The loops that read, by the names that people see."""
 MIN_GAP_S = 0.05
 """At most 20 updates a second a stream; a change of state does not wait."""
+GATHER_S = 0.005
+"""What a change waits for the next one: a warm task is scheduled and running within it, and often over."""
 BATCH = 500
 HEARD_KEPT = 10_000
 """Announced tasks that a stream can be opened for without a second read."""
@@ -148,6 +150,7 @@ class Hub:
         self._watches: dict[TaskId, Watch] = {}
         self._dirty: set[TaskId] = set()
         self._work = asyncio.Event()
+        self._hurry = asyncio.Event()
         self.heard = Heard()
         self.pulse = Pulse(ANNOUNCEMENTS)
 
@@ -254,11 +257,13 @@ class Hub:
                     while True:
                         heard = await announcements.next(LISTEN_S)
                         self.pulse.beat(ANNOUNCEMENTS)
-                        for task_id, _ in heard:
-                            self.heard.add(task_id)
-                        wanted = [task_id for task_id, _ in heard if task_id in self._watches]
+                        for said in heard:
+                            self.heard.add(said.task_id)
+                        wanted = [said for said in heard if said.task_id in self._watches]
                         if wanted:
-                            self._mark(*wanted)
+                            self._mark(*(said.task_id for said in wanted))
+                        if any(said.ended for said in wanted):
+                            self._hurry.set()
             except StoreUnavailable as error:
                 log.warning(Event.STORE_UNAVAILABLE, loop="announcements", error=str(error))
                 await asyncio.sleep(RETRY_S)
@@ -266,6 +271,7 @@ class Hub:
     async def _read_loop(self) -> None:
         while True:
             await self._work.wait()
+            await woken(self._hurry, GATHER_S)
             self._work.clear()
             self.pulse.beat(TASKS)  # counts from here: with nothing to read it is not deaf
             while self._dirty:

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 from typing import Any, Final, Self
 
+from msgspec import Struct
 from redis.exceptions import RedisError
 
 from stoker.core.errors import StoreUnavailable
@@ -18,6 +19,14 @@ PROOF_S: Final = 2.0
 """What a subscription may take to answer a PING. A connection that was cut without a word would stay quiet for ever."""
 CLOSE_S: Final = 1.0
 _BATCH: Final = 1000
+
+
+class Announcement(Struct, frozen=True, kw_only=True):
+    """A task has a new event; `ended` when it is its last."""
+
+    task_id: TaskId
+    event_id: str
+    ended: bool
 
 
 class Announcements:
@@ -51,15 +60,15 @@ class Announcements:
             async with asyncio.timeout(CLOSE_S):
                 await self._pubsub.aclose()
 
-    async def next(self, timeout_s: float) -> list[tuple[TaskId, str]]:
-        """Task and event ids that were announced; waits up to `timeout_s` for the first, then takes all.
+    async def next(self, timeout_s: float) -> list[Announcement]:
+        """What was announced; waits up to `timeout_s` for the first, then takes all.
 
         Whenever it returns, the server was heard: a quiet subscription is asked whether it still lives.
 
         Raises:
             StoreUnavailable: the connection broke, or said nothing for `timeout_s` and `PROOF_S`.
         """
-        found: list[tuple[TaskId, str]] = []
+        found: list[Announcement] = []
         try:
             async with asyncio.timeout(
                 timeout_s + PROOF_S
@@ -70,8 +79,10 @@ class Announcements:
                     message = await self._arrived(PROOF_S)
                 while message is not None and len(found) < _BATCH:
                     if message["type"] == "message":
-                        task_id, _, stream_id = message["data"].decode().partition(" ")
-                        found.append((TaskId(task_id), stream_id))
+                        task_id, event_id, *ended = message["data"].decode().split(" ")
+                        found.append(
+                            Announcement(task_id=TaskId(task_id), event_id=event_id, ended=bool(ended))
+                        )
                     message = await self._pubsub.get_message(timeout=0)
         except (RedisError, OSError, TimeoutError) as error:
             raise unavailable(error) from error

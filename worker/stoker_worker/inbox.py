@@ -6,7 +6,7 @@ attempt numbers, so that reading an order twice does no harm.
 
 import asyncio
 import time
-from typing import Protocol
+from typing import Final, Protocol
 
 from stoker.core.errors import StoreUnavailable
 from stoker.core.events import Event
@@ -20,6 +20,9 @@ from stoker.core.messages import (
 )
 from stoker.log import get_logger
 from stoker_worker.backoff import Backoff
+
+TOGETHER_S: Final = 0.002
+"""What was handed out goes first, and what comes meanwhile is read together."""
 
 _log = get_logger("inbox")
 
@@ -81,7 +84,8 @@ class Inbox:
                 self._last_id = last_id
             for entry, message in messages:
                 self._dispatch(entry, message)
-            await asyncio.sleep(0)  # what was handed out goes first
+            if messages:
+                await asyncio.sleep(TOGETHER_S)
 
     def _dispatch(self, entry: str, message: InboxMessage) -> None:
         match message:

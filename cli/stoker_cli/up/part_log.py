@@ -15,6 +15,8 @@ FILES_KEPT: Final = 2
 LINE_MAX_BYTES: Final = 64 * 1024
 """A longer line is cut: the file is for people."""
 READ_BYTES: Final = 64 * 1024
+PAUSE_S: Final = 0.05
+"""Between reads while little comes: `up` need not wake for every line of a busy part."""
 LOUD: Final = frozenset({"warning", "error", "critical"})
 WORDS_KEPT: Final = 5
 QUIET: Final = b'"level":"info"'
@@ -44,6 +46,8 @@ class PartLog:
             if len(rest) > LINE_MAX_BYTES:
                 self.add(rest)
                 rest = b""
+            if len(chunk) < READ_BYTES:
+                await asyncio.sleep(PAUSE_S)
         if rest:
             self.add(rest)
 

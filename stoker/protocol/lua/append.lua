@@ -14,7 +14,7 @@ end
 if partial ~= '' then
   -- One such event is kept, the last: a task may yield for hours.
   local before = redis.call('HGET', task, 'output_event')
-  local id = add_event(task, events, 'k', 'output')
+  local id = add_event(task, events, false, 'k', 'output')
   redis.call('HSET', task, 'output', partial, 'output_event', id)
   if before then
     redis.call('XDEL', events, before)
@@ -27,7 +27,7 @@ local have = redis.call('HMGET', task, 'log_attempt', 'log_last', 'log_bytes')
 if have[1] == attempt and last <= tonumber(have[2] or '0') then
   return {'OK'}
 end
-add_event(task, events, 'k', 'log', 'l', lines)
+add_event(task, events, false, 'k', 'log', 'l', lines)
 local bytes = tonumber(have[3] or '0') + #lines
 if bytes > limit then
   -- The live tail is bounded: forget its older half, and let readers see that it was cut.

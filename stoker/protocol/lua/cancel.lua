@@ -26,5 +26,5 @@ end
 redis.call('HSET', task, 'cancel', force .. ' ' .. grace)
 redis.call('HSET', KEYS[8], task_id, attempt .. ' ' .. force .. ' ' .. grace)
 redis.call('XADD', KEYS[7], '*', 'k', 'cancel', 'task', task_id, 'attempt', attempt, 'force', force, 'grace', grace)
-add_event(task, KEYS[2], 'k', 'cancel')
+add_event(task, KEYS[2], false, 'k', 'cancel')
 return {'OK', state}

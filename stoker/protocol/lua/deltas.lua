@@ -33,5 +33,5 @@ redis.call('HSET', task, 'delta_attempt', attempt, 'delta_last', text(last), 'de
 if partial ~= '' then
   redis.call('HSET', task, 'output', partial)
 end
-announce(task, '0-0')
+announce(task, '0-0', false)
 return {'OK'}

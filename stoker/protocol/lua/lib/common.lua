@@ -10,16 +10,16 @@ local function text(number)
   return string.format('%.0f', number)
 end
 
--- Tell the gateways that a task has a new event; only a hint, so a lost one does no harm.
-local function announce(task, id)
+-- Tell the gateways that a task has a new event, and whether it is its last; only a hint, so a lost one does no harm.
+local function announce(task, id, ended)
   local prefix, task_id = string.match(task, '^(.-):task:([^:]+)$')
-  redis.call('PUBLISH', prefix .. ':events', task_id .. ' ' .. id)
+  redis.call('PUBLISH', prefix .. ':events', task_id .. ' ' .. id .. (ended and ' ended' or ''))
 end
 
-local function add_event(task, events, ...)
+local function add_event(task, events, ended, ...)
   local id = redis.call('XADD', events, '*', ...)
   redis.call('HSET', task, 'cursor', id)
-  announce(task, id)
+  announce(task, id, ended)
   return id
 end
 
@@ -32,6 +32,6 @@ local function move(task, events, old, new, attempt, detail)
   local history = redis.call('HGET', task, 'history') or ''
   redis.call('HSET', task, 'state', new, 'updated', now, 'detail', detail,
     'history', history .. attempt .. ',' .. new .. ',' .. now .. ';')
-  add_event(task, events, 'k', 'state', 's', new, 'a', attempt)
+  add_event(task, events, next(ALLOWED[new]) == nil, 'k', 'state', 's', new, 'a', attempt)
   return nil
 end
