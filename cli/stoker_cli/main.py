@@ -1,22 +1,62 @@
 """The `stoker` command: assembles the sub-commands and is the edge at which every error becomes a sentence.
 
+A sub-command is imported when it is called: what the others need would cost every one of them half a second.
+
 Exit status: see `stoker_cli.output.ExitCode`.
 """
 
 import os
 import sys
-from typing import Annotated, NoReturn
+from importlib import import_module
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_command, get_group
 
 from stoker import __version__
 from stoker.core.errors import CallerError, StokerError, StoreUnavailable
-from stoker_cli import apps, doctor, keys, parts, run, secrets, sessions, tasks, workers
 from stoker_cli.output import CommandFailed, ExitCode, print_error, print_json
-from stoker_cli.up import command as up_command
+
+COMMANDS: Final = {
+    "up": "stoker_cli.up.command:up",
+    "run": "stoker_cli.run:run",
+    "tasks": "stoker_cli.tasks:app",
+    "sessions": "stoker_cli.sessions:app",
+    "apps": "stoker_cli.apps:app",
+    "workers": "stoker_cli.workers:app",
+    "keys": "stoker_cli.keys:app",
+    "secrets": "stoker_cli.secrets:app",
+    "doctor": "stoker_cli.doctor:doctor",
+    "gateway": "stoker_cli.parts:gateway",
+    "scheduler": "stoker_cli.parts:scheduler",
+    "worker": "stoker_cli.parts:worker",
+    "jobs": "stoker_cli.parts:jobs",
+}
+"""In the order of the help page: a function, or a `typer.Typer` with commands of its own."""
+
+
+class SubCommands(TyperGroup):
+    """Finds `COMMANDS`."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the library's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        found = getattr(import_module(module), name)
+        if isinstance(found, typer.Typer):
+            return get_group(found)
+        alone = typer.Typer(add_completion=False)
+        alone.command(cmd_name)(found)
+        return get_command(alone)
+
 
 app = typer.Typer(
     name="stoker",
+    cls=SubCommands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -37,19 +77,6 @@ def root(
         raise typer.Exit
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
-
-
-app.command("up")(up_command.up)
-app.command("run")(run.run)
-app.add_typer(tasks.app, name="tasks")
-app.add_typer(sessions.app, name="sessions")
-app.add_typer(apps.app, name="apps")
-app.add_typer(workers.app, name="workers")
-app.add_typer(keys.app, name="keys")
-app.add_typer(secrets.app, name="secrets")
-app.command("doctor")(doctor.doctor)
-for part_command in (parts.gateway, parts.scheduler, parts.worker, parts.jobs):
-    app.command(part_command.__name__)(part_command)
 
 
 def main() -> NoReturn:

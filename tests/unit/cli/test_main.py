@@ -1,0 +1,36 @@
+"""The assembly of the sub-commands."""
+
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from stoker_cli.main import COMMANDS, app
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_sub_command_has_a_help_page(name):
+    answer = CliRunner().invoke(app, [name, "--help"])
+    assert answer.exit_code == 0, answer.output
+    assert f"stoker {name}" in answer.output
+
+
+def test_an_unknown_sub_command_is_a_wrong_request():
+    answer = CliRunner().invoke(app, ["nonsense"])
+    assert answer.exit_code == 2
+    assert "No such command 'nonsense'" in answer.output
+
+
+def test_a_sub_command_does_not_import_what_the_others_need():
+    """A start would be twice as long; the reason of `COMMANDS` being names."""
+    program = (
+        "import sys\n"
+        "from typer.testing import CliRunner\n"
+        "from stoker_cli.main import app\n"
+        "assert CliRunner().invoke(app, ['tasks', '--help']).exit_code == 0\n"
+        "parts = ('stoker_worker', 'stoker_gateway', 'litestar', 'redis')\n"
+        "print(sorted(set(parts) & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]", done.stderr
