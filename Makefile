@@ -51,9 +51,10 @@ test-fast: $(STAMP) ## tests without servers, for while you type
 test-slow: $(STAMP) ## the tests that take minutes
 	$(PYTEST) -m slow
 
-flake: $(STAMP) ## the tests with processes, N=20 times; stops at the first failure
+flake: $(STAMP) ## the tests with processes, N=20 times; stops at the first failure. LONG=1: those of test-long
 	@for i in $$(seq $(N)); do echo "run $$i of $(N)"; \
-		$(PYTEST) -n $(JOBS) --dist loadfile tests/system tests/clients tests/faults -m "not slow" || exit 1; done
+		$(PYTEST) -n $(JOBS) --dist loadfile tests/system tests/clients tests/faults \
+		-m "not slow and $(if $(LONG),long,not long)" || exit 1; done
 
 fuzz: $(STAMP) ## new stories for the model of the protocol, for MINUTES=10
 	$(PY) tests/protocol/fuzz.py $(MINUTES)
