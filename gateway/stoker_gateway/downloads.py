@@ -1,5 +1,6 @@
-"""What a request for a file's bytes gets: all, a range, or word that it has them already. Pure (RFC 9110)."""
+"""What a request for a file's bytes gets: all, a range, or word that it has them already. Pure (RFC 9110, RFC 9530)."""
 
+from base64 import b64encode
 from collections.abc import Mapping
 from enum import Enum
 from typing import Final
@@ -57,7 +58,10 @@ def decide_download(file: StoredFile, size: int, sent: Mapping[str, str], *, att
 
 def file_headers(file: StoredFile, *, attachment: bool) -> dict[str, str]:
     """What every answer about a file says. The bytes of an address never change."""
-    return {
+    stated = (
+        {"repr-digest": f"sha-256=:{b64encode(bytes.fromhex(file.sha256)).decode()}:"} if file.sha256 else {}
+    )
+    return stated | {
         "etag": f'"{file.id}"',
         "accept-ranges": "bytes",
         "cache-control": f"{'public' if file.public else 'private'}, max-age={_YEAR_S}, immutable",

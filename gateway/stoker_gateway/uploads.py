@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import BinaryIO, Final, ParamSpec
+from typing import BinaryIO, Final, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
 from stoker.core.errors import Conflict, FilesUnavailable, Forbidden, InvalidRequest, TooLarge
@@ -28,6 +28,7 @@ SWEEP_S: Final = 600
 _SLACK_S: Final = 60
 
 P = ParamSpec("P")
+T = TypeVar("T")
 log = get_logger("gateway")
 
 
@@ -103,17 +104,21 @@ class Uploads:
             self.check_size(size)
             raise InvalidRequest(f"More than the {limit} bytes came that were announced.")
 
-    async def finish(self, file: StoredFile) -> None:
-        """Move a whole file from the spool into the store. Again after it was moved: nothing happens.
+    async def finish(self, file: StoredFile) -> str:
+        """Move a whole file from the spool into the store; its SHA-256, hexadecimal.
+
+        Again after it was moved: nothing happens, and the hash is "".
 
         Raises:
             FilesUnavailable: the store does not take it now; the spool keeps it.
         """
         path = self._path(file.id)
         async with self._turn(file.id).take():
-            if path.exists():
-                await _on_disk(_write_through, path)
-                await self._store.take(file_key(file.id), path)
+            if not path.exists():
+                return ""
+            digest = await _on_disk(_write_through, path)
+            await self._store.take(file_key(file.id), path)
+            return digest
 
     def drop(self, file_id: str) -> None:
         """Forget what came of a file so far."""
@@ -252,7 +257,7 @@ async def sweep_loop(uploads: Uploads) -> None:
         await asyncio.sleep(SWEEP_S)
 
 
-async def _on_disk(call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+async def _on_disk(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """A blocking call on the spool, beside the event loop; to its end even when the request is cancelled.
 
     Raises:
@@ -260,7 +265,7 @@ async def _on_disk(call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -
     """
     work = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
     try:
-        await asyncio.shield(work)
+        return await asyncio.shield(work)
     except asyncio.CancelledError:
         await asyncio.wait({work})
         raise
@@ -275,9 +280,11 @@ def _write_all(out: BinaryIO, block: bytes) -> None:
         view = view[out.write(view) :]
 
 
-def _write_through(path: Path) -> None:
+def _write_through(path: Path) -> str:
+    """Have a file on the disk; its SHA-256."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _modified_s(path: Path) -> float:

@@ -447,3 +447,4 @@ class StoredFile(Struct, frozen=True, kw_only=True):
     public: bool = False  # any key of the system may read the record
     upload_key: str = ""
     announced: str = ""  # size and type as they were announced: what the upload address is good for
+    sha256: str = ""  # of its bytes, hexadecimal; "" = not known

@@ -198,6 +198,7 @@ def test_private_apps_are_invisible_and_public_ones_usable_by_all(http, stranger
         stranger.post(f"/apps/{app['id']}/visibility", json={"visibility": "private"}),
         stranger.post(f"/apps/{app['id']}/status", json={"status": "retired"}),
         stranger.post(f"/apps/{app['id']}/duplicate"),
+        stranger.post(f"/apps/{app['id']}/transfer", json={"team_id": "stranger"}),
         stranger.post(f"/apps/{app['id']}/license", json={"license": "mine"}),
         stranger.put(f"{version}/current"),
         stranger.get(f"{version}/bundle"),
@@ -260,6 +261,14 @@ def test_a_copy_lives_on_its_own(http, register):
         http.delete(f"/apps/{copy['id']}") if len(names) == 2 else None
     assert names == ["model-copy", "model-copy-2"]
     assert http.get(f"/apps/{app['id']}").status_code == 200
+
+
+def test_an_app_stays_with_its_user_for_there_are_no_teams(http, register):
+    app = register("settled")
+    same = http.post(f"/apps/{app['id']}/transfer", json={"team_id": "admin"})
+    assert (same.status_code, data_of(same)["id"]) == (200, app["id"])
+    other = http.post(f"/apps/{app['id']}/transfer", json={"team_id": "t-1"})
+    assert (other.status_code, "Team not found: 't-1'" in other.text) == (404, True)
 
 
 def test_a_status_decides_whether_it_runs(http, register):

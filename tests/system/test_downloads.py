@@ -1,5 +1,8 @@
 """Downloads, lists and visibility over both file stores, and what pages of other origins get."""
 
+import base64
+import hashlib
+
 import httpx
 import pytest
 
@@ -59,6 +62,15 @@ async def test_a_file_that_one_has_is_not_sent_again(gateway):
     assert part.content == CONTENT[:2]
     whole = await gateway.open.get(made["uri"], headers={"if-range": '"other"', "range": "bytes=0-1"})
     assert whole.content == CONTENT
+
+
+async def test_the_hash_of_a_whole_file_is_stated(gateway):
+    """Whoever fetches it, a worker for one, can tell that it is the one that was uploaded (RFC 9530)."""
+    made = await gateway.upload(CONTENT, filename="a")
+    stated = f"sha-256=:{base64.b64encode(hashlib.sha256(CONTENT).digest()).decode()}:"
+    for wanted in ({}, {"range": "bytes=0-9"}):
+        answer = await gateway.open.get(made["uri"], headers=wanted)
+        assert answer.headers["repr-digest"] == stated
 
 
 async def test_a_name_comes_back_in_utf8_to_look_at_or_to_save(gateway):

@@ -42,6 +42,12 @@ class StatusBody(Struct, kw_only=True):
     message: str | None = None
 
 
+class TransferBody(Struct, kw_only=True):
+    """Who is to own an app."""
+
+    team_id: str
+
+
 class LicenseBody(Struct, kw_only=True):
     """The text that users of an app agree to."""
 
@@ -239,6 +245,18 @@ async def set_status(request: AnyRequest, app_id: str, data: StatusBody) -> Answ
     )
 
 
+@post("/apps/{app_id:str}/transfer", status_code=200, tags=["apps"], summary="Give an app to another owner")
+async def transfer(request: AnyRequest, app_id: str, data: TransferBody) -> Answer:
+    """The platform's route. There are no teams here: an app belongs to a user, and all keys of the user share it."""
+    app = await own_app(request, app_id)
+    if data.team_id != app.owner_id:
+        raise NotFound(
+            f"Team not found: {data.team_id!r}. This system has no teams; the app belongs to {app.owner_id!r}, "
+            "and every key of that user may use and change it (stoker keys create)."
+        )
+    return await app_answer(request, app)
+
+
 @get("/apps/{app_id:str}/license", tags=["apps"], summary="Read an app's licence")
 async def get_license(request: AnyRequest, app_id: str) -> Answer:
     """The text that its users agree to; empty when it has none."""
@@ -264,6 +282,7 @@ ROUTES = [
     duplicate_app,
     set_visibility,
     set_status,
+    transfer,
     get_license,
     set_license,
 ]

@@ -176,13 +176,13 @@ async def complete(services: Services, file: StoredFile, size: int) -> StoredFil
     if (await services.store.files.get(file.id)).uploaded:
         services.uploads.drop(file.id)
         raise Conflict("The file is uploaded already. POST /files gives an address for another one.")
-    await services.uploads.finish(file)
+    digest = await services.uploads.finish(file)
     try:
         present = await services.store.files.get(file.id)
     except NotFound:
         await services.blobs.delete(file_key(file.id))
         raise
-    stored = structs.replace(present, size=size, content_type=type_of(file), uploaded=True)
+    stored = structs.replace(present, size=size, content_type=type_of(file), uploaded=True, sha256=digest)
     await services.store.files.put(stored)
     return stored
 
