@@ -60,8 +60,10 @@ class Client:
         self._idle: list[_Connection] = []
 
     async def call(self, method: str, path: str, body: bytes = b"", extra: str = "") -> tuple[int, bytes]:
-        connection = self._idle.pop() if self._idle else None
-        if connection is None:
+        connection = None
+        while self._idle and (connection is None or connection.transport.is_closing()):
+            connection = self._idle.pop()  # the server closes what was idle for long
+        if connection is None or connection.transport.is_closing():
             loop = asyncio.get_running_loop()
             _, connection = await loop.create_connection(_Connection, *self._address)
         head = f"{method} {path} HTTP/1.1\r\n{self._head}{extra}"
