@@ -16,6 +16,7 @@ from typer.main import get_command, get_group
 
 from stoker import __version__
 from stoker.core.errors import CallerError, StokerError, StoreUnavailable
+from stoker.imports import uncollected
 from stoker_cli.output import CommandFailed, ExitCode, print_error, print_json
 
 COMMANDS: Final = {
@@ -46,7 +47,8 @@ class SubCommands(TyperGroup):
         if cmd_name not in COMMANDS:
             return None
         module, _, name = COMMANDS[cmd_name].partition(":")
-        found = getattr(import_module(module), name)
+        with uncollected():
+            found = getattr(import_module(module), name)
         if isinstance(found, typer.Typer):
             return get_group(found)
         alone = typer.Typer(add_completion=False)

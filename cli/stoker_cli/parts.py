@@ -8,6 +8,7 @@ import typer
 
 from stoker import log, service
 from stoker.core.events import Event
+from stoker.imports import uncollected
 from stoker.settings import (
     CommonSettings,
     GatewaySettings,
@@ -102,7 +103,8 @@ def run_part(part: str, settings: CommonSettings) -> None:
         CommandFailed: the part, or a library that it needs, is not installed.
     """
     log.configure(part, json=settings.log_json, level=settings.log_level)
-    serve = _load(part)
+    with uncollected():
+        serve = _load(part)
     logger = log.get_logger(part)
     logger.info(Event.PART_STARTED, data_dir=str(settings.data_dir), pool=settings.pool)
     service.run(lambda stop: serve(settings, stop))
