@@ -12,6 +12,7 @@ from helpers import start_system
 from stoker.embedded import EmbeddedServer
 from stoker.protocol import Store
 from stoker.protocol.connection import Connection
+from stoker.protocol.line import LibraryLine
 
 _pools = itertools.count()
 MARKED_FOLDERS = ("unit", "protocol", "system", "clients", "faults")
@@ -47,9 +48,7 @@ async def store(redis_server):
 @pytest.fixture
 async def fake_store():
     """A store on fakeredis: fast, and without a server's timing."""
-    server = fakeredis.FakeServer()
-    clients = [fakeredis.FakeAsyncRedis(server=server) for _ in range(2)]
-    opened = Store(Connection(*clients), f"fake{next(_pools)}", "redis://fake")
+    opened = Store(Connection(fakeredis.FakeAsyncRedis(), LibraryLine), f"fake{next(_pools)}", "redis://fake")
     yield opened
     await opened.close()
 

@@ -34,7 +34,7 @@ class Announcements:
 
     def __init__(self, connection: Connection, keys: Keys) -> None:
         self._channel = keys.channel
-        self._pubsub: Any = connection.blocking.pubsub()
+        self._pubsub: Any = connection.redis.pubsub()
 
     async def __aenter__(self) -> Self:
         try:

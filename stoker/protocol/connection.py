@@ -5,9 +5,8 @@ round trip for many scripts, and an idle one waits for nobody.
 """
 
 import asyncio
-import math
 import re
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Self
 
 from redis.asyncio import Redis
@@ -30,6 +29,7 @@ from redis.exceptions import (
 )
 
 from stoker.core.errors import Bug, ProtocolRefusal, StaleAttempt, StoreUnavailable
+from stoker.protocol.line import Exchange, Line
 from stoker.protocol.scripts import Script, scripts
 
 CALL_TIMEOUT_S = 4.0
@@ -80,10 +80,12 @@ class Connection:
     write now. Scripts are safe to repeat after it.
     """
 
-    def __init__(self, redis: Redis, blocking: Redis) -> None:
+    def __init__(self, redis: Redis, make_line: Callable[[Redis], Exchange] = Line) -> None:
         self.redis = redis
-        self.blocking = blocking
-        self._line: Any = redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        self._make_line = make_line
+        self._line = make_line(redis)
+        self._blocking: list[Exchange] = []
+        """Lines of blocking reads, while none goes on."""
         self._waiting: list[_Call] = []
         self._flusher: asyncio.Task[None] | None = None
 
@@ -92,15 +94,15 @@ class Connection:
         """Connect lazily. `url`: ``redis://``, ``rediss://`` or ``unix:///path``."""
         common: dict[str, Any] = {"socket_connect_timeout": CONNECT_TIMEOUT_S, "health_check_interval": 0}
         common |= {"socket_timeout": None, "retry": Retry(ExponentialBackoff(), 0)}
-        return cls(Redis.from_url(url, **common), Redis.from_url(url, **common))
+        return cls(Redis.from_url(url, **common))
 
     async def close(self) -> None:
         if self._flusher is not None:
             self._flusher.cancel()
             await asyncio.gather(self._flusher, return_exceptions=True)
-        await self._line.disconnect(nowait=True)
+        for line in (self._line, *self._blocking):
+            await line.close()
         await self.redis.aclose()
-        await self.blocking.aclose()
 
     async def command(self, *parts: Arg) -> Any:
         """One command, in the next batch."""
@@ -146,15 +148,19 @@ class Connection:
 
     async def block(self, *parts: Arg, timeout_s: float) -> Any:
         """A blocking command on its own connection, bounded by `timeout_s` on this side too."""
+        line = self._blocking.pop() if self._blocking else self._make_line(self.redis)
         try:
             async with asyncio.timeout(timeout_s):
-                return await self.blocking.execute_command(*parts)  # type: ignore[no-untyped-call]
+                [reply] = await line.exchange([parts])
         except (*_UNAVAILABLE, TimeoutError) as error:
             raise unavailable(error) from error
-        except ResponseError as error:
-            if _refuses(error):
-                raise unavailable(error) from error
-            raise
+        finally:
+            self._blocking.append(line)
+        if isinstance(reply, _UNAVAILABLE) or _refuses(reply):
+            raise unavailable(reply) from reply
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
 
     def _enqueue(self, parts: tuple[Arg, ...]) -> asyncio.Future[Any]:
         if len(self._waiting) >= QUEUE_LIMIT:
@@ -183,38 +189,18 @@ class Connection:
                 _resolve(future, result)
 
     async def _execute(self, commands: list[tuple[Any, ...]]) -> list[Any]:
-        """The answers to a batch, errors of single commands among them. A line that broke is tried once more.
-
-        The line is redis-py's, its pipeline is not: that takes a connection from a pool, looks whether it lives,
-        and guards every write and read with a time limit of its own, which was a quarter of a gateway's work.
-        """
+        """The answers to a batch, errors of single commands among them. A line that broke is tried once more."""
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 try:
-                    return await self._exchange(commands)
+                    return await self._line.exchange(commands)
                 except BusyLoadingError:
                     raise
                 except (RedisConnectionError, ConnectionError):
                     await asyncio.sleep(RETRY_PAUSE_S)
-                    return await self._exchange(commands)
+                    return await self._line.exchange(commands)
         except TimeoutError:
             raise RedisTimeoutError(f"nothing came within {CALL_TIMEOUT_S:g} s") from None
-
-    async def _exchange(self, commands: list[tuple[Any, ...]]) -> list[Any]:
-        line, results = self._line, []
-        try:
-            if not line.is_connected:
-                await line.connect()
-            await line.send_packed_command(line.pack_commands(commands), check_health=False)
-            for _ in commands:
-                try:
-                    results.append(await line.read_response(timeout=math.inf))
-                except ResponseError as error:
-                    results.append(error)
-        except BaseException:  # cancelled too: the next batch must not read the answers of this one
-            await line.disconnect(nowait=True)
-            raise
-        return results
 
 
 def _refuses(result: Any) -> bool:

@@ -10,6 +10,7 @@ from fakeredis.commands_mixins.scripting_mixin import ScriptingCommandsMixin
 from stoker.embedded import EmbeddedServer
 from stoker.protocol import Store
 from stoker.protocol.connection import Connection
+from stoker.protocol.line import LibraryLine
 
 _pools = itertools.count()
 
@@ -38,9 +39,7 @@ def server_dir(tmp_path_factory):
 async def store(request, server_dir):
     pool = f"p{next(_pools)}"
     if request.param == "fake":
-        server = fakeredis.FakeServer()
-        clients = [fakeredis.FakeAsyncRedis(server=server) for _ in range(2)]
-        made = Store(Connection(*clients), pool, "redis://fake")
+        made = Store(Connection(fakeredis.FakeAsyncRedis(), LibraryLine), pool, "redis://fake")
         yield made
         await made.close()
         return

@@ -8,6 +8,7 @@ from redis.exceptions import BusyLoadingError, DataError, ResponseError
 from stoker.embedded import EmbeddedServer
 from stoker.protocol import connection as module
 from stoker.protocol.connection import Connection
+from stoker.protocol.line import Line
 
 
 @pytest.fixture
@@ -74,12 +75,12 @@ async def test_no_answer_of_a_batch_that_was_given_up_is_taken_for_another(conne
     ids=["disk", "failover", "script", "loading"],
 )
 async def test_what_passes_is_told_as_a_server_that_is_away(connection, monkeypatch, said, kind):
-    async def fail(*_args, **_options):
-        raise kind(said)
+    async def fail(_line, commands):
+        if kind is BusyLoadingError:
+            raise kind(said)
+        return [kind(said)] * len(commands)
 
-    await connection.command("ECHO", "connected")
-    monkeypatch.setattr(connection.blocking, "execute_command", fail)
-    monkeypatch.setattr(connection._line, "read_response", fail)
+    monkeypatch.setattr(Line, "exchange", fail)
     for call in (connection.block("XREAD", timeout_s=1), connection.command("GET", "a")):
         with pytest.raises(module.StoreUnavailable) as told:
             await call

@@ -14,6 +14,7 @@ from stoker.core.messages import EngineId, EngineInfo, EngineReport
 from stoker.embedded import EmbeddedServer
 from stoker.protocol import Store, announcements, connection
 from stoker.protocol.connection import Connection, unavailable
+from stoker.protocol.line import Line
 
 BOX = EngineInfo(id=EngineId("box"), name="box", version="1", hostname="box", workers=())
 
@@ -75,13 +76,13 @@ async def test_calls_that_wait_behind_a_silent_one_are_told_with_it(behind, prox
     """Else each batch would wait its own time-out, and a request the sum of them."""
     monkeypatch.setattr(connection, "BATCH_LIMIT", 1)
     tries = []
-    exchange = Connection._exchange
+    exchange = Line.exchange
 
     async def counted(self, commands):
         tries.append(len(commands))
         return await exchange(self, commands)
 
-    monkeypatch.setattr(Connection, "_exchange", counted)
+    monkeypatch.setattr(Line, "exchange", counted)
     proxy.hole()
     found = await asyncio.gather(*(behind.ping() for _ in range(20)), return_exceptions=True)
     assert [type(error) for error in found] == [StoreUnavailable] * 20
@@ -125,7 +126,7 @@ async def test_a_server_that_cannot_write_now_is_unavailable(behind, error, monk
     async def refuse(_self, commands):
         return [error] * len(commands)
 
-    monkeypatch.setattr(Connection, "_exchange", refuse)
+    monkeypatch.setattr(Line, "exchange", refuse)
     with pytest.raises(StoreUnavailable):
         await behind.ping()
 

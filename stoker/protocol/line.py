@@ -1,0 +1,145 @@
+"""One connection to Redis that is kept: requests leave at once, replies come back in their order.
+
+redis-py finds the address, encrypts and logs in; then its transport is taken over. Its own way to a reply, through a
+stream, a parser, retries and time limits, is some sixty calls of Python, and a warm task waits for nine replies.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
+
+import hiredis
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import DataError, InvalidResponse, ResponseError
+
+Command = tuple[Any, ...]
+_NOTHING: Final = object()
+
+
+class Exchange(Protocol):
+    """What a `Connection` needs of a line. No second exchange may begin while one is under way."""
+
+    async def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        """The replies to commands, errors of single ones among them.
+
+        Raises:
+            DataError: a value that cannot be sent; nothing was.
+            RedisConnectionError: no connection, or it broke, or the server still reads its file.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Drop the connection, whatever it waits for; the next exchange opens another."""
+        ...
+
+
+class Line:
+    """An `Exchange` over a socket."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._library: Any = redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        self._wire: _Wire | None = None
+
+    async def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        request = b"".join([_pack(command) for command in commands])
+        try:
+            if self._wire is None or self._wire.lost:
+                self._wire = await self._connect()
+            replies = await self._wire.ask(request, len(commands))
+        except BaseException:  # cancelled too: the next exchange must not get the replies of this one
+            await self.close()
+            raise
+        for reply in replies:
+            if isinstance(reply, RedisConnectionError):
+                await self.close()
+                raise reply
+        return replies
+
+    async def close(self) -> None:
+        if self._wire is not None:
+            self._wire.transport.abort()
+            self._wire = None
+        await self._library.disconnect(nowait=True)
+
+    async def _connect(self) -> "_Wire":
+        await self.close()
+        await self._library.connect()
+        # The library has no public way to the transport it made, nor to its names for errors.
+        return _Wire(self._library._writer.transport, self._library._parser.parse_error)  # noqa: SLF001
+
+
+class _Wire(asyncio.Protocol):
+    """The transport of a connection: hiredis reads what comes, one waits for a number of replies."""
+
+    def __init__(self, transport: asyncio.Transport, error: Callable[[str], Exception]) -> None:
+        self.transport = transport
+        self.lost = False
+        self._reader = hiredis.Reader(
+            protocolError=InvalidResponse,
+            replyError=error,
+            notEnoughData=_NOTHING,
+        )
+        self._replies: list[Any] = []
+        self._missing = 0
+        self._waiter: asyncio.Future[list[Any]] | None = None
+        transport.set_protocol(self)
+
+    async def ask(self, request: bytes, count: int) -> list[Any]:
+        """Send a request, and wait for its `count` replies."""
+        self._replies, self._missing = [], count
+        self._waiter = asyncio.get_running_loop().create_future()
+        self.transport.write(request)
+        return await self._waiter
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._reader.feed(data)
+            while (reply := self._reader.gets()) is not _NOTHING:
+                if not isinstance(reply, hiredis.PushNotification):
+                    self._replies.append(reply)
+        except InvalidResponse as error:
+            self._fail(RedisConnectionError(f"the server sent something that is no reply ({error})"))
+            self.transport.abort()
+        else:
+            if self._waiter is not None and len(self._replies) >= self._missing and not self._waiter.done():
+                self._waiter.set_result(self._replies)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._fail(RedisConnectionError(f"the connection was closed ({exc or 'by the server'})"))
+
+    def _fail(self, error: RedisConnectionError) -> None:
+        self.lost = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(error)
+
+
+class LibraryLine:
+    """An `Exchange` that leaves the reading to redis-py: for a client that has no socket, as fakeredis."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._library: Any = redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+
+    async def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        if not self._library.is_connected:
+            await self._library.connect()
+        await self._library.send_packed_command(self._library.pack_commands(commands), check_health=False)
+        replies = []
+        for _ in commands:
+            try:
+                replies.append(await self._library.read_response())
+            except ResponseError as error:
+                replies.append(error)
+        return replies
+
+    async def close(self) -> None:
+        await self._library.disconnect(nowait=True)
+
+
+def _pack(command: Command) -> bytes:
+    try:
+        packed: bytes = hiredis.pack_command(command)
+    except TypeError as error:
+        wrong = next(repr(part) for part in command if type(part) not in {str, bytes, int, float})
+        raise DataError(f"{command[0]}: {wrong} cannot be sent") from error
+    return packed
