@@ -29,7 +29,7 @@ from redis.exceptions import (
 )
 
 from stoker.core.errors import Bug, ProtocolRefusal, StaleAttempt, StoreUnavailable
-from stoker.protocol.line import Exchange, Line
+from stoker.protocol.line import Exchange, Line, Subscription
 from stoker.protocol.scripts import Script, scripts
 
 CALL_TIMEOUT_S = 4.0
@@ -161,6 +161,10 @@ class Connection:
         if isinstance(reply, Exception):
             raise reply
         return reply
+
+    def subscription(self) -> Subscription:
+        """A connection for what is published; not open yet."""
+        return Subscription(self.redis)
 
     def _enqueue(self, parts: tuple[Arg, ...]) -> asyncio.Future[Any]:
         if len(self._waiting) >= QUEUE_LIMIT:

@@ -14,6 +14,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import DataError, InvalidResponse, ResponseError
 
 Command = tuple[Any, ...]
+TOLD_LIMIT: Final = 10_000
+"""Messages that may wait for the subscriber; then the server has to."""
 _NOTHING: Final = object()
 
 
@@ -64,16 +66,83 @@ class Line:
 
     async def _connect(self) -> "_Wire":
         await self.close()
-        await self._library.connect()
-        # The library has no public way to the transport it made, nor to its names for errors.
-        return _Wire(self._library._writer.transport, self._library._parser.parse_error)  # noqa: SLF001
+        return await _take_over(self._library)
+
+
+class Subscription:
+    """A connection that is told what others publish on a channel. One that broke stays so."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._library: Any = redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        self._wire: _Wire | None = None
+        self._told: list[list[Any]] = []
+        self._news = asyncio.Event()
+
+    async def open(self, channel: str) -> None:
+        """Subscribe; nothing that is published after the return is missed.
+
+        Raises:
+            RedisConnectionError: no connection.
+        """
+        self._wire = await _take_over(self._library)
+        self._wire.on_push = self._on_push
+        self._wire.transport.write(_pack(("SUBSCRIBE", channel)))
+        await self.take()  # the confirmation
+
+    async def take(self) -> list[bytes]:
+        """What was published since the last call; waits for it.
+
+        Raises:
+            RedisConnectionError: the connection broke.
+        """
+        await self._news.wait()
+        wire = self._alive()
+        self._news.clear()
+        told, self._told = self._told, []
+        wire.transport.resume_reading()
+        return [message[2] for message in told if message[0] == b"message"]
+
+    async def prove(self) -> None:
+        """Have the server answer.
+
+        Raises:
+            RedisConnectionError: the connection broke.
+        """
+        await self._alive().ask(_pack(("PING",)), 1)
+
+    async def close(self) -> None:
+        """Drop the connection."""
+        await self._library.disconnect(nowait=True)
+
+    def _alive(self) -> "_Wire":
+        if self._wire is None or self._wire.lost:
+            raise RedisConnectionError("the subscription's connection was closed")
+        return self._wire
+
+    def _on_push(self, message: "list[Any] | None") -> None:
+        if message is not None:
+            self._told.append(message)
+        if len(self._told) > TOLD_LIMIT and self._wire is not None:
+            self._wire.transport.pause_reading()
+        self._news.set()
+
+
+async def _take_over(library: Any) -> "_Wire":
+    """Connect, and read what comes from then on."""
+    await library.connect()
+    # The library has no public way to the transport that it made, nor to its names for errors.
+    return _Wire(library._writer.transport, library._parser.parse_error)  # noqa: SLF001
 
 
 class _Wire(asyncio.Protocol):
-    """The transport of a connection: hiredis reads what comes, one waits for a number of replies."""
+    """The transport of a connection: hiredis reads what comes, one waits for a number of replies.
+
+    `on_push` gets what comes unasked, and None at the end.
+    """
 
     def __init__(self, transport: asyncio.Transport, error: Callable[[str], Exception]) -> None:
         self.transport = transport
+        self.on_push: Callable[[list[Any] | None], None] = _ignore
         self.lost = False
         self._reader = hiredis.Reader(
             protocolError=InvalidResponse,
@@ -96,7 +165,9 @@ class _Wire(asyncio.Protocol):
         try:
             self._reader.feed(data)
             while (reply := self._reader.gets()) is not _NOTHING:
-                if not isinstance(reply, hiredis.PushNotification):
+                if isinstance(reply, hiredis.PushNotification):
+                    self.on_push(reply)
+                else:
                     self._replies.append(reply)
         except InvalidResponse as error:
             self._fail(RedisConnectionError(f"the server sent something that is no reply ({error})"))
@@ -110,6 +181,7 @@ class _Wire(asyncio.Protocol):
 
     def _fail(self, error: RedisConnectionError) -> None:
         self.lost = True
+        self.on_push(None)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(error)
 
@@ -136,10 +208,16 @@ class LibraryLine:
         await self._library.disconnect(nowait=True)
 
 
+def _ignore(_message: "list[Any] | None") -> None:
+    """Nobody subscribed on this line."""
+
+
 def _pack(command: Command) -> bytes:
     try:
         packed: bytes = hiredis.pack_command(command)
     except TypeError as error:
-        wrong = next(repr(part) for part in command if type(part) not in {str, bytes, int, float})
+        wrong = next(
+            (repr(part) for part in command if type(part) not in {str, bytes, int, float}), "a value"
+        )
         raise DataError(f"{command[0]}: {wrong} cannot be sent") from error
     return packed

@@ -243,16 +243,6 @@ async def test_priority_goes_before_age(scene):
     assert [s.id for s in await scene.store.scheduling.pending()] == ["urgent", "t1"]
 
 
-async def test_an_ending_is_announced_to_listeners(scene):
-    async with scene.store.announcements() as listener:
-        order = await scene.running()
-        await scene.store.engines.finish(order, "box", DONE)
-        heard = []
-        while not any(said.ended for said in heard):
-            heard += await listener.next(5)
-    assert [(said.task_id, said.ended) for said in heard] == [("t1", False), ("t1", False), ("t1", True)]
-
-
 async def test_the_limiter_counts_per_key_and_kind(store):
     states = [await store.limits.hit("k", "run", 2) for _ in range(3)]
     assert [s.allowed for s in states] == [True, True, False]

@@ -1,0 +1,69 @@
+"""What scripts announce of a task, over a real connection: fakeredis has no socket to take over."""
+
+import asyncio
+import itertools
+
+import pytest
+from helpers import eventually
+from protocol_scene import DONE, Scene
+
+from stoker.core.errors import StoreUnavailable
+from stoker.embedded import EmbeddedServer
+from stoker.protocol import Store, line
+
+_pools = itertools.count()
+
+
+@pytest.fixture
+async def store(server_dir):
+    server = EmbeddedServer(server_dir)
+    await server.start()
+    opened = await Store.open(server.url, f"announced{next(_pools)}")
+    yield opened
+    await opened.close()
+    await server.stop()
+
+
+@pytest.fixture
+async def scene(store):
+    scene = Scene(store)
+    await scene.set_up()
+    return scene
+
+
+async def heard_until_the_end(listener):
+    heard = []
+    while not any(said.ended for said in heard):
+        heard += await listener.next(5)
+    return [(said.task_id, said.ended) for said in heard]
+
+
+async def test_each_move_is_announced_and_an_ending_as_one(scene):
+    async with scene.store.announcements() as listener:
+        order = await scene.running()
+        await scene.store.engines.finish(order, "box", DONE)
+        assert await heard_until_the_end(listener) == [("t1", False), ("t1", False), ("t1", True)]
+
+
+async def test_a_listener_that_is_slow_misses_nothing(scene, monkeypatch):
+    """The server waits for it instead; the announcements before the last lie in the connection."""
+    monkeypatch.setattr(line, "TOLD_LIMIT", 0)
+    async with scene.store.announcements() as listener:
+        order = await scene.running()
+        await scene.store.engines.finish(order, "box", DONE)
+        assert await heard_until_the_end(listener) == [("t1", False), ("t1", False), ("t1", True)]
+
+
+async def test_a_subscription_that_the_server_closed_is_told_and_not_silently_lost(store):
+    async with store.announcements() as listener:
+        waiting = asyncio.ensure_future(listener.next(30))
+        await eventually(lambda: subscribers(store), "the subscription")
+        await store._connection.command("CLIENT", "KILL", "TYPE", "pubsub")
+        with pytest.raises(StoreUnavailable):
+            await waiting
+        with pytest.raises(StoreUnavailable):
+            await listener.next(0.01)
+
+
+async def subscribers(store):
+    return (await store._connection.command("PUBSUB", "NUMSUB", store._keys.channel))[1]
