@@ -3,10 +3,11 @@
     StokerError
       CallerError          change the request
         Unauthorized  Forbidden  NotFound  InvalidRequest  TooLarge  RateLimited  Conflict  MethodNotAllowed
-        RequirementsNotMet
+        RequirementsNotMet  KeyQueueFull
         SessionNotFound  SessionExpired  SessionEnded  AppMismatch  VersionMismatch  WorkerLeased
       AppFailed            the app's own message
       NoCapacity           wait, or add a worker
+        QueueFull
       WorkerLost           the process that held the session's memory is gone: open a new session
       StaleAttempt         another attempt owns the task: stop, drop, count
       ProtocolRefusal      a script refused a write (unknown task, illegal move, lost leadership ...)
@@ -115,6 +116,12 @@ class RateLimited(CallerError):
     retryable = True
 
 
+class KeyQueueFull(RateLimited):
+    """As many tasks of this API key wait as may. Wait until some have started."""
+
+    code = "key_queue_full"
+
+
 class SessionNotFound(CallerError):
     """Session not found. It never was, or it ended more than a day ago."""
 
@@ -168,6 +175,12 @@ class NoCapacity(StokerError):
     code = "no_capacity"
     http = 503
     retryable = True
+
+
+class QueueFull(NoCapacity):
+    """As many tasks wait as may. Try again when some have started, or add a worker."""
+
+    code = "queue_full"
 
 
 class WorkerLost(StokerError):

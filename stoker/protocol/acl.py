@@ -64,6 +64,8 @@ def patterns(keys: Keys, engine_id: EngineId) -> dict[str, tuple[str, ...]]:
         f"%W~{keys.wake}": ("xadd",),
         f"%W~{keys.outbox}": ("xadd",),
         f"%W~{keys.pending}": ("zadd",),
+        # A task that it hands back waits again; Redis asks both rights for a count.
+        f"~{keys.queued}": ("hincrby",),
         # Tasks: which one is its own changes by the second; the attempt's token guards a single write.
         f"~{keys.task(any_task)}": (  # type: ignore[arg-type]
             "hget",

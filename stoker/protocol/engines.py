@@ -225,6 +225,7 @@ class Engines:
                 keys.outbox,
                 keys.engine_tasks(engine_id),
                 keys.inbox(engine_id),
+                keys.queued,
             ],
             [task_id, order.attempt, order.token, reason, entry],
         )

@@ -15,6 +15,7 @@ class Keys:
         self.pool = check_name("pool", pool)
         self.prefix = f"stoker:{{{pool}}}"
         self.pending = f"{self.prefix}:pending"
+        self.queued = f"{self.prefix}:queued"
         self.wake = f"{self.prefix}:wake"
         self.outbox = f"{self.prefix}:outbox"
         self.leases = f"{self.prefix}:leases"

@@ -207,6 +207,7 @@ class Scheduling:
                 keys.engine_tasks(order.engine_id),
                 keys.leases,
                 keys.control(order.task_id),
+                keys.queued,
             ]
             calls.append(self._connection.start_script("assign", names, arguments))
         results = []
@@ -290,6 +291,7 @@ class Scheduling:
                     keys.outbox,
                     keys.engine_tasks(engine_id),
                     keys.leader,
+                    keys.queued,
                 ],
                 [task_id, epoch, attempt, reason, int(spend)],
             )
@@ -318,6 +320,7 @@ class Scheduling:
                     keys.pending,
                     keys.outbox,
                     keys.leader,
+                    keys.queued,
                 ],
                 [task_id, epoch, code, error],
             )

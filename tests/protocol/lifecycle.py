@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from protocol.faulty import open_store
 
-from stoker.core.errors import NotFound, ProtocolRefusal, StaleAttempt, StoreUnavailable
+from stoker.core.errors import KeyQueueFull, NotFound, ProtocolRefusal, StaleAttempt, StoreUnavailable
 from stoker.core.messages import (
     Assignment,
     EngineInfo,
@@ -31,7 +31,8 @@ from stoker.core.messages import (
 )
 from stoker.core.states import ON_ENGINE, TERMINAL, may_move
 from stoker.core.states import TaskState as S
-from stoker.protocol import AssignOrder, WakeKind
+from stoker.protocol import AssignOrder, Room, WakeKind
+from stoker.protocol.streams import mapping
 
 ENGINES = ("one", "two")
 SCHEDULERS = ("first", "second")
@@ -39,6 +40,8 @@ OWNER = Owner(user_id="u", key_id="k")
 MAX_ATTEMPTS = 2
 MAX_TASKS = 3
 """Few enough that a story of some dozen steps gets far with each."""
+ROOM = Room(key=2)
+"""One fewer than tasks: the last one finds the queue full, or not."""
 LEASE_S = 600
 TELEMETRY = Telemetry(cpu_percent=0, ram_used_bytes=0, ram_total_bytes=0)
 OF_THE_POOL = {"wake", "leases", "engines", "leader", "epoch", "reasons", "outbox"}
@@ -139,8 +142,16 @@ class Lifecycle(RuleBasedStateMachine):
         common = {"setup_key": "s", "version_id": "v", "env_key": "e", "app": "a/b"}
         request = TaskRequest(id=task, app_id="a", function="run", input={}, setup={}, **common)
         spec = TaskSpec(id=task, needs=Needs(), max_attempts=MAX_ATTEMPTS, **common)
-        assert self.run(self.store.tasks.submit(request, spec, OWNER), repeat=repeat) == task
+        call = self.store.tasks.submit(request, spec, OWNER, room=ROOM)
+        if self.waiting() >= ROOM.key:
+            with pytest.raises(KeyQueueFull):
+                self.run(call, repeat=repeat)
+            return
+        assert self.run(call, repeat=repeat) == task
         self.tasks[task] = Model()
+
+    def waiting(self):
+        return sum(model.state is S.QUEUED for model in self.tasks.values())
 
     @some_tasks
     @rule(number=pick, repeat=twice)
@@ -432,6 +443,8 @@ class Lifecycle(RuleBasedStateMachine):
             return
         waiting = [spec.id for spec in self.run(self.store.scheduling.pending())]
         assert sorted(waiting) == sorted(t for t, m in self.tasks.items() if m.state is S.QUEUED)
+        counted = self.run(self.connection.command("HGETALL", f"stoker:{{{self.pool}}}:queued"))
+        assert [int(count) for count in mapping(counted).values()] == ([len(waiting)] if waiting else [])
         for engine in self.run(self.store.engines.list()):
             owned = {t: m.attempt for t, m in self.tasks.items() if m.engine == engine.info.id}
             assert engine.tasks == owned

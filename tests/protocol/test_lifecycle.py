@@ -1,21 +1,32 @@
 """The life of a task through the scripts, on a real server."""
 
+import asyncio
 import functools
 import time
 
 import msgspec
 import pytest
-from protocol_scene import DONE, OWNER, TELEMETRY, Scene, info, request, spec
+from protocol_scene import DONE, OWNER, TELEMETRY, Scene, info, once, request, spec
 
-from stoker.core.errors import Conflict, NotFound, ProtocolRefusal, StaleAttempt, Unauthorized
+from stoker.core.errors import (
+    Conflict,
+    KeyQueueFull,
+    NotFound,
+    ProtocolRefusal,
+    QueueFull,
+    StaleAttempt,
+    Unauthorized,
+)
 from stoker.core.messages import (
     CancelOrder,
     EngineReport,
     LogLine,
     LogType,
+    Owner,
 )
 from stoker.core.states import TaskState as S
-from stoker.protocol import WakeKind
+from stoker.protocol import Room, WakeKind
+from stoker.protocol.keys import Keys
 
 pytestmark = pytest.mark.protocol
 
@@ -48,10 +59,48 @@ async def test_a_repeated_submit_makes_one_task(scene):
 
 async def test_an_idempotency_key_gives_the_first_task_and_refuses_another_body(scene):
     tasks = scene.store.tasks
-    first = await tasks.submit(request("i1"), spec("i1"), OWNER, idempotency_key="x")
-    assert await tasks.submit(request("i2"), spec("i2"), OWNER, idempotency_key="x") == first
-    with pytest.raises(Conflict):
-        await tasks.submit(request("i3", input={"other": 1}), spec("i3"), OWNER, idempotency_key="x")
+    first = await tasks.submit(request("i1"), spec("i1"), OWNER, repeat=once(b"body"))
+    assert await tasks.submit(request("i2"), spec("i2"), OWNER, repeat=once(b"body")) == first
+    with pytest.raises(Conflict, match="Use a new key"):
+        await tasks.submit(request("i3"), spec("i3"), OWNER, repeat=once(b"other"))
+    assert await tasks.first_of(OWNER, once(b"body")) == first
+    assert await tasks.first_of(OWNER, once(b"other")) is None
+    assert await tasks.first_of(Owner(user_id="somebody else", key_id="k"), once(b"body")) is None
+
+
+async def test_of_requests_at_once_with_one_key_all_get_the_same_task(scene):
+    tasks = scene.store.tasks
+    waits_before = await scene.store.scheduling.pending_count()
+    names = [f"i{number}" for number in range(20)]
+    calls = [tasks.submit(request(i), spec(i), OWNER, repeat=once(b"body")) for i in names]
+    assert len(set(await asyncio.gather(*calls))) == 1
+    assert await scene.store.scheduling.pending_count() == waits_before + 1
+
+
+async def test_a_repeat_needs_no_room_in_a_queue_that_is_full(scene):
+    tasks, room = scene.store.tasks, Room(queue=2)
+    first = await tasks.submit(request("i1"), spec("i1"), OWNER, repeat=once(b"body"), room=room)
+    with pytest.raises(QueueFull, match="2 tasks wait, and 2 may") as caught:
+        await tasks.submit(request("i2"), spec("i2"), OWNER, room=room)
+    assert caught.value.fields["retry_after"] > 0
+    assert await tasks.submit(request("i3"), spec("i3"), OWNER, repeat=once(b"body"), room=room) == first
+
+
+async def test_the_limit_of_one_key_does_not_bind_another(scene):
+    tasks, room = scene.store.tasks, Room(key=1)
+    other = Owner(user_id=OWNER.user_id, key_id="another key")
+    await tasks.submit(request("i1"), spec("i1"), OWNER, room=room)
+    with pytest.raises(KeyQueueFull, match="1 tasks of this API key wait"):
+        await tasks.submit(request("i2"), spec("i2"), OWNER, room=room)
+    await tasks.submit(request("i3"), spec("i3"), other, room=room)
+    await tasks.cancel("i1")
+    await tasks.submit(request("i4"), spec("i4"), OWNER, room=room)
+
+
+async def test_a_count_that_an_engine_made_up_shuts_nobody_out(scene):
+    tasks, room = scene.store.tasks, Room(key=5)
+    await scene.store._connection.command("HSET", Keys(scene.store.pool).queued, room.tag(OWNER.key_id), 1000)
+    assert await tasks.submit(request("i1"), spec("i1"), OWNER, room=room) == "i1"
 
 
 async def test_only_the_leader_assigns(scene):
