@@ -9,4 +9,14 @@ from stoker.protocol.limits import RateState
 from stoker.protocol.scheduling import AssignOrder, AssignResult, WakeEvent, WakeKind
 from stoker.protocol.store import Store
 
-__all__ = ["AssignOrder", "AssignResult", "RateState", "Renewal", "Repeat", "Room", "Store", "WakeEvent", "WakeKind"]
+__all__ = [
+    "AssignOrder",
+    "AssignResult",
+    "RateState",
+    "Renewal",
+    "Repeat",
+    "Room",
+    "Store",
+    "WakeEvent",
+    "WakeKind",
+]

@@ -61,7 +61,9 @@ MUTATIONS: dict[str, tuple[Edit, ...]] = {
     "a cancel that an engine never hears of": (
         Edit("renew", "elseif string.find(owned, ' ') then", "elseif false then"),
     ),
-    "a count of waiting tasks that an assignment leaves": (Edit("assign", "count_out(KEYS[10], have[5])", ""),),
+    "a count of waiting tasks that an assignment leaves": (
+        Edit("assign", "count_out(KEYS[10], have[5])", ""),
+    ),
     "a count of waiting tasks that one taken back does not enter": (
         Edit("requeue", "count_in(k.queued, have[7])", ""),
     ),
