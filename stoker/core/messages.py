@@ -166,9 +166,10 @@ class EvictOrder(Struct, frozen=True, kw_only=True):
 
 
 class DrainOrder(Struct, frozen=True, kw_only=True):
-    """An inbox message: take nothing new, finish, leave."""
+    """An inbox message: take nothing new, finish, leave. `restart`: and end, to be started anew by who supervises."""
 
     reason: str
+    restart: bool = False
 
 
 InboxMessage = Assignment | CancelOrder | EvictOrder | DrainOrder
@@ -310,6 +311,12 @@ class EngineView(Struct, frozen=True, kw_only=True):
     report: EngineReport = EngineReport()
     telemetry: Telemetry | None = None
     tasks: dict[str, int] = {}  # task id -> attempt
+    drain: DrainOrder | None = None  # what this life of the daemon was told
+
+    @property
+    def drained(self) -> bool:
+        """It was told to drain, and has left."""
+        return self.drain is not None and self.status == "stopped"
 
 
 class TaskView(Struct, frozen=True, kw_only=True):

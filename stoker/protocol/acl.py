@@ -56,7 +56,7 @@ def patterns(keys: Keys, engine_id: EngineId) -> dict[str, tuple[str, ...]]:
         # Its own registration, inbox and list of tasks. An id holds neither ':' nor a character of a pattern.
         f"~{keys.engine(engine_id)}": ("hget", "hset"),
         f"~{keys.engine_tasks(engine_id)}": ("hget", "hgetall", "hdel"),
-        f"~{keys.inbox(engine_id)}": ("xread", "xdel", "del"),
+        f"~{keys.inbox(engine_id)}": ("xread", "xdel", "del", "xadd"),
         # Indexes of the pool: it adds itself.
         f"~{keys.leases}": ("zadd", "zscore", "zrem"),
         f"%W~{keys.engines}": ("zadd",),

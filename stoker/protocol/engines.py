@@ -66,11 +66,18 @@ class Engines:
         self._keys = keys
 
     async def register(
-        self, info: EngineInfo, report: EngineReport, held: Mapping[TaskId, int], lease_s: float
+        self,
+        info: EngineInfo,
+        report: EngineReport,
+        held: Mapping[TaskId, int],
+        lease_s: float,
+        *,
+        returning: bool = False,
     ) -> tuple[str, frozenset[TaskId]]:
         """Join, or return.
 
         Args:
+            returning: this process was registered before; a drain that it was told of still holds.
             held: tasks that still run here -> attempt. What the engine owned and does not hold is given back.
 
         Returns:
@@ -94,7 +101,15 @@ class Engines:
                 keys.wake,
                 keys.engines,
             ],
-            [engine_id, session, _encode(info), _encode(report), int(lease_s * 1000), _encode(dict(held))],
+            [
+                engine_id,
+                session,
+                _encode(info),
+                _encode(report),
+                int(lease_s * 1000),
+                _encode(dict(held)),
+                int(returning),
+            ],
         )
         return session, frozenset(TaskId(i) for i in _ids.decode(result[0]))
 
@@ -408,7 +423,7 @@ async def _read_engine(connection: Connection, keys: Keys, engine_id: EngineId) 
     fields, tasks = mapping(await calls[0]), mapping(await calls[1])
     if b"info" not in fields:
         return None
-    telemetry = fields.get(b"telemetry")
+    telemetry, drain = fields.get(b"telemetry"), fields.get(b"drain")
     info = _info.decode(fields[b"info"])
     if info.id != engine_id:
         raise ValueError(f"it says that it is '{info.id}'")
@@ -420,6 +435,7 @@ async def _read_engine(connection: Connection, keys: Keys, engine_id: EngineId) 
         report=_report.decode(fields.get(b"report", b"{}")),
         telemetry=_telemetry.decode(telemetry) if telemetry else None,
         tasks={task.decode(): int(owned.split(b" ")[0]) for task, owned in tasks.items()},
+        drain=_drain.decode(drain) if drain else None,
     )
 
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 import msgspec
 from msgspec import Struct
 
-from stoker.core.errors import ProtocolRefusal, StaleAttempt
+from stoker.core.errors import Conflict, NotFound, ProtocolRefusal, StaleAttempt
 from stoker.core.events import Event
 from stoker.core.messages import (
     DrainOrder,
@@ -219,12 +219,32 @@ class Scheduling:
                 results.append(AssignResult(task_id=order.task_id, refusal=refusal.refusal))
         return results
 
-    async def send(self, engine_id: EngineId, order: EvictOrder | DrainOrder) -> None:
+    async def send(self, engine_id: EngineId, order: EvictOrder) -> None:
         """Put an order into an engine's inbox."""
-        kind = "evict" if isinstance(order, EvictOrder) else "drain"
         await self._connection.command(
-            "XADD", self._keys.inbox(engine_id), "*", "k", kind, "body", _encode(order)
+            "XADD", self._keys.inbox(engine_id), "*", "k", "evict", "body", _encode(order)
         )
+
+    async def drain(self, engine_id: EngineId, order: DrainOrder) -> None:
+        """Give an engine nothing more, and tell it to finish and leave. Nothing happens when it has left for it.
+
+        Raises:
+            NotFound: none has this id.
+            Conflict: it is away, so nobody can be told.
+
+        Cost: one round trip. Script: lua/drain.lua.
+        """
+        keys = self._keys
+        names = [keys.leases, keys.engine(engine_id), keys.inbox(engine_id), keys.wake]
+        try:
+            await self._connection.script("drain", names, [engine_id, _encode(order)])
+        except ProtocolRefusal as refusal:
+            if refusal.refusal == "ENGINE_UNKNOWN":
+                raise NotFound("Engine not found") from refusal
+            raise Conflict(
+                f"'{engine_id}' is not connected, so it runs nothing and cannot be told to drain. "
+                "Its workers take tasks again when its daemon is started (stoker workers list)."
+            ) from refusal
 
     async def expired(self) -> list[EngineId]:
         """Engines whose lease is over by the server's clock."""

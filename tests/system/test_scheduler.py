@@ -8,7 +8,7 @@ from helpers import eventually
 from scheduling import FakeEngine, engine_info, gpu_needs, scheduling, spec, submit
 
 from stoker.core.errors import StoreUnavailable
-from stoker.core.messages import EngineId
+from stoker.core.messages import DrainOrder, EngineId
 from stoker.core.states import TaskState
 from stoker.embedded import EmbeddedServer
 from stoker.log import get_logger
@@ -177,6 +177,22 @@ async def test_a_draining_engine_gets_nothing_new(store):
         assert "box-cpu-0" in await reason_of(store, task_id, "shutting down")
         await engine.report()
         await done(store, task_id)
+
+
+async def test_a_drain_outlives_the_scheduler_and_what_waits_goes_elsewhere(store):
+    async with FakeEngine(store, engine_info("old")) as old:
+        async with scheduling(store):
+            assert (await done(store, await submit(store, spec("a")))).worker_id == "old-cpu-0"
+            await store.scheduling.drain(EngineId("old"), DrainOrder(reason="new driver"))
+            bound = await submit(store, spec("a", workers=("old",)))
+            waiting = await submit(store, spec("a"))
+            await reason_of(store, waiting, "shutting down")
+        await old.report()  # what it says of itself does not undo it
+        async with scheduling(store), FakeEngine(store, engine_info("new")):
+            assert (await done(store, waiting)).worker_id == "new-cpu-0"
+            assert (await done(store, await submit(store, spec("a")))).worker_id == "new-cpu-0"
+            assert "old" in await reason_of(store, bound, "shutting down")
+        assert len(old.ran) == 1
 
 
 async def test_a_task_handed_back_goes_to_another_worker(store):
