@@ -57,7 +57,10 @@ def drain(
     name: Annotated[str, typer.Argument(help="Name of the machine, for instance gpubox.")],
     reason: Annotated[str, typer.Option(help="Why; shown to whoever looks at the machine.")] = "",
     restart: Annotated[
-        bool, typer.Option("--restart", help="End the daemon when it has drained, to be started as what is installed.")
+        bool,
+        typer.Option(
+            "--restart", help="End the daemon when it has drained, to be started as what is installed."
+        ),
     ] = False,
     json: JsonFlag = False,
 ) -> None:
@@ -69,7 +72,9 @@ def drain(
     left = int(engine.get("running_tasks") or 0)
     done = (engine.get("drain") or {}).get("done")
     out.print(
-        f"'{escape(name)}' has drained" if done else f"'{escape(name)}' takes nothing new; {left} tasks still run"
+        f"'{escape(name)}' has drained"
+        if done
+        else f"'{escape(name)}' takes nothing new; {left} tasks still run"
     )
     if not restart:
         out.print("[dim]it takes tasks again when its daemon is started anew[/]")
@@ -148,7 +153,9 @@ def engine_of(name: str, engines: list[dict[str, Any]], workers: list[dict[str, 
             ExitCode.USAGE,
         )
     known = ", ".join(str(engine.get("id")) for engine in engines) or "none"
-    raise CommandFailed(f"no machine is called '{name}'; known: {known} (stoker workers list)", ExitCode.USAGE)
+    raise CommandFailed(
+        f"no machine is called '{name}'; known: {known} (stoker workers list)", ExitCode.USAGE
+    )
 
 
 async def _call(method: str, path: str, **options: Any) -> Any:

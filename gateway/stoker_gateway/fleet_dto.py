@@ -6,10 +6,11 @@ from msgspec import structs
 
 from stoker.core.ids import short_id
 from stoker.core.messages import EngineView, GpuInfo, GpuSample, Resident, ResidentState, WorkerInfo
+from stoker.core.protocol_version import OURS, disagreement
 from stoker.core.sessions import plain_key, session_of
 from stoker_gateway.dto import iso
 
-_STATUSES = {"lost": "disconnected"}
+_STATUSES = {"lost": "disconnected", "refused": "stopped"}
 
 
 def engine_dto(engine: EngineView) -> dict[str, Any]:
@@ -27,6 +28,7 @@ def engine_dto(engine: EngineView) -> dict[str, Any]:
         "system_info": system_info(engine),
         "workers": [worker_dto(engine, worker) for worker in info.workers],
         "running_tasks": len(engine.tasks),
+        "refused": disagreement(info.id, info.speaks, OURS) or None,
         "drain": {"reason": engine.drain.reason, "done": engine.drained} if engine.drain else None,
     }
 

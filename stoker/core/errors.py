@@ -3,7 +3,7 @@
     StokerError
       CallerError          change the request
         Unauthorized  Forbidden  NotFound  InvalidRequest  TooLarge  RateLimited  Conflict  MethodNotAllowed
-        RequirementsNotMet  KeyQueueFull
+        RequirementsNotMet  KeyQueueFull  IncompatibleVersion
         SessionNotFound  SessionExpired  SessionEnded  AppMismatch  VersionMismatch  WorkerLeased
       AppFailed            the app's own message
       NoCapacity           wait, or add a worker
@@ -84,6 +84,13 @@ class Conflict(CallerError):
     """The thing is not in a state that allows this."""
 
     code = "conflict"
+    http = 409
+
+
+class IncompatibleVersion(CallerError):
+    """A worker daemon and the control plane speak versions of the protocol that do not fit. Update the older one."""
+
+    code = "incompatible_version"
     http = 409
 
 

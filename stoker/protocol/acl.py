@@ -60,6 +60,8 @@ def patterns(keys: Keys, engine_id: EngineId) -> dict[str, tuple[str, ...]]:
         # Indexes of the pool: it adds itself.
         f"~{keys.leases}": ("zadd", "zscore", "zrem"),
         f"%W~{keys.engines}": ("zadd",),
+        # What the control plane speaks.
+        f"%R~{keys.protocol}": ("hmget",),
         # What it tells the scheduler and the jobs; it reads neither.
         f"%W~{keys.wake}": ("xadd",),
         f"%W~{keys.outbox}": ("xadd",),

@@ -32,6 +32,7 @@ from stoker.protocol.connection import Connection
 from stoker.protocol.keys import Keys
 from stoker.protocol.streams import mapping, stream
 from stoker.protocol.task_logs import LOG_TAIL_BYTES
+from stoker.protocol.versions import refused
 
 _CLIENT_MARGIN_S = 3.0
 DELTA_BYTES = 4 * 1024 * 1024
@@ -85,32 +86,36 @@ class Engines:
 
         Raises:
             InvalidRequest: the engine's id cannot stand in a key.
+            IncompatibleVersion: the control plane is of a release that this one cannot work with.
 
         Script: lua/register.lua.
         """
         engine_id = EngineId(check_name("engine id", info.id))
         keys = self._keys
         session = new_id()
-        result = await self._connection.script(
-            "register",
-            [
-                keys.leases,
-                keys.engine(engine_id),
-                keys.engine_tasks(engine_id),
-                keys.inbox(engine_id),
-                keys.wake,
-                keys.engines,
-            ],
-            [
-                engine_id,
-                session,
-                _encode(info),
-                _encode(report),
-                int(lease_s * 1000),
-                _encode(dict(held)),
-                int(returning),
-            ],
-        )
+        names = [
+            keys.leases,
+            keys.engine(engine_id),
+            keys.engine_tasks(engine_id),
+            keys.inbox(engine_id),
+            keys.wake,
+            keys.engines,
+            keys.protocol,
+        ]
+        lease_ms, back = int(lease_s * 1000), int(returning)
+        given: list[str | bytes | int] = [
+            engine_id,
+            session,
+            _encode(info),
+            _encode(report),
+            lease_ms,
+            _encode(dict(held)),
+            back,
+        ]
+        try:
+            result = await self._connection.script("register", names, given)
+        except ProtocolRefusal as refusal:
+            raise refused(info, refusal) from refusal
         return session, frozenset(TaskId(i) for i in _ids.decode(result[0]))
 
     async def renew(

@@ -21,6 +21,7 @@ class Keys:
         self.leases = f"{self.prefix}:leases"
         self.engines = f"{self.prefix}:engines"
         self.leader = f"{self.prefix}:leader"
+        self.protocol = f"{self.prefix}:protocol"
         self.epoch = f"{self.prefix}:epoch"
         self.reasons = f"{self.prefix}:reasons"
         self.channel = f"{self.prefix}:events"

@@ -19,6 +19,7 @@ from stoker.core.messages import (
     TaskSpec,
     WorkerId,
 )
+from stoker.core.protocol_version import OURS, Speaks
 from stoker.core.states import TaskState
 from stoker.log import get_logger
 from stoker.protocol.connection import Connection
@@ -102,17 +103,27 @@ class AssignResult(Struct, frozen=True, kw_only=True):
 class Scheduling:
     """The scheduler's view of one pool. Writes carry the epoch and are refused from a former leader."""
 
-    def __init__(self, connection: Connection, keys: Keys) -> None:
+    def __init__(self, connection: Connection, keys: Keys, speaks: Speaks = OURS) -> None:
         self._connection = connection
         self._keys = keys
         self._seen = "0"
+        self._speaks = speaks
 
     async def lead(self, holder: str, ttl_s: float, epoch: int | None = None) -> int | None:
         """Take or keep the leadership; the epoch held, or None while another leads. Script: lua/lead.lua."""
         held = "" if epoch is None else epoch
         try:
             result = await self._connection.script(
-                "lead", [self._keys.leader, self._keys.epoch], [holder, int(ttl_s * 1000), held]
+                "lead",
+                [self._keys.leader, self._keys.epoch, self._keys.protocol],
+                [
+                    holder,
+                    int(ttl_s * 1000),
+                    held,
+                    self._speaks.version,
+                    self._speaks.oldest,
+                    self._speaks.release,
+                ],
             )
         except ProtocolRefusal:
             return None

@@ -44,7 +44,7 @@ ROOM = Room(key=2)
 """One fewer than tasks: the last one finds the queue full, or not."""
 LEASE_S = 600
 TELEMETRY = Telemetry(cpu_percent=0, ram_used_bytes=0, ram_total_bytes=0)
-OF_THE_POOL = {"wake", "leases", "engines", "leader", "epoch", "reasons", "outbox"}
+OF_THE_POOL = {"wake", "leases", "engines", "leader", "epoch", "protocol", "reasons", "outbox"}
 """Keys that belong to no task and stay."""
 
 _pools = itertools.count()

@@ -10,6 +10,7 @@ from protocol_scene import DONE, OWNER, TELEMETRY, Scene, info, once, request, s
 
 from stoker.core.errors import (
     Conflict,
+    IncompatibleVersion,
     KeyQueueFull,
     NotFound,
     ProtocolRefusal,
@@ -24,9 +25,11 @@ from stoker.core.messages import (
     LogType,
     Owner,
 )
+from stoker.core.protocol_version import Speaks
 from stoker.core.states import TaskState as S
 from stoker.protocol import Room, WakeKind
 from stoker.protocol.keys import Keys
+from stoker.protocol.scheduling import Scheduling
 
 pytestmark = pytest.mark.protocol
 
@@ -101,6 +104,36 @@ async def test_a_count_that_an_engine_made_up_shuts_nobody_out(scene):
     tasks, room = scene.store.tasks, Room(key=5)
     await scene.store._connection.command("HSET", Keys(scene.store.pool).queued, room.tag(OWNER.key_id), 1000)
     assert await tasks.submit(request("i1"), spec("i1"), OWNER, room=room) == "i1"
+
+
+FUTURE = Speaks(version=7, oldest=6, release="7.0")
+
+
+async def register(scene, version, oldest, **more):
+    about = msgspec.structs.replace(info(), protocol_version=version, protocol_oldest=oldest)
+    return await scene.store.engines.register(about, EngineReport(), more.pop("held", {}), 30, **more)
+
+
+@pytest.mark.parametrize(("version", "oldest"), [(6, 5), (7, 6), (8, 7)])
+async def test_neighbouring_versions_register(store, version, oldest):
+    await Scheduling(store._connection, Keys(store.pool), FUTURE).lead("me", 30)
+    await register(Scene(store), version, oldest)
+    assert (await store.engines.get("box")).status == "running"
+
+
+@pytest.mark.parametrize(("version", "oldest", "side"), [(5, 4, "worker daemon"), (9, 8, "control plane")])
+async def test_a_version_that_does_not_fit_is_refused_on_both_sides(scene, version, oldest, side):
+    store = scene.store
+    await scene.assign()
+    await store._connection.command("DEL", Keys(store.pool).leader)
+    await Scheduling(store._connection, Keys(store.pool), FUTURE).lead("new", 30)
+    with pytest.raises(IncompatibleVersion, match=f"Update the {side}"):
+        await register(scene, version, oldest)
+    engine = await store.engines.get("box")
+    assert (engine.status, engine.info.speaks.version) == ("refused", version)
+    assert await store.scheduling.expired() == []  # it has no lease, and nobody waits for its end
+    orphaned = [e for e in await scene.wake() if e.kind is WakeKind.ORPHANED]
+    assert [e.task_id for e in orphaned] == ["t1"]
 
 
 async def test_only_the_leader_assigns(scene):

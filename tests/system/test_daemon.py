@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from recorders import LogTaker, MachineRecorder, log_spool, order, until
 
-from stoker.core.errors import Conflict, NotFound
+from stoker.core.errors import Conflict, IncompatibleVersion, NotFound
 from stoker.core.messages import (
     DrainOrder,
     EngineInfo,
@@ -19,9 +19,11 @@ from stoker.core.messages import (
     TaskSpec,
     WorkerInfo,
 )
+from stoker.core.protocol_version import PROTOCOL_VERSION, Speaks
 from stoker.core.states import TaskState as S
 from stoker.embedded import EmbeddedServer
 from stoker.protocol import AssignOrder, Store, WakeKind
+from stoker.protocol.scheduling import Scheduling
 from stoker_worker.daemon import Daemon
 from stoker_worker.execution import Tools
 from stoker_worker.instance import RunResult
@@ -300,6 +302,23 @@ async def test_a_restart_ends_the_daemon_and_the_next_one_takes_tasks(scene):
     await scene.submit()
     await scene.state(S.COMPLETED)
     assert (await scene.engine()).drain is None
+
+
+async def test_a_daemon_that_returns_to_a_pool_of_another_age_ends_in_words(scene):
+    await scene.start(lease_s=1.0)
+    epoch = await update_control_plane(scene.store)
+    await scene.store._connection.command("ZADD", scene.store._keys.leases, 1, "box")
+    assert await scene.store.scheduling.reap(epoch, "box")
+    with pytest.raises(IncompatibleVersion, match="Update the worker daemon"):
+        await asyncio.wait_for(scene.running, 20)
+    assert (await scene.engine()).status == "refused"
+
+
+async def update_control_plane(store):
+    """A scheduler leads that is two versions ahead."""
+    ahead = Speaks(version=PROTOCOL_VERSION + 2, oldest=PROTOCOL_VERSION + 1, release="ahead")
+    await store._connection.command("DEL", store._keys.leader)
+    return await Scheduling(store._connection, store._keys, ahead).lead("me", 30)
 
 
 async def test_an_engine_that_was_declared_lost_comes_back_and_drops_what_it_had(scene):

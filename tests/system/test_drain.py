@@ -1,10 +1,17 @@
-"""Draining over HTTP: what the route answers, whom it refuses, and what is shown afterwards."""
+"""Draining over HTTP, and a daemon that does not fit: who is told what."""
+
+import asyncio
+import subprocess
+import sys
 
 from app_bundles import data_of
 from gateways import gateway_settings, running
+from helpers import PATIENCE_S, environment
 from protocol_scene import Scene
 
 from stoker.core.messages import DrainOrder
+from stoker.core.protocol_version import PROTOCOL_VERSION, Speaks
+from stoker.protocol.scheduling import Scheduling
 
 
 async def test_an_engine_is_drained_over_http(tmp_path, s3_server, store):
@@ -41,3 +48,25 @@ async def test_an_engine_is_drained_over_http(tmp_path, s3_server, store):
         await store.engines.deregister("box", scene.session)
         away = await http.post("/engines/box/drain")
         assert (away.status_code, "not connected" in away.json()["detail"]) == (409, True)
+
+
+async def test_a_daemon_that_does_not_fit_says_so_and_the_list_of_engines_does(
+    tmp_path, s3_server, store, redis_server
+):
+    ahead = Speaks(version=PROTOCOL_VERSION + 2, oldest=PROTOCOL_VERSION + 1, release="ahead")
+    await Scheduling(store._connection, store._keys, ahead).lead("me", 60)
+    env = environment(
+        STOKER_REDIS_URL=redis_server.url,
+        STOKER_POOL=store.pool,
+        STOKER_DATA_DIR=str(tmp_path / "daemon"),
+        STOKER_NAME="old",
+    )
+    command = [sys.executable, "-m", "stoker_cli", "worker", "--workers", "1"]
+    done = await asyncio.to_thread(
+        subprocess.run, command, env=env, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+    assert done.returncode == 2
+    assert "Update the worker daemon" in done.stderr
+    assert "engine.refused" in done.stdout + done.stderr
+    engine = await store.engines.get("old")
+    assert engine.status == "refused"

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from stoker.core.errors import ProtocolRefusal, StoreUnavailable
+from stoker.core.errors import IncompatibleVersion, ProtocolRefusal, StoreUnavailable
 from stoker.core.events import Event
 from stoker.core.messages import (
     Assignment,
@@ -150,7 +150,11 @@ class Daemon:
         await self.lease.register()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serve until `stop` is set or a drain is ordered, drain, and return when `stop` is set or a restart is wanted."""
+        """Serve until `stop` is set or a drain is ordered, drain, and return when `stop` is set or a restart is wanted.
+
+        Raises:
+            IncompatibleVersion: after a silence the pool did not take this release back.
+        """
         try:
             async with asyncio.TaskGroup() as group:
                 loops = [
@@ -169,6 +173,11 @@ class Daemon:
             await self._uploader.flush(LOGS_WAIT_S)
             if not self._restart:
                 await stop.wait()
+        except ExceptionGroup as group:
+            refused = group.subgroup(IncompatibleVersion)
+            if refused is not None:  # it returned to a pool that was updated meanwhile
+                raise refused.exceptions[0] from None
+            raise
         except asyncio.CancelledError:
             # Now means now; but a goodbye spares the tasks the wait for the end of the lease.
             self.workload.kill()

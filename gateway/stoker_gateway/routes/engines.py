@@ -11,7 +11,6 @@ from stoker_gateway.fleet_dto import engine_dto, worker_dto
 from stoker_gateway.routes.tasks import ListBody
 from stoker_gateway.services import Answer, AnyRequest, answer, page, services_of
 
-
 REASON_SHOWN = 200
 
 

@@ -56,5 +56,13 @@ def test_an_engine_that_drains_shows_how_far_it_is(status, held, shown, worker, 
         drain=DrainOrder(reason="new driver"),
     )
     dto = engine_dto(engine)
+    assert dto["refused"] is None
     assert (dto["status"], dto["drain"]) == (shown, {"reason": "new driver", "done": done})
     assert [(each["status"], each["engine_status"]) for each in dto["workers"]] == [(worker, shown)]
+
+
+def test_an_engine_that_does_not_fit_shows_what_to_do():
+    info = EngineInfo(id="box", name="box", version="1", hostname="box", workers=(), protocol_version=0)
+    dto = engine_dto(EngineView(info=info, status="refused", registered_ms=0, seen_ms=0))
+    assert dto["status"] == "stopped"
+    assert "Update the worker daemon" in dto["refused"]
