@@ -12,9 +12,16 @@ import msgspec
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from protocol.draining import ENGINES, Draining, Engine
 from protocol.faulty import open_store
 
-from stoker.core.errors import KeyQueueFull, NotFound, ProtocolRefusal, StaleAttempt, StoreUnavailable
+from stoker.core.errors import (
+    KeyQueueFull,
+    NotFound,
+    ProtocolRefusal,
+    StaleAttempt,
+    StoreUnavailable,
+)
 from stoker.core.messages import (
     Assignment,
     EngineInfo,
@@ -34,7 +41,6 @@ from stoker.core.states import TaskState as S
 from stoker.protocol import AssignOrder, Room, WakeKind
 from stoker.protocol.streams import mapping
 
-ENGINES = ("one", "two")
 SCHEDULERS = ("first", "second")
 OWNER = Owner(user_id="u", key_id="k")
 MAX_ATTEMPTS = 2
@@ -81,17 +87,7 @@ class Order:
         return self.message.task.id
 
 
-@dataclass
-class Engine:
-    """What an engine believes, and whether the server counts it as alive."""
-
-    session: str = ""
-    alive: bool = False
-    silent: bool = False
-    holds: dict[str, int] = field(default_factory=dict)
-
-
-class Lifecycle(RuleBasedStateMachine):
+class Lifecycle(Draining, RuleBasedStateMachine):
     """Set `url` before it runs."""
 
     url = ""
@@ -199,7 +195,7 @@ class Lifecycle(RuleBasedStateMachine):
         model = self.tasks[task]
         order = AssignOrder(task_id=task, engine_id=engine, worker_id=f"{engine}-cpu-0")
         [result] = self.run(self.store.scheduling.assign_many(self.epoch, [order]), repeat=repeat)
-        alive = self.engines[engine].alive and not self.engines[engine].silent
+        alive = self.takes_tasks(engine)
         if model.state is not S.QUEUED or not alive:
             assert result.refusal == ("ENGINE_GONE" if model.state is S.QUEUED else "NOT_QUEUED")
             return
@@ -223,7 +219,7 @@ class Lifecycle(RuleBasedStateMachine):
     def die_while_assigning(self, number, engine, calls):
         """The scheduler is cut off after so many calls. The task is where it was, or where it was going."""
         queued = sorted(name for name, model in self.tasks.items() if model.state is S.QUEUED)
-        if not queued or not self.engines[engine].alive or self.engines[engine].silent:
+        if not queued or not self.takes_tasks(engine):
             return
         task = queued[number % len(queued)]
         order = AssignOrder(task_id=task, engine_id=engine, worker_id=f"{engine}-cpu-0")
@@ -381,15 +377,12 @@ class Lifecycle(RuleBasedStateMachine):
         held = dict(engine.holds) if keep else {}
         workers = (WorkerInfo(id=f"{name}-cpu-0", index=0),)
         info = EngineInfo(id=name, name=name, version="0", hostname="h", workers=workers)
-        engine.session, lost = self.run(self.store.engines.register(info, EngineReport(), held, LEASE_S))
+        call = self.store.engines.register(info, EngineReport(), held, LEASE_S, returning=keep)
+        engine.session, lost = self.run(call)
+        engine.drains = engine.drains and keep
         assert lost == {task for task, attempt in held.items() if not self.holds(name, task, attempt)}
         engine.holds = {task: attempt for task, attempt in held.items() if task not in lost}
         engine.alive, engine.silent = True, False
-
-    @rule(name=engines)
-    def leave(self, name):
-        self.run(self.store.engines.deregister(name, self.engines[name].session))
-        self.engines[name] = Engine(session=self.engines[name].session)
 
     @precondition(lambda self: any(engine.alive for engine in self.engines.values()))
     @rule(name=engines)
@@ -446,6 +439,7 @@ class Lifecycle(RuleBasedStateMachine):
         counted = self.run(self.connection.command("HGETALL", f"stoker:{{{self.pool}}}:queued"))
         assert [int(count) for count in mapping(counted).values()] == ([len(waiting)] if waiting else [])
         for engine in self.run(self.store.engines.list()):
+            self.shows_whether_it_drains(engine)
             owned = {t: m.attempt for t, m in self.tasks.items() if m.engine == engine.info.id}
             assert engine.tasks == owned
         assert self.run(self.store.tasks.count(OWNER.user_id)) == len(self.tasks)

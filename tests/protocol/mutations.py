@@ -70,6 +70,12 @@ MUTATIONS: dict[str, tuple[Edit, ...]] = {
     "a count of waiting tasks that a cancelled one stays in": (
         Edit("cancel", "count_out(KEYS[9], have[4])", ""),
     ),
+    "a drain that a report undoes": (
+        Edit("report", "drain and drain ~= '' and 'draining' or ARGV[4]", "ARGV[4]"),
+    ),
+    "a drain that a return undoes": (
+        Edit("register", "ARGV[7] == '1' and redis.call('HGET', KEYS[2], 'drain') or ''", "''"),
+    ),
     "a task that a deleted owner's index keeps": (
         Edit("delete", "redis.call('ZREM', KEYS[4], ARGV[1])", ""),
     ),
