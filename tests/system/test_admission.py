@@ -112,6 +112,27 @@ async def test_a_full_queue_says_when_to_come_back(make_gateway, store):
         assert (await run(gateway, headers=other)).status_code == 200
 
 
+async def test_a_gateway_that_ends_breaks_its_streams_off_at_once(make_gateway, store, caplog):
+    """Neither does it wait for the end of tasks, nor does a reader take the break for an end."""
+    scene = Scene(store)
+    await scene.set_up()
+    async with make_gateway() as gateway:
+        await add_app(gateway)
+        task_id = data_of(await run(gateway))["id"]
+        await _run_by_hand(scene, task_id)
+        headers = {"Accept": "application/x-ndjson"}
+        async with gateway.client.stream("GET", f"/tasks/{task_id}/stream", headers=headers) as reading:
+            lines = reading.aiter_lines()
+            assert json.loads(await anext(lines))["id"] == task_id
+            gateway.stop.set()
+            with pytest.raises(httpx.RemoteProtocolError):
+                async for _ in lines:
+                    pass
+        await asyncio.wait_for(gateway.serving, PATIENCE_S)
+    assert "graceful shutdown exceeded" not in caplog.text
+    assert "Exception in ASGI" not in caplog.text
+
+
 UPDATES = 150
 UPDATE_BYTES = 90_000
 """As large as an event of a stream may be, nearly."""
