@@ -1,4 +1,6 @@
-"""An update under load: each part is restarted with SIGTERM, one after the other, and nobody notices more than a pause.
+"""An update under load: each part is restarted, one after the other, and nobody notices more than a pause.
+
+Each with SIGTERM, and the worker once more by order of its operator.
 
 Clients that know nothing of it run tasks and follow them: they send a run again under its Idempotency-Key when no answer
 came, and open a stream again where it broke off. Then every run is one task, every task is completed, its function ran
@@ -14,7 +16,7 @@ from dataclasses import dataclass, field
 import httpx
 import pytest
 from clients.raw import SSE, client
-from faults.test_kills import COMPLETED
+from faults.test_kills import COMPLETED, ended, read, submit
 from helpers import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.long
@@ -121,6 +123,27 @@ def restart(system, part):
     """SIGTERM one part, as an update does, and wait until its successor is at work."""
     old = system.pids[part]
     os.kill(old, signal.SIGTERM)
+    wait_for_new(system, part, old)
+
+
+def update_worker(system):
+    """Drain the machine and have its daemon started anew, as its operator does."""
+    old = system.pids["worker"]
+    system.cli_json("workers", "drain", name_of(system), "--restart", "--reason", "an update")
+    wait_for_new(system, "worker", old)
+
+
+def name_of(system):
+    [engine] = workers_of(system, "engine_id")
+    return engine
+
+
+def workers_of(system, what):
+    """A field of all workers, each value once."""
+    return {worker[what] for worker in system.cli_json("workers", "list")}
+
+
+def wait_for_new(system, part, old):
     wait_until(lambda: system.pids[part] != old, f"a new {part}")
     wait_until(lambda: ready(system), f"the system to be ready after the restart of the {part}")
 
@@ -147,6 +170,7 @@ def test_a_rolling_restart_under_load_loses_nothing(breakable):
             before = clients.ended()
             wait_until(lambda before=before: clients.ended() >= before + TASKS_BETWEEN, "tasks to end")
             restart(breakable, part)
+        update_worker(breakable)
         before = clients.ended()
         wait_until(lambda: clients.ended() >= before + TASKS_BETWEEN, "tasks to end after the last restart")
     finally:
@@ -166,3 +190,13 @@ def test_a_rolling_restart_under_load_loses_nothing(breakable):
         run.task_id: wanted for run in runs
     }
     assert any(run.streams > 1 for run in runs)  # the gateway's restart met an open stream
+
+
+def test_a_drained_machine_takes_tasks_again_when_its_daemon_is_started_anew(breakable):
+    told = breakable.cli("workers", "drain", name_of(breakable), "--reason", "a new driver").stdout
+    assert "drained" in told or "takes nothing new" in told
+    wait_until(lambda: "drained" in breakable.cli("workers", "list").stdout, "the end of the drain")
+    task_id = submit(breakable, "examples/slow", seconds=0, lines=1)
+    wait_until(lambda: "offline" in read(breakable, task_id)["queue_reason"], "the reason why the task waits")
+    restart(breakable, "worker")
+    assert ended(breakable, task_id)["attempt"] == 1
