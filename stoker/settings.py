@@ -27,6 +27,7 @@ from stoker.enrolment_settings import EnrolmentFields, JoinFields
 from stoker.environment_settings import EnvironmentFields
 from stoker.fetch_settings import FetchFields, Hosts
 from stoker.file_settings import FileFields
+from stoker.queue_settings import QueueFields
 from stoker.secret_settings import PRIVATE_FIELDS, SecretFields
 from stoker.server_address import embedded_url
 from stoker.slot_settings import WorkerSlots
@@ -191,7 +192,7 @@ class FilesSettings(CommonSettings, FileFields):
     """What the parts need that keep files, or remove them."""
 
 
-class GatewaySettings(FilesSettings, SecretFields, EnrolmentFields, ServerTlsFields):
+class GatewaySettings(FilesSettings, SecretFields, EnrolmentFields, ServerTlsFields, QueueFields):
     """The front door."""
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")

@@ -14,7 +14,10 @@ TUS = {"tus-resumable": "1.0.0", "content-type": "application/offset+octet-strea
 
 
 class Gateway:
-    """`client` has the first key; `open` has none, as uploads and downloads need none."""
+    """`client` has the first key; `open` has none, as uploads and downloads need none.
+
+    `stop` ends it, and `serving` is done then.
+    """
 
     def __init__(self, settings, url):
         self.settings = settings
@@ -79,6 +82,7 @@ async def running(settings):
         if serving.done():
             await serving
         made = Gateway(settings, settings.url_file.read_text())
+        made.stop, made.serving = stop, serving
         yield made
         await made.client.aclose()
         await made.open.aclose()

@@ -15,7 +15,7 @@ from stoker.core.messages import (
     WorkerInfo,
 )
 from stoker.core.states import TaskState as S
-from stoker.protocol import AssignOrder, Store
+from stoker.protocol import AssignOrder, Repeat, Store
 
 TELEMETRY = Telemetry(cpu_percent=1, ram_used_bytes=1, ram_total_bytes=2)
 OWNER = Owner(user_id="u1", key_id="k1")
@@ -40,6 +40,11 @@ def spec(task_id="t1", **changes):
         "needs": Needs(),
     }
     return TaskSpec(**(base | changes))
+
+
+def once(body):
+    """What makes two requests one."""
+    return Repeat(key="once", body=body, kept_s=60)
 
 
 def info(engine="box"):

@@ -8,7 +8,17 @@ import typer
 from rich.markup import escape
 
 from stoker_cli.api import connected
-from stoker_cli.output import JsonFlag, Markup, bar, items_of, out, print_json, print_table
+from stoker_cli.output import (
+    CommandFailed,
+    ExitCode,
+    JsonFlag,
+    Markup,
+    bar,
+    items_of,
+    out,
+    print_json,
+    print_table,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Workers and the machines that they live on.")
 
@@ -40,6 +50,34 @@ def get(
         return
     rows = [(name, _short(value)) for name, value in answer.items() if value not in (None, "", [], {})]
     print_table("", ("field", "value"), rows, empty="")
+
+
+@app.command()
+def drain(
+    name: Annotated[str, typer.Argument(help="Name of the machine, for instance gpubox.")],
+    reason: Annotated[str, typer.Option(help="Why; shown to whoever looks at the machine.")] = "",
+    restart: Annotated[
+        bool,
+        typer.Option(
+            "--restart", help="End the daemon when it has drained, to be started as what is installed."
+        ),
+    ] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Take a machine out of service: what runs on it ends there, what waits runs elsewhere."""
+    engine = asyncio.run(_drain(name, reason, restart=restart))
+    if json:
+        print_json(engine)
+        return
+    left = int(engine.get("running_tasks") or 0)
+    done = (engine.get("drain") or {}).get("done")
+    out.print(
+        f"'{escape(name)}' has drained"
+        if done
+        else f"'{escape(name)}' takes nothing new; {left} tasks still run"
+    )
+    if not restart:
+        out.print("[dim]it takes tasks again when its daemon is started anew[/]")
 
 
 @app.command()
@@ -90,6 +128,36 @@ def enrolled(json: JsonFlag = False) -> None:
     )
 
 
+async def _drain(name: str, reason: str, *, restart: bool) -> dict[str, Any]:
+    engines, workers = await fetch()
+    engine_id = engine_of(name, engines, workers)
+    path = f"/engines/{quote(engine_id, safe='')}/{'update' if restart else 'drain'}"
+    answer: dict[str, Any] = await _call("POST", path, json={"reason": reason})
+    return answer
+
+
+def engine_of(name: str, engines: list[dict[str, Any]], workers: list[dict[str, Any]]) -> str:
+    """The id of the machine that a name means.
+
+    Raises:
+        CommandFailed: it means one of several workers of a machine, which cannot be drained alone, or nothing.
+    """
+    for engine in engines:
+        if name in (engine.get("id"), engine.get("name")):
+            return str(engine.get("id"))
+    of_worker = next((str(w.get("engine_id")) for w in workers if w.get("id") == name), "")
+    if of_worker:
+        raise CommandFailed(
+            f"'{name}' is a worker of '{of_worker}', and a machine drains as a whole; "
+            f"run: stoker workers drain {of_worker}",
+            ExitCode.USAGE,
+        )
+    known = ", ".join(str(engine.get("id")) for engine in engines) or "none"
+    raise CommandFailed(
+        f"no machine is called '{name}'; known: {known} (stoker workers list)", ExitCode.USAGE
+    )
+
+
 async def _call(method: str, path: str, **options: Any) -> Any:
     async with connected() as api:
         return await api.call(method, path, **options)
@@ -134,8 +202,16 @@ def _row(worker: dict[str, Any], engine: dict[str, Any]) -> tuple[object, ...]:
         cores = info.get("cpus") or [{}]
         use = f"{float(cores[0].get('usage') or 0):.0f} %"
     warm = ", ".join(_warm_name(entry) for entry in worker.get("warm_apps") or [])
-    status = worker.get("status")
+    status = state_of(worker, engine)
     return (worker.get("name") or worker.get("id"), status, device, Markup(memory), use, warm)
+
+
+def state_of(worker: dict[str, Any], engine: dict[str, Any]) -> str:
+    """What a worker does, and that its machine drains or has drained."""
+    status, drain = str(worker.get("status")), engine.get("drain") or {}
+    if engine.get("status") == "draining":
+        return f"{status}, draining" if status == "busy" else "draining"
+    return "drained" if drain.get("done") else status
 
 
 def _warm_name(entry: object) -> str:

@@ -6,10 +6,11 @@ from msgspec import structs
 
 from stoker.core.ids import short_id
 from stoker.core.messages import EngineView, GpuInfo, GpuSample, Resident, ResidentState, WorkerInfo
+from stoker.core.protocol_version import OURS, disagreement
 from stoker.core.sessions import plain_key, session_of
 from stoker_gateway.dto import iso
 
-_STATUSES = {"lost": "disconnected"}
+_STATUSES = {"lost": "disconnected", "refused": "stopped"}
 
 
 def engine_dto(engine: EngineView) -> dict[str, Any]:
@@ -27,6 +28,8 @@ def engine_dto(engine: EngineView) -> dict[str, Any]:
         "system_info": system_info(engine),
         "workers": [worker_dto(engine, worker) for worker in info.workers],
         "running_tasks": len(engine.tasks),
+        "refused": disagreement(info.id, info.speaks, OURS) or None,
+        "drain": {"reason": engine.drain.reason, "done": engine.drained} if engine.drain else None,
     }
 
 
@@ -35,14 +38,14 @@ def worker_dto(engine: EngineView, worker: WorkerInfo) -> dict[str, Any]:
     residents = [_as_of_now(engine, r) for r in engine.report.residents if r.worker_id == worker.id]
     busy = next((r for r in residents if r.state is ResidentState.BUSY), None)
     first = busy or (residents[0] if residents else None)
-    online = engine.status == "running"
     return {
         "id": worker.id,
         "name": worker.id,
         "index": worker.index,
         "engine_id": engine.info.id,
         "engine_name": engine.info.name,
-        "status": ("busy" if busy else "idle") if online else "inactive",
+        "engine_status": _STATUSES.get(engine.status, engine.status),
+        "status": _worker_status(engine, busy=busy is not None),
         "task_id": (busy.task_id if busy else "") or None,
         "active_session_id": next((s for r in residents if (s := session_of(r.setup_key))), None),
         "app_id": first.app if first else "",
@@ -60,6 +63,13 @@ def worker_dto(engine: EngineView, worker: WorkerInfo) -> dict[str, Any]:
         "warm_apps": [_resident(r) for r in residents if r.state in {ResidentState.IDLE, ResidentState.BUSY}],
         "residents": [_resident(r) for r in residents],
     }
+
+
+def _worker_status(engine: EngineView, *, busy: bool) -> str:
+    """What a worker does. One that drains takes nothing new, and may still be at work."""
+    if busy and engine.status in {"running", "draining"}:
+        return "busy"
+    return "idle" if engine.status == "running" else "inactive"
 
 
 def _as_of_now(engine: EngineView, resident: Resident) -> Resident:

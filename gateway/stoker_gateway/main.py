@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import logging
 import socket
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -23,7 +24,7 @@ from stoker_gateway.registry import Registry
 from stoker_gateway.routes.keys import NewKey, make_key
 from stoker_gateway.secret_store import SecretStore
 from stoker_gateway.services import Services
-from stoker_gateway.streams import Hub
+from stoker_gateway.streams import Hub, StreamCut
 from stoker_gateway.submit import Submitter
 from stoker_gateway.sweeper import Sweeper
 from stoker_gateway.uploads import Uploads, sweep_loop
@@ -87,6 +88,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
                     loop.cancel()
                 await asyncio.gather(*loops, return_exceptions=True)
 
+        logging.getLogger("uvicorn.error").addFilter(hide_cuts)
         server = _Server(uvicorn_config(build(services, lifespan), settings))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await _started(server, serving)
@@ -97,6 +99,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
         log.info(Event.PART_STARTED, url=base_url)
         await _until(stop, serving)
         server.should_exit = True
+        services.hub.close()
         await serving
     finally:
         listener.close()
@@ -120,6 +123,18 @@ def uvicorn_config(app: Any, settings: GatewaySettings) -> uvicorn.Config:
         ssl_certfile=settings.tls_cert_file,
         ssl_keyfile=settings.tls_key_file,
     )
+
+
+def hide_cuts(record: logging.LogRecord) -> bool:
+    """Whether to log what uvicorn says of a request: a stream that was broken off on purpose is no error."""
+    error = record.exc_info[1] if record.exc_info else None
+    while error is not None:
+        if isinstance(error, StreamCut):
+            return False
+        if isinstance(error, BaseExceptionGroup):
+            return error.split(StreamCut)[1] is not None
+        error = error.__cause__
+    return True
 
 
 class _Server(uvicorn.Server):

@@ -42,5 +42,5 @@ def retry_headers(error: StokerError) -> dict[str, str]:
     if isinstance(error, RateLimited):
         return {"retry-after": str(error.fields.get("retry_after", 1))}
     if error.http == _UNAVAILABLE:
-        return {"retry-after": str(STORE_RETRY_S)}
+        return {"retry-after": str(error.fields.get("retry_after", STORE_RETRY_S))}
     return {}

@@ -43,6 +43,10 @@ HEARTBEAT_COMMENT = b": heartbeat\n\n"
 log = get_logger("streams")
 
 
+class StreamCut(ConnectionError):
+    """This gateway ends: the stream breaks off without an end, so that its reader opens it anew, at the next one."""
+
+
 class Watch:
     """A task that somebody watches: its latest view, the tail of its log, its encoded lines, who wants to be woken."""
 
@@ -151,12 +155,20 @@ class Hub:
         self._dirty: set[TaskId] = set()
         self._work = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._closing = False
         self.heard = Heard()
         self.pulse = Pulse(ANNOUNCEMENTS)
 
     @property
     def open_streams(self) -> int:
         return sum(len(watch.wakers) for watch in self._watches.values())
+
+    def close(self) -> None:
+        """Break every stream off. A clean end without the task's ending would leave some clients waiting for ever."""
+        self._closing = True
+        for watch in self._watches.values():
+            for waker in watch.wakers:
+                waker.set()
 
     async def run(self) -> None:
         """Listen, read, poll, until cancelled."""
@@ -175,6 +187,9 @@ class Hub:
             read_at: `heard.position` from before that read.
             dialect: of the reader.
             user_id: whose task it is.
+
+        Raises:
+            StreamCut: the gateway ends.
         """
         if first.state in TERMINAL:
             for chunk in framed(stream_lines(first, dialect, user_id), first, dialect):
@@ -191,6 +206,8 @@ class Hub:
             while not watch.gone and not reader.ended:
                 due = min(reader.sent_at + self._resend_s, reader.alive_at + self._heartbeat_s)
                 changed = await woken(waker, due - time.monotonic())
+                if self._closing:
+                    raise StreamCut
                 async for chunk in self._step(watch, reader, changed=changed):
                     yield chunk
 

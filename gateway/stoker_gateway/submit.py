@@ -4,9 +4,10 @@ import time
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 from msgspec import Struct, structs
 
-from stoker.core.errors import Conflict, InvalidRequest
+from stoker.core.errors import CallerError, Conflict, InvalidRequest, NotFound, WorkerLost
 from stoker.core.ids import new_id
 from stoker.core.messages import (
     App,
@@ -22,7 +23,7 @@ from stoker.core.messages import (
 from stoker.core.sessions import NEW, SessionInfo
 from stoker.core.setup_key import fill_defaults, known_only, setup_key
 from stoker.core.states import TaskState
-from stoker.protocol import Store
+from stoker.protocol import Repeat, Room, Store
 from stoker.settings import GatewaySettings
 from stoker_gateway.file_fields import FileFields
 from stoker_gateway.file_uses import note_uses
@@ -31,11 +32,16 @@ from stoker_gateway.secret_store import SecretStore
 from stoker_gateway.sessions import SessionRules
 
 MAX_PRIORITY = 100
+MAX_KEY_LENGTH = 255
+"""Of an idempotency key: room for any id that a client makes up, and none for a body."""
 RAN_HERE = {
     "level": "info",
     "code": "infra_private",
     "message": "There is no cloud here: the task runs on this system's own workers. Say infra: private to silence this.",
 }
+
+
+_sorted = msgspec.json.Encoder(order="sorted").encode
 
 
 class RunBody(Struct, kw_only=True):
@@ -91,6 +97,7 @@ class Submitter:
         self._sessions = SessionRules(store)
         self._file_fields = FileFields()
         self._base_url = base_url
+        self._room = Room(queue=settings.max_queued, key=settings.max_queued_per_key)
 
     async def submit(
         self, body: RunBody, owner: Owner, idempotency_key: str = ""
@@ -107,7 +114,38 @@ class Submitter:
             SessionNotFound, SessionExpired, SessionEnded, AppMismatch, VersionMismatch, WorkerLeased,
             WorkerLost: the session that it names does not go on, or not with this run.
             RequirementsNotMet: secrets or connected accounts are missing.
+            KeyQueueFull, QueueFull: as many tasks wait as may.
         """
+        repeat = self._repeat(idempotency_key, body)
+        try:
+            return await self._submit(body, owner, repeat)
+        except (CallerError, WorkerLost):
+            # What was accepted stays accepted, whatever became of its app, its session or its secrets since then.
+            first = await self._store.tasks.first_of(owner, repeat) if repeat is not None else None
+            if first is None:
+                raise
+            return await self._first_task(first), []
+
+    def _repeat(self, key: str, body: RunBody) -> Repeat | None:
+        if len(key) > MAX_KEY_LENGTH:
+            raise InvalidRequest(
+                f"Input validation failed: Idempotency-Key: it has {len(key)} characters; "
+                f"it may have {MAX_KEY_LENGTH}"
+            )
+        return Repeat(key=key, body=_sorted(body), kept_s=self._settings.idempotency_s) if key else None
+
+    async def _first_task(self, task_id: TaskId) -> TaskView:
+        try:
+            return await self._store.tasks.read(task_id)
+        except NotFound as error:
+            raise Conflict(
+                f"The task of this Idempotency-Key, {task_id}, was deleted, or its time is over. "
+                "Use a new key to run it again."
+            ) from error
+
+    async def _submit(
+        self, body: RunBody, owner: Owner, repeat: Repeat | None
+    ) -> tuple[TaskView, list[dict[str, Any]]]:
         ref_function, app, version = await self._find_app(body, owner)  # 1
         called = await self._sessions.find(body.session, body.session_timeout, owner, app, version)
         told = check_status(app)
@@ -158,7 +196,7 @@ class Submitter:
             called, request, spec, owner, opens=body.session == NEW, timeout_s=body.session_timeout
         )
         owner = structs.replace(owner, secrets=granted.needs if granted.digest else ())
-        return await self._store_task(request, spec, owner, session, idempotency_key), messages  # 9
+        return await self._store_task(request, spec, owner, session, repeat), messages  # 9
 
     async def _find_app(self, body: RunBody, owner: Owner) -> tuple[str, App, AppVersion]:
         if body.app:
@@ -206,7 +244,7 @@ class Submitter:
         spec: TaskSpec,
         owner: Owner,
         session: SessionInfo | None,
-        idempotency_key: str,
+        repeat: Repeat | None,
     ) -> TaskView:
         await note_uses(self._store, request.input, request.id)
         stored = await self._store.tasks.submit(
@@ -214,11 +252,12 @@ class Submitter:
             spec,
             owner,
             retention_s=self._settings.retention_s,
-            idempotency_key=idempotency_key,
+            repeat=repeat,
+            room=self._room,
             session=session,
         )
         if stored != request.id:  # the task of an earlier request with this idempotency key
-            return await self._store.tasks.read(stored)
+            return await self._first_task(stored)
         queued = TaskState.QUEUED
         history = ((0, int(TaskState.RECEIVED), spec.created_ms), (0, int(queued), spec.created_ms))
         return TaskView(

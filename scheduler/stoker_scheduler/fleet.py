@@ -23,6 +23,7 @@ from stoker.core.messages import (
     WorkerId,
     WorkerInfo,
 )
+from stoker.core.protocol_version import OURS, agree
 from stoker.core.sessions import plain_key
 
 ORDER_TRUST_MS: Final = 60_000
@@ -245,7 +246,7 @@ class Fleet:
         if engine is None:
             engine = self.engines[info.id] = Engine(id=info.id, name=info.name)
         engine.name = info.name
-        engine.running = view.status in ("running", "draining")
+        engine.running = view.status in ("running", "draining") and agree(info.speaks, OURS)
         engine.draining = report.draining or view.status == "draining"
         engine.suspect = False
         self._set_environments(engine, frozenset(report.environments))

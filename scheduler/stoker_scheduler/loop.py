@@ -12,7 +12,8 @@ from typing import Final
 
 from stoker.core.errors import NotFound, ProtocolRefusal, StoreUnavailable
 from stoker.core.events import Event
-from stoker.core.messages import EngineId, TaskId
+from stoker.core.messages import EngineId, EngineView, TaskId
+from stoker.core.protocol_version import OURS, disagreement
 from stoker.core.sessions import SessionEnd
 from stoker.core.states import ON_ENGINE, TaskState
 from stoker.log import Logger
@@ -100,6 +101,7 @@ class Loop:
         self._cursor = "0"
         self._mono_tick = 0.0
         self._written: dict[GroupId, str] = {}
+        self._refused: dict[EngineId, int] = {}  # which life of an engine was told of already
         self._mono_read = time.monotonic()
         self._store_was_lost = False
         self._mono_reap = 0.0
@@ -292,7 +294,15 @@ class Loop:
                 self.mirror.on_lost(engine_id)
                 self.mirror.fleet.drop(engine_id)
                 continue
-            self.mirror.on_engine(view, self._clock())
+            self._on_engine(view, self._clock())
+
+    def _on_engine(self, view: EngineView, now_ms: int) -> None:
+        """An engine joined, changed or leaves; one that speaks another protocol gets nothing."""
+        problem = disagreement(view.info.id, view.info.speaks, OURS)
+        if problem and self._refused.get(view.info.id) != view.registered_ms:
+            self._refused[view.info.id] = view.registered_ms
+            self._log.warning(Event.ENGINE_REFUSED, engine=view.info.id, reason=problem)
+        self.mirror.on_engine(view, now_ms)
 
     async def _tick(self) -> None:
         """The clock's work: leases, deadlines, second looks, reasons; and forget the events acted upon."""
@@ -350,7 +360,7 @@ class Loop:
         views = await self._store.scheduling.engines()
         now_ms = self._clock()
         for view in views:
-            self.mirror.on_engine(view, now_ms)
+            self._on_engine(view, now_ms)
         await self._restore([TaskId(task_id) for view in views for task_id in view.tasks])
         self._sessions = self._session_chores()
         await self._sessions.restore()

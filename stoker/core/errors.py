@@ -3,10 +3,11 @@
     StokerError
       CallerError          change the request
         Unauthorized  Forbidden  NotFound  InvalidRequest  TooLarge  RateLimited  Conflict  MethodNotAllowed
-        RequirementsNotMet
+        RequirementsNotMet  KeyQueueFull  IncompatibleVersion
         SessionNotFound  SessionExpired  SessionEnded  AppMismatch  VersionMismatch  WorkerLeased
       AppFailed            the app's own message
       NoCapacity           wait, or add a worker
+        QueueFull
       WorkerLost           the process that held the session's memory is gone: open a new session
       StaleAttempt         another attempt owns the task: stop, drop, count
       ProtocolRefusal      a script refused a write (unknown task, illegal move, lost leadership ...)
@@ -86,6 +87,13 @@ class Conflict(CallerError):
     http = 409
 
 
+class IncompatibleVersion(CallerError):
+    """A worker daemon and the control plane speak versions of the protocol that do not fit. Update the older one."""
+
+    code = "incompatible_version"
+    http = 409
+
+
 class RequirementsNotMet(CallerError):
     """The app needs secrets or connected accounts that are missing. Add what `errors` names.
 
@@ -113,6 +121,12 @@ class RateLimited(CallerError):
     code = "rate_limited"
     http = 429
     retryable = True
+
+
+class KeyQueueFull(RateLimited):
+    """As many tasks of this API key wait as may. Wait until some have started."""
+
+    code = "key_queue_full"
 
 
 class SessionNotFound(CallerError):
@@ -168,6 +182,12 @@ class NoCapacity(StokerError):
     code = "no_capacity"
     http = 503
     retryable = True
+
+
+class QueueFull(NoCapacity):
+    """As many tasks wait as may. Try again when some have started, or add a worker."""
+
+    code = "queue_full"
 
 
 class WorkerLost(StokerError):

@@ -10,6 +10,7 @@ from typing import Any, NewType
 import msgspec
 from msgspec import Struct
 
+from stoker.core.protocol_version import PROTOCOL_OLDEST, PROTOCOL_VERSION, Speaks
 from stoker.core.states import TaskState
 
 TaskId = NewType("TaskId", str)
@@ -17,7 +18,6 @@ EngineId = NewType("EngineId", str)
 WorkerId = NewType("WorkerId", str)
 SetupKey = NewType("SetupKey", str)
 
-PROTOCOL_VERSION = 1
 CANCEL_GRACE_MS = 10_000
 """What a cancelled task has to end by itself, where nobody says anything else."""
 
@@ -166,9 +166,10 @@ class EvictOrder(Struct, frozen=True, kw_only=True):
 
 
 class DrainOrder(Struct, frozen=True, kw_only=True):
-    """An inbox message: take nothing new, finish, leave."""
+    """An inbox message: take nothing new, finish, leave. `restart`: and end, to be started anew by who supervises."""
 
     reason: str
+    restart: bool = False
 
 
 InboxMessage = Assignment | CancelOrder | EvictOrder | DrainOrder
@@ -236,6 +237,7 @@ class EngineInfo(Struct, frozen=True, kw_only=True):
     hostname: str
     workers: tuple[WorkerInfo, ...]
     protocol_version: int = PROTOCOL_VERSION
+    protocol_oldest: int = PROTOCOL_OLDEST
     labels: dict[str, str] = {}
     pythons: tuple[str, ...] = ()
     os: str = ""
@@ -244,6 +246,11 @@ class EngineInfo(Struct, frozen=True, kw_only=True):
     ram_bytes: int = 0
     driver_version: str = ""
     cuda_version: str = ""
+
+    @property
+    def speaks(self) -> Speaks:
+        """What it says of its protocol."""
+        return Speaks(version=self.protocol_version, oldest=self.protocol_oldest, release=self.version)
 
 
 class ResidentState(StrEnum):
@@ -304,12 +311,18 @@ class EngineView(Struct, frozen=True, kw_only=True):
     """An engine as read back: registration, last report, last telemetry."""
 
     info: EngineInfo
-    status: str  # running | draining | stopped | lost
+    status: str  # running | draining | stopped | lost | refused
     registered_ms: int
     seen_ms: int
     report: EngineReport = EngineReport()
     telemetry: Telemetry | None = None
     tasks: dict[str, int] = {}  # task id -> attempt
+    drain: DrainOrder | None = None  # what this life of the daemon was told
+
+    @property
+    def drained(self) -> bool:
+        """It was told to drain, and has left."""
+        return self.drain is not None and self.status == "stopped"
 
 
 class TaskView(Struct, frozen=True, kw_only=True):

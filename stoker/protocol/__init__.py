@@ -3,9 +3,20 @@
 A wrapper makes one call, decodes and raises; it decides nothing.
 """
 
+from stoker.protocol.admission import Repeat, Room
 from stoker.protocol.engines import Renewal
 from stoker.protocol.limits import RateState
 from stoker.protocol.scheduling import AssignOrder, AssignResult, WakeEvent, WakeKind
 from stoker.protocol.store import Store
 
-__all__ = ["AssignOrder", "AssignResult", "RateState", "Renewal", "Store", "WakeEvent", "WakeKind"]
+__all__ = [
+    "AssignOrder",
+    "AssignResult",
+    "RateState",
+    "Renewal",
+    "Repeat",
+    "Room",
+    "Store",
+    "WakeEvent",
+    "WakeKind",
+]

@@ -56,14 +56,18 @@ def patterns(keys: Keys, engine_id: EngineId) -> dict[str, tuple[str, ...]]:
         # Its own registration, inbox and list of tasks. An id holds neither ':' nor a character of a pattern.
         f"~{keys.engine(engine_id)}": ("hget", "hset"),
         f"~{keys.engine_tasks(engine_id)}": ("hget", "hgetall", "hdel"),
-        f"~{keys.inbox(engine_id)}": ("xread", "xdel", "del"),
+        f"~{keys.inbox(engine_id)}": ("xread", "xdel", "del", "xadd"),
         # Indexes of the pool: it adds itself.
         f"~{keys.leases}": ("zadd", "zscore", "zrem"),
         f"%W~{keys.engines}": ("zadd",),
+        # What the control plane speaks.
+        f"%R~{keys.protocol}": ("hmget",),
         # What it tells the scheduler and the jobs; it reads neither.
         f"%W~{keys.wake}": ("xadd",),
         f"%W~{keys.outbox}": ("xadd",),
         f"%W~{keys.pending}": ("zadd",),
+        # A task that it hands back waits again; Redis asks both rights for a count.
+        f"~{keys.queued}": ("hincrby",),
         # Tasks: which one is its own changes by the second; the attempt's token guards a single write.
         f"~{keys.task(any_task)}": (  # type: ignore[arg-type]
             "hget",

@@ -32,6 +32,7 @@ from stoker.protocol.connection import Connection
 from stoker.protocol.keys import Keys
 from stoker.protocol.streams import mapping, stream
 from stoker.protocol.task_logs import LOG_TAIL_BYTES
+from stoker.protocol.versions import refused
 
 _CLIENT_MARGIN_S = 3.0
 DELTA_BYTES = 4 * 1024 * 1024
@@ -66,11 +67,18 @@ class Engines:
         self._keys = keys
 
     async def register(
-        self, info: EngineInfo, report: EngineReport, held: Mapping[TaskId, int], lease_s: float
+        self,
+        info: EngineInfo,
+        report: EngineReport,
+        held: Mapping[TaskId, int],
+        lease_s: float,
+        *,
+        returning: bool = False,
     ) -> tuple[str, frozenset[TaskId]]:
         """Join, or return.
 
         Args:
+            returning: this process was registered before; a drain that it was told of still holds.
             held: tasks that still run here -> attempt. What the engine owned and does not hold is given back.
 
         Returns:
@@ -78,24 +86,36 @@ class Engines:
 
         Raises:
             InvalidRequest: the engine's id cannot stand in a key.
+            IncompatibleVersion: the control plane is of a release that this one cannot work with.
 
         Script: lua/register.lua.
         """
         engine_id = EngineId(check_name("engine id", info.id))
         keys = self._keys
         session = new_id()
-        result = await self._connection.script(
-            "register",
-            [
-                keys.leases,
-                keys.engine(engine_id),
-                keys.engine_tasks(engine_id),
-                keys.inbox(engine_id),
-                keys.wake,
-                keys.engines,
-            ],
-            [engine_id, session, _encode(info), _encode(report), int(lease_s * 1000), _encode(dict(held))],
-        )
+        names = [
+            keys.leases,
+            keys.engine(engine_id),
+            keys.engine_tasks(engine_id),
+            keys.inbox(engine_id),
+            keys.wake,
+            keys.engines,
+            keys.protocol,
+        ]
+        lease_ms, back = int(lease_s * 1000), int(returning)
+        given: list[str | bytes | int] = [
+            engine_id,
+            session,
+            _encode(info),
+            _encode(report),
+            lease_ms,
+            _encode(dict(held)),
+            back,
+        ]
+        try:
+            result = await self._connection.script("register", names, given)
+        except ProtocolRefusal as refusal:
+            raise refused(info, refusal) from refusal
         return session, frozenset(TaskId(i) for i in _ids.decode(result[0]))
 
     async def renew(
@@ -225,6 +245,7 @@ class Engines:
                 keys.outbox,
                 keys.engine_tasks(engine_id),
                 keys.inbox(engine_id),
+                keys.queued,
             ],
             [task_id, order.attempt, order.token, reason, entry],
         )
@@ -407,7 +428,7 @@ async def _read_engine(connection: Connection, keys: Keys, engine_id: EngineId) 
     fields, tasks = mapping(await calls[0]), mapping(await calls[1])
     if b"info" not in fields:
         return None
-    telemetry = fields.get(b"telemetry")
+    telemetry, drain = fields.get(b"telemetry"), fields.get(b"drain")
     info = _info.decode(fields[b"info"])
     if info.id != engine_id:
         raise ValueError(f"it says that it is '{info.id}'")
@@ -419,6 +440,7 @@ async def _read_engine(connection: Connection, keys: Keys, engine_id: EngineId) 
         report=_report.decode(fields.get(b"report", b"{}")),
         telemetry=_telemetry.decode(telemetry) if telemetry else None,
         tasks={task.decode(): int(owned.split(b" ")[0]) for task, owned in tasks.items()},
+        drain=_drain.decode(drain) if drain else None,
     )
 
 

@@ -15,11 +15,13 @@ class Keys:
         self.pool = check_name("pool", pool)
         self.prefix = f"stoker:{{{pool}}}"
         self.pending = f"{self.prefix}:pending"
+        self.queued = f"{self.prefix}:queued"
         self.wake = f"{self.prefix}:wake"
         self.outbox = f"{self.prefix}:outbox"
         self.leases = f"{self.prefix}:leases"
         self.engines = f"{self.prefix}:engines"
         self.leader = f"{self.prefix}:leader"
+        self.protocol = f"{self.prefix}:protocol"
         self.epoch = f"{self.prefix}:epoch"
         self.reasons = f"{self.prefix}:reasons"
         self.channel = f"{self.prefix}:events"

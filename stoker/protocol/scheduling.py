@@ -7,7 +7,7 @@ from enum import StrEnum
 import msgspec
 from msgspec import Struct
 
-from stoker.core.errors import ProtocolRefusal, StaleAttempt
+from stoker.core.errors import Conflict, NotFound, ProtocolRefusal, StaleAttempt
 from stoker.core.events import Event
 from stoker.core.messages import (
     DrainOrder,
@@ -19,6 +19,7 @@ from stoker.core.messages import (
     TaskSpec,
     WorkerId,
 )
+from stoker.core.protocol_version import OURS, Speaks
 from stoker.core.states import TaskState
 from stoker.log import get_logger
 from stoker.protocol.connection import Connection
@@ -102,17 +103,27 @@ class AssignResult(Struct, frozen=True, kw_only=True):
 class Scheduling:
     """The scheduler's view of one pool. Writes carry the epoch and are refused from a former leader."""
 
-    def __init__(self, connection: Connection, keys: Keys) -> None:
+    def __init__(self, connection: Connection, keys: Keys, speaks: Speaks = OURS) -> None:
         self._connection = connection
         self._keys = keys
         self._seen = "0"
+        self._speaks = speaks
 
     async def lead(self, holder: str, ttl_s: float, epoch: int | None = None) -> int | None:
         """Take or keep the leadership; the epoch held, or None while another leads. Script: lua/lead.lua."""
         held = "" if epoch is None else epoch
         try:
             result = await self._connection.script(
-                "lead", [self._keys.leader, self._keys.epoch], [holder, int(ttl_s * 1000), held]
+                "lead",
+                [self._keys.leader, self._keys.epoch, self._keys.protocol],
+                [
+                    holder,
+                    int(ttl_s * 1000),
+                    held,
+                    self._speaks.version,
+                    self._speaks.oldest,
+                    self._speaks.release,
+                ],
             )
         except ProtocolRefusal:
             return None
@@ -207,6 +218,7 @@ class Scheduling:
                 keys.engine_tasks(order.engine_id),
                 keys.leases,
                 keys.control(order.task_id),
+                keys.queued,
             ]
             calls.append(self._connection.start_script("assign", names, arguments))
         results = []
@@ -218,12 +230,32 @@ class Scheduling:
                 results.append(AssignResult(task_id=order.task_id, refusal=refusal.refusal))
         return results
 
-    async def send(self, engine_id: EngineId, order: EvictOrder | DrainOrder) -> None:
+    async def send(self, engine_id: EngineId, order: EvictOrder) -> None:
         """Put an order into an engine's inbox."""
-        kind = "evict" if isinstance(order, EvictOrder) else "drain"
         await self._connection.command(
-            "XADD", self._keys.inbox(engine_id), "*", "k", kind, "body", _encode(order)
+            "XADD", self._keys.inbox(engine_id), "*", "k", "evict", "body", _encode(order)
         )
+
+    async def drain(self, engine_id: EngineId, order: DrainOrder) -> None:
+        """Give an engine nothing more, and tell it to finish and leave. Nothing happens when it has left for it.
+
+        Raises:
+            NotFound: none has this id.
+            Conflict: it is away, so nobody can be told.
+
+        Cost: one round trip. Script: lua/drain.lua.
+        """
+        keys = self._keys
+        names = [keys.leases, keys.engine(engine_id), keys.inbox(engine_id), keys.wake]
+        try:
+            await self._connection.script("drain", names, [engine_id, _encode(order)])
+        except ProtocolRefusal as refusal:
+            if refusal.refusal == "ENGINE_UNKNOWN":
+                raise NotFound("Engine not found") from refusal
+            raise Conflict(
+                f"'{engine_id}' is not connected, so it runs nothing and cannot be told to drain. "
+                "Its workers take tasks again when its daemon is started (stoker workers list)."
+            ) from refusal
 
     async def expired(self) -> list[EngineId]:
         """Engines whose lease is over by the server's clock."""
@@ -290,6 +322,7 @@ class Scheduling:
                     keys.outbox,
                     keys.engine_tasks(engine_id),
                     keys.leader,
+                    keys.queued,
                 ],
                 [task_id, epoch, attempt, reason, int(spend)],
             )
@@ -318,6 +351,7 @@ class Scheduling:
                     keys.pending,
                     keys.outbox,
                     keys.leader,
+                    keys.queued,
                 ],
                 [task_id, epoch, code, error],
             )

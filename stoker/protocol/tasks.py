@@ -14,7 +14,6 @@ from stoker.core.messages import (
     EngineId,
     LogLine,
     Owner,
-    SetupKey,
     TaskId,
     TaskRequest,
     TaskSpec,
@@ -22,13 +21,12 @@ from stoker.core.messages import (
 )
 from stoker.core.sessions import SessionInfo
 from stoker.core.states import ON_ENGINE, TERMINAL, TaskState
+from stoker.protocol.admission import ANY_ROOM, Repeat, Room, submit_error
 from stoker.protocol.connection import Connection
 from stoker.protocol.keys import Keys
-from stoker.protocol.sessions import session_error
 from stoker.protocol.streams import entries, mapping, pairs
 from stoker.protocol.task_logs import Tail, TaskLogs, engine_of
 
-IDEMPOTENCY_S = 86_400
 _CANCEL_TRIES = 5
 """A task can change its engine between the read and the script; each try meets it at its new one."""
 
@@ -55,14 +53,16 @@ class Tasks:
         owner: Owner,
         *,
         retention_s: float = 0,
-        idempotency_key: str = "",
+        repeat: Repeat | None = None,
+        room: Room = ANY_ROOM,
         session: SessionInfo | None = None,
     ) -> TaskId:
         """Queue a task; once this returns it is not lost.
 
         Args:
             retention_s: how long the task is kept after its end; 0 = until it is deleted.
-            idempotency_key: a repeat with the same key and request gives the first task again.
+            repeat: a second request with the same key and body gives the first task again.
+            room: how many tasks may wait.
             session: the session that the task opens; a later task of one has the id in its request alone.
 
         Returns:
@@ -70,6 +70,7 @@ class Tasks:
 
         Raises:
             Conflict: the idempotency key came with another request before.
+            KeyQueueFull, QueueFull: no room; a repeat of an accepted request needs none.
             SessionNotFound, SessionExpired, SessionEnded, WorkerLost: the task's session does not go on.
             StoreUnavailable: no answer; safe to repeat with the same request.
 
@@ -82,9 +83,11 @@ class Tasks:
             "retention_ms": retention_s * 1000,
             "group": spec_group(spec),
             "notify": request.webhook,
-            "idempotency_ms": IDEMPOTENCY_S * 1000,
+            "idempotency_ms": int(repeat.kept_s * 1000) if repeat else 0,
+            "queue_limit": room.queue,
+            "key_limit": room.key,
+            "counted": room.tag(owner.key_id),
         }
-        body = _encode(_repeatable(request)) if idempotency_key else b""
         names = [
             keys.task(request.id),
             keys.task_events(request.id),
@@ -92,7 +95,7 @@ class Tasks:
             keys.pending,
             keys.wake,
             keys.owner_tasks(owner.user_id),
-            keys.idempotency(owner.user_id, idempotency_key),
+            keys.idempotency(owner.user_id, repeat.key if repeat else ""),
         ]
         arguments: list[str | bytes] = [
             request.id,
@@ -100,7 +103,7 @@ class Tasks:
             _encode(spec),
             _encode(owner),
             _encode(fields),
-            hashlib.sha256(body).hexdigest() if body else "",
+            repeat.body_hash if repeat else "",
         ]
         if request.session_id:
             names += [
@@ -109,18 +112,20 @@ class Tasks:
                 keys.sessions,
             ]
             arguments += [request.session_id, _encode(session) if session else ""]
+        names.append(keys.queued)
         try:
             result = await self._connection.script(
                 "call" if request.session_id else "submit", names, arguments
             )
         except ProtocolRefusal as refusal:
-            if refusal.refusal != "IDEMPOTENCY_MISMATCH":
-                raise session_error(refusal) from refusal
-            raise Conflict(
-                f"Idempotency-Key {idempotency_key!r} was used with another request. "
-                "Use a new key for a new request."
-            ) from refusal
+            raise submit_error(refusal, repeat, room) from refusal
         return TaskId(result[0].decode())
+
+    async def first_of(self, owner: Owner, repeat: Repeat) -> TaskId | None:
+        """The task that a request was accepted as before; None when it was not, or not with this body."""
+        key = self._keys.idempotency(owner.user_id, repeat.key)
+        task_id, body = await self._connection.command("HMGET", key, "task", "body")
+        return TaskId(task_id.decode()) if body == repeat.body_hash.encode() else None
 
     async def read(self, task_id: TaskId, *, with_logs: bool = True) -> TaskView:
         """One task.
@@ -217,6 +222,7 @@ class Tasks:
                         keys.outbox,
                         keys.inbox(engine),
                         keys.engine_tasks(engine),
+                        keys.queued,
                     ],
                     [task_id, engine, int(force), grace_ms],
                 )
@@ -302,15 +308,6 @@ class Tasks:
             )
             for entry, fields in entries(reply)
         ]
-
-
-def _repeatable(request: TaskRequest) -> TaskRequest:
-    """A request without what is made anew for a repeat of it: its id, and that of a session that it opens.
-
-    Also without its setup key, which follows from the rest and from secrets: these may change between repeats.
-    """
-    request = msgspec.structs.replace(request, id=TaskId(""), setup_key=SetupKey(""), has_secrets=False)
-    return msgspec.structs.replace(request, session_id="") if request.opens_session else request
 
 
 def _view(fields: dict[bytes, bytes], logs: tuple[LogLine, ...], reason: str) -> TaskView:

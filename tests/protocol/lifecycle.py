@@ -12,9 +12,16 @@ import msgspec
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from protocol.draining import ENGINES, Draining, Engine
 from protocol.faulty import open_store
 
-from stoker.core.errors import NotFound, ProtocolRefusal, StaleAttempt, StoreUnavailable
+from stoker.core.errors import (
+    KeyQueueFull,
+    NotFound,
+    ProtocolRefusal,
+    StaleAttempt,
+    StoreUnavailable,
+)
 from stoker.core.messages import (
     Assignment,
     EngineInfo,
@@ -31,17 +38,19 @@ from stoker.core.messages import (
 )
 from stoker.core.states import ON_ENGINE, TERMINAL, may_move
 from stoker.core.states import TaskState as S
-from stoker.protocol import AssignOrder, WakeKind
+from stoker.protocol import AssignOrder, Room, WakeKind
+from stoker.protocol.streams import mapping
 
-ENGINES = ("one", "two")
 SCHEDULERS = ("first", "second")
 OWNER = Owner(user_id="u", key_id="k")
 MAX_ATTEMPTS = 2
 MAX_TASKS = 3
 """Few enough that a story of some dozen steps gets far with each."""
+ROOM = Room(key=2)
+"""One fewer than tasks: the last one finds the queue full, or not."""
 LEASE_S = 600
 TELEMETRY = Telemetry(cpu_percent=0, ram_used_bytes=0, ram_total_bytes=0)
-OF_THE_POOL = {"wake", "leases", "engines", "leader", "epoch", "reasons", "outbox"}
+OF_THE_POOL = {"wake", "leases", "engines", "leader", "epoch", "protocol", "reasons", "outbox"}
 """Keys that belong to no task and stay."""
 
 _pools = itertools.count()
@@ -78,17 +87,7 @@ class Order:
         return self.message.task.id
 
 
-@dataclass
-class Engine:
-    """What an engine believes, and whether the server counts it as alive."""
-
-    session: str = ""
-    alive: bool = False
-    silent: bool = False
-    holds: dict[str, int] = field(default_factory=dict)
-
-
-class Lifecycle(RuleBasedStateMachine):
+class Lifecycle(Draining, RuleBasedStateMachine):
     """Set `url` before it runs."""
 
     url = ""
@@ -139,8 +138,16 @@ class Lifecycle(RuleBasedStateMachine):
         common = {"setup_key": "s", "version_id": "v", "env_key": "e", "app": "a/b"}
         request = TaskRequest(id=task, app_id="a", function="run", input={}, setup={}, **common)
         spec = TaskSpec(id=task, needs=Needs(), max_attempts=MAX_ATTEMPTS, **common)
-        assert self.run(self.store.tasks.submit(request, spec, OWNER), repeat=repeat) == task
+        call = self.store.tasks.submit(request, spec, OWNER, room=ROOM)
+        if self.waiting() >= ROOM.key:
+            with pytest.raises(KeyQueueFull):
+                self.run(call, repeat=repeat)
+            return
+        assert self.run(call, repeat=repeat) == task
         self.tasks[task] = Model()
+
+    def waiting(self):
+        return sum(model.state is S.QUEUED for model in self.tasks.values())
 
     @some_tasks
     @rule(number=pick, repeat=twice)
@@ -188,7 +195,7 @@ class Lifecycle(RuleBasedStateMachine):
         model = self.tasks[task]
         order = AssignOrder(task_id=task, engine_id=engine, worker_id=f"{engine}-cpu-0")
         [result] = self.run(self.store.scheduling.assign_many(self.epoch, [order]), repeat=repeat)
-        alive = self.engines[engine].alive and not self.engines[engine].silent
+        alive = self.takes_tasks(engine)
         if model.state is not S.QUEUED or not alive:
             assert result.refusal == ("ENGINE_GONE" if model.state is S.QUEUED else "NOT_QUEUED")
             return
@@ -212,7 +219,7 @@ class Lifecycle(RuleBasedStateMachine):
     def die_while_assigning(self, number, engine, calls):
         """The scheduler is cut off after so many calls. The task is where it was, or where it was going."""
         queued = sorted(name for name, model in self.tasks.items() if model.state is S.QUEUED)
-        if not queued or not self.engines[engine].alive or self.engines[engine].silent:
+        if not queued or not self.takes_tasks(engine):
             return
         task = queued[number % len(queued)]
         order = AssignOrder(task_id=task, engine_id=engine, worker_id=f"{engine}-cpu-0")
@@ -370,15 +377,12 @@ class Lifecycle(RuleBasedStateMachine):
         held = dict(engine.holds) if keep else {}
         workers = (WorkerInfo(id=f"{name}-cpu-0", index=0),)
         info = EngineInfo(id=name, name=name, version="0", hostname="h", workers=workers)
-        engine.session, lost = self.run(self.store.engines.register(info, EngineReport(), held, LEASE_S))
+        call = self.store.engines.register(info, EngineReport(), held, LEASE_S, returning=keep)
+        engine.session, lost = self.run(call)
+        engine.drains = engine.drains and keep
         assert lost == {task for task, attempt in held.items() if not self.holds(name, task, attempt)}
         engine.holds = {task: attempt for task, attempt in held.items() if task not in lost}
         engine.alive, engine.silent = True, False
-
-    @rule(name=engines)
-    def leave(self, name):
-        self.run(self.store.engines.deregister(name, self.engines[name].session))
-        self.engines[name] = Engine(session=self.engines[name].session)
 
     @precondition(lambda self: any(engine.alive for engine in self.engines.values()))
     @rule(name=engines)
@@ -432,7 +436,10 @@ class Lifecycle(RuleBasedStateMachine):
             return
         waiting = [spec.id for spec in self.run(self.store.scheduling.pending())]
         assert sorted(waiting) == sorted(t for t, m in self.tasks.items() if m.state is S.QUEUED)
+        counted = self.run(self.connection.command("HGETALL", f"stoker:{{{self.pool}}}:queued"))
+        assert [int(count) for count in mapping(counted).values()] == ([len(waiting)] if waiting else [])
         for engine in self.run(self.store.engines.list()):
+            self.shows_whether_it_drains(engine)
             owned = {t: m.attempt for t, m in self.tasks.items() if m.engine == engine.info.id}
             assert engine.tasks == owned
         assert self.run(self.store.tasks.count(OWNER.user_id)) == len(self.tasks)

@@ -61,6 +61,21 @@ MUTATIONS: dict[str, tuple[Edit, ...]] = {
     "a cancel that an engine never hears of": (
         Edit("renew", "elseif string.find(owned, ' ') then", "elseif false then"),
     ),
+    "a count of waiting tasks that an assignment leaves": (
+        Edit("assign", "count_out(KEYS[10], have[5])", ""),
+    ),
+    "a count of waiting tasks that one taken back does not enter": (
+        Edit("requeue", "count_in(k.queued, have[7])", ""),
+    ),
+    "a count of waiting tasks that a cancelled one stays in": (
+        Edit("cancel", "count_out(KEYS[9], have[4])", ""),
+    ),
+    "a drain that a report undoes": (
+        Edit("report", "drain and drain ~= '' and 'draining' or ARGV[4]", "ARGV[4]"),
+    ),
+    "a drain that a return undoes": (
+        Edit("register", "ARGV[7] == '1' and redis.call('HGET', KEYS[2], 'drain') or ''", "''"),
+    ),
     "a task that a deleted owner's index keeps": (
         Edit("delete", "redis.call('ZREM', KEYS[4], ARGV[1])", ""),
     ),

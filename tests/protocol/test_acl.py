@@ -3,15 +3,22 @@
 import itertools
 
 import pytest
-from protocol_scene import Scene, info, spec
+from msgspec import structs
+from protocol_scene import OWNER, Scene, info, request, spec
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
 from stoker.core.enrolments import digest
-from stoker.core.errors import StaleAttempt, StoreUnavailable, Unauthorized
-from stoker.core.messages import EngineReport, Outcome, Telemetry
+from stoker.core.errors import (
+    IncompatibleVersion,
+    KeyQueueFull,
+    StaleAttempt,
+    StoreUnavailable,
+    Unauthorized,
+)
+from stoker.core.messages import DrainOrder, EngineReport, Outcome, Telemetry
 from stoker.core.states import TaskState
-from stoker.protocol import Store
+from stoker.protocol import Room, Store
 from stoker.protocol.acl import user_name
 from stoker.protocol.keys import Keys
 
@@ -76,11 +83,21 @@ async def test_an_engine_does_all_of_its_work_as_its_own_user(store, engine):
     await engine.engines.transition("t1", 1, order.token, TaskState.UPLOADING)
     await engine.engines.finish(order, "box", Outcome(state=TaskState.COMPLETED))
     await engine.engines.report("box", session, EngineReport())
-    await scene.submit("t2")
+    room = Room(key=1)
+    await store.tasks.submit(request("t2"), spec("t2"), OWNER, room=room)
     await scene.assign("t2")
     _, [(entry, order)] = await engine.engines.inbox("box", "0", 100)
     await engine.engines.hand_back(order, "box", entry, "drains")
+    with pytest.raises(KeyQueueFull):  # what it handed back counts
+        await store.tasks.submit(request("t3"), spec("t3"), OWNER, room=room)
+    drain = DrainOrder(reason="new driver")
+    await store.scheduling.drain("box", drain)
+    session, _ = await engine.engines.register(info(), EngineReport(), {}, 30, returning=True)
+    assert [message for _, message in (await engine.engines.inbox("box", "0", 100))[1]] == [drain]
     await engine.engines.deregister("box", session)
+    for_another_age = structs.replace(info(), protocol_version=0)
+    with pytest.raises(IncompatibleVersion):
+        await engine.engines.register(for_another_age, EngineReport(), {}, 30)
     assert (await store.tasks.read("t1")).state is TaskState.COMPLETED
     assert (await store.tasks.read("t2")).state is TaskState.QUEUED
 

@@ -1,21 +1,35 @@
 """The life of a task through the scripts, on a real server."""
 
+import asyncio
 import functools
 import time
 
 import msgspec
 import pytest
-from protocol_scene import DONE, OWNER, TELEMETRY, Scene, info, request, spec
+from protocol_scene import DONE, OWNER, TELEMETRY, Scene, info, once, request, spec
 
-from stoker.core.errors import Conflict, NotFound, ProtocolRefusal, StaleAttempt, Unauthorized
+from stoker.core.errors import (
+    Conflict,
+    IncompatibleVersion,
+    KeyQueueFull,
+    NotFound,
+    ProtocolRefusal,
+    QueueFull,
+    StaleAttempt,
+    Unauthorized,
+)
 from stoker.core.messages import (
     CancelOrder,
     EngineReport,
     LogLine,
     LogType,
+    Owner,
 )
+from stoker.core.protocol_version import Speaks
 from stoker.core.states import TaskState as S
-from stoker.protocol import WakeKind
+from stoker.protocol import Room, WakeKind
+from stoker.protocol.keys import Keys
+from stoker.protocol.scheduling import Scheduling
 
 pytestmark = pytest.mark.protocol
 
@@ -48,10 +62,78 @@ async def test_a_repeated_submit_makes_one_task(scene):
 
 async def test_an_idempotency_key_gives_the_first_task_and_refuses_another_body(scene):
     tasks = scene.store.tasks
-    first = await tasks.submit(request("i1"), spec("i1"), OWNER, idempotency_key="x")
-    assert await tasks.submit(request("i2"), spec("i2"), OWNER, idempotency_key="x") == first
-    with pytest.raises(Conflict):
-        await tasks.submit(request("i3", input={"other": 1}), spec("i3"), OWNER, idempotency_key="x")
+    first = await tasks.submit(request("i1"), spec("i1"), OWNER, repeat=once(b"body"))
+    assert await tasks.submit(request("i2"), spec("i2"), OWNER, repeat=once(b"body")) == first
+    with pytest.raises(Conflict, match="Use a new key"):
+        await tasks.submit(request("i3"), spec("i3"), OWNER, repeat=once(b"other"))
+    assert await tasks.first_of(OWNER, once(b"body")) == first
+    assert await tasks.first_of(OWNER, once(b"other")) is None
+    assert await tasks.first_of(Owner(user_id="somebody else", key_id="k"), once(b"body")) is None
+
+
+async def test_of_requests_at_once_with_one_key_all_get_the_same_task(scene):
+    tasks = scene.store.tasks
+    waits_before = await scene.store.scheduling.pending_count()
+    names = [f"i{number}" for number in range(20)]
+    calls = [tasks.submit(request(i), spec(i), OWNER, repeat=once(b"body")) for i in names]
+    assert len(set(await asyncio.gather(*calls))) == 1
+    assert await scene.store.scheduling.pending_count() == waits_before + 1
+
+
+async def test_a_repeat_needs_no_room_in_a_queue_that_is_full(scene):
+    tasks, room = scene.store.tasks, Room(queue=2)
+    first = await tasks.submit(request("i1"), spec("i1"), OWNER, repeat=once(b"body"), room=room)
+    with pytest.raises(QueueFull, match="2 tasks wait, and 2 may") as caught:
+        await tasks.submit(request("i2"), spec("i2"), OWNER, room=room)
+    assert caught.value.fields["retry_after"] > 0
+    assert await tasks.submit(request("i3"), spec("i3"), OWNER, repeat=once(b"body"), room=room) == first
+
+
+async def test_the_limit_of_one_key_does_not_bind_another(scene):
+    tasks, room = scene.store.tasks, Room(key=1)
+    other = Owner(user_id=OWNER.user_id, key_id="another key")
+    await tasks.submit(request("i1"), spec("i1"), OWNER, room=room)
+    with pytest.raises(KeyQueueFull, match="1 tasks of this API key wait"):
+        await tasks.submit(request("i2"), spec("i2"), OWNER, room=room)
+    await tasks.submit(request("i3"), spec("i3"), other, room=room)
+    await tasks.cancel("i1")
+    await tasks.submit(request("i4"), spec("i4"), OWNER, room=room)
+
+
+async def test_a_count_that_an_engine_made_up_shuts_nobody_out(scene):
+    tasks, room = scene.store.tasks, Room(key=5)
+    await scene.store._connection.command("HSET", Keys(scene.store.pool).queued, room.tag(OWNER.key_id), 1000)
+    assert await tasks.submit(request("i1"), spec("i1"), OWNER, room=room) == "i1"
+
+
+FUTURE = Speaks(version=7, oldest=6, release="7.0")
+
+
+async def register(scene, version, oldest, **more):
+    about = msgspec.structs.replace(info(), protocol_version=version, protocol_oldest=oldest)
+    return await scene.store.engines.register(about, EngineReport(), more.pop("held", {}), 30, **more)
+
+
+@pytest.mark.parametrize(("version", "oldest"), [(6, 5), (7, 6), (8, 7)])
+async def test_neighbouring_versions_register(store, version, oldest):
+    await Scheduling(store._connection, Keys(store.pool), FUTURE).lead("me", 30)
+    await register(Scene(store), version, oldest)
+    assert (await store.engines.get("box")).status == "running"
+
+
+@pytest.mark.parametrize(("version", "oldest", "side"), [(5, 4, "worker daemon"), (9, 8, "control plane")])
+async def test_a_version_that_does_not_fit_is_refused_on_both_sides(scene, version, oldest, side):
+    store = scene.store
+    await scene.assign()
+    await store._connection.command("DEL", Keys(store.pool).leader)
+    await Scheduling(store._connection, Keys(store.pool), FUTURE).lead("new", 30)
+    with pytest.raises(IncompatibleVersion, match=f"Update the {side}"):
+        await register(scene, version, oldest)
+    engine = await store.engines.get("box")
+    assert (engine.status, engine.info.speaks.version) == ("refused", version)
+    assert await store.scheduling.expired() == []  # it has no lease, and nobody waits for its end
+    orphaned = [e for e in await scene.wake() if e.kind is WakeKind.ORPHANED]
+    assert [e.task_id for e in orphaned] == ["t1"]
 
 
 async def test_only_the_leader_assigns(scene):

@@ -2,6 +2,7 @@
 
 import pytest
 from msgspec import structs
+from protocol_scene import once
 
 from stoker.core.errors import Conflict, InvalidRequest
 from stoker.core.messages import Needs, Owner, Secret, SecretNeed, TaskRequest, TaskSpec
@@ -88,7 +89,7 @@ async def test_a_repeat_under_one_idempotency_key_is_the_first_task_also_after_a
         )
         owner = Owner(user_id="ann", key_id="k", secrets=(SecretNeed(key="A"),))
         spec = TaskSpec(id=task_id, needs=Needs(), **facts)
-        return store.tasks.submit(request, spec, owner, idempotency_key="once")
+        return store.tasks.submit(request, spec, owner, repeat=once(b"body"))
 
     first = await submit("t1", "one")
     assert await submit("t2", "two") == first

@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 from helpers import eventually
+from protocol_scene import once
 
 from stoker.core.errors import (
     Conflict,
@@ -110,16 +111,16 @@ async def test_a_repeated_first_task_counts_once(store):
 
 
 async def test_an_idempotency_key_gives_the_first_task_of_the_first_session(store):
-    await open_session(store, idempotency_key="once")
+    await open_session(store, repeat=once(b"open"))
     again = request("t2", opens=True, session_id="sess_2")
     other = msgspec.structs.replace(info(), id="sess_2")
-    options = {"idempotency_key": "once", "session": other}
-    assert await store.tasks.submit(again, spec("t2", opens=True), OWNER, **options) == "t1"
+    options = {"session": other}
+    opened = await store.tasks.submit(again, spec("t2", opens=True), OWNER, repeat=once(b"open"), **options)
+    assert opened == "t1"
     with pytest.raises(SessionNotFound):
         await store.sessions.read("sess_2")
-    changed = msgspec.structs.replace(again, input={"more": 1})
     with pytest.raises(Conflict):
-        await store.tasks.submit(changed, spec("t2", opens=True), OWNER, **options)
+        await store.tasks.submit(again, spec("t2", opens=True), OWNER, repeat=once(b"other"), **options)
 
 
 async def test_a_task_of_an_unknown_session_is_refused(store):

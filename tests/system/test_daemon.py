@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from recorders import LogTaker, MachineRecorder, log_spool, order, until
 
+from stoker.core.errors import Conflict, IncompatibleVersion, NotFound
 from stoker.core.messages import (
     DrainOrder,
     EngineInfo,
@@ -18,9 +19,11 @@ from stoker.core.messages import (
     TaskSpec,
     WorkerInfo,
 )
+from stoker.core.protocol_version import PROTOCOL_VERSION, Speaks
 from stoker.core.states import TaskState as S
 from stoker.embedded import EmbeddedServer
 from stoker.protocol import AssignOrder, Store, WakeKind
+from stoker.protocol.scheduling import Scheduling
 from stoker_worker.daemon import Daemon
 from stoker_worker.execution import Tools
 from stoker_worker.instance import RunResult
@@ -242,10 +245,80 @@ async def test_what_outlasts_the_grace_goes_back_to_the_queue(scene):
 
 async def test_a_drain_order_leaves_the_pool_but_not_the_process(scene):
     await scene.start()
-    await scene.store.scheduling.send("box", DrainOrder(reason="maintenance"))
-    await scene.reported(lambda engine: engine.status == "stopped")
+    await scene.store.scheduling.drain("box", DrainOrder(reason="maintenance"))
+    await scene.reported(lambda engine: engine.drained)
     assert not scene.running.done()
+    await scene.store.scheduling.drain("box", DrainOrder(reason="again"))  # it has left for it
     await scene.end()
+    with pytest.raises(NotFound):
+        await scene.store.scheduling.drain("nobody", DrainOrder(reason="r"))
+
+
+async def test_a_drain_finishes_what_runs_and_sends_what_waits_elsewhere(scene):
+    scene.machine.holds = "run"
+    await scene.start(lease_s=1.0)
+    await scene.submit("t1")
+    await scene.state(S.RUNNING, "t1")
+    await scene.submit("t2")
+    await scene.store.scheduling.drain("box", DrainOrder(reason="maintenance"))
+    await scene.state(S.QUEUED, "t2")
+    again = AssignOrder(task_id="t2", engine_id="box", worker_id="box-cpu-1")
+    [result] = await scene.store.scheduling.assign_many(scene.epoch, [again])
+    assert result.refusal == "ENGINE_GONE"
+    assert (await scene.engine()).status == "draining"
+    scene.machine.go.set()
+    await scene.state(S.COMPLETED, "t1")
+    await scene.reported(lambda engine: engine.drained)
+    await scene.end()
+
+
+async def test_a_drain_holds_for_a_daemon_that_was_declared_lost_before_it_read_of_it(scene):
+    await scene.start(lease_s=1.0)
+    dropped = []
+    scene.daemon.on_drain = dropped.append
+    await scene.store.scheduling.drain("box", DrainOrder(reason="maintenance"))
+    await reach(lambda: dropped)
+    del scene.daemon.on_drain
+    await scene.daemon._send_report()
+    assert (await scene.engine()).status == "draining"  # whatever it says itself
+    await scene.store._connection.command("ZADD", scene.store._keys.leases, 1, "box")
+    assert await scene.store.scheduling.reap(scene.epoch, "box")
+    await scene.reported(lambda engine: engine.drained)
+    await scene.end()
+
+
+async def test_an_engine_that_is_away_cannot_be_told_to_drain(scene):
+    await scene.start()
+    await scene.end()
+    with pytest.raises(Conflict, match="'box' is not connected"):
+        await scene.store.scheduling.drain("box", DrainOrder(reason="r"))
+
+
+async def test_a_restart_ends_the_daemon_and_the_next_one_takes_tasks(scene):
+    await scene.start()
+    await scene.store.scheduling.drain("box", DrainOrder(reason="update", restart=True))
+    await reach(scene.running.done)
+    await scene.start()
+    await scene.submit()
+    await scene.state(S.COMPLETED)
+    assert (await scene.engine()).drain is None
+
+
+async def test_a_daemon_that_returns_to_a_pool_of_another_age_ends_in_words(scene):
+    await scene.start(lease_s=1.0)
+    epoch = await update_control_plane(scene.store)
+    await scene.store._connection.command("ZADD", scene.store._keys.leases, 1, "box")
+    assert await scene.store.scheduling.reap(epoch, "box")
+    with pytest.raises(IncompatibleVersion, match="Update the worker daemon"):
+        await asyncio.wait_for(scene.running, 20)
+    assert (await scene.engine()).status == "refused"
+
+
+async def update_control_plane(store):
+    """A scheduler leads that is two versions ahead."""
+    ahead = Speaks(version=PROTOCOL_VERSION + 2, oldest=PROTOCOL_VERSION + 1, release="ahead")
+    await store._connection.command("DEL", store._keys.leader)
+    return await Scheduling(store._connection, store._keys, ahead).lead("me", 30)
 
 
 async def test_an_engine_that_was_declared_lost_comes_back_and_drops_what_it_had(scene):

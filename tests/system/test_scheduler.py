@@ -5,10 +5,14 @@ import time
 
 import pytest
 from helpers import eventually
+from msgspec import structs
 from scheduling import FakeEngine, engine_info, gpu_needs, scheduling, spec, submit
+from structlog.testing import capture_logs
 
 from stoker.core.errors import StoreUnavailable
-from stoker.core.messages import EngineId
+from stoker.core.events import Event
+from stoker.core.messages import DrainOrder, EngineId
+from stoker.core.protocol_version import PROTOCOL_OLDEST
 from stoker.core.states import TaskState
 from stoker.embedded import EmbeddedServer
 from stoker.log import get_logger
@@ -177,6 +181,36 @@ async def test_a_draining_engine_gets_nothing_new(store):
         assert "box-cpu-0" in await reason_of(store, task_id, "shutting down")
         await engine.report()
         await done(store, task_id)
+
+
+async def test_a_drain_outlives_the_scheduler_and_what_waits_goes_elsewhere(store):
+    async with FakeEngine(store, engine_info("old")) as old:
+        async with scheduling(store):
+            assert (await done(store, await submit(store, spec("a")))).worker_id == "old-cpu-0"
+            await store.scheduling.drain(EngineId("old"), DrainOrder(reason="new driver"))
+            bound = await submit(store, spec("a", workers=("old",)))
+            waiting = await submit(store, spec("a"))
+            await reason_of(store, waiting, "shutting down")
+        await old.report()  # what it says of itself does not undo it
+        async with scheduling(store), FakeEngine(store, engine_info("new")):
+            assert (await done(store, waiting)).worker_id == "new-cpu-0"
+            assert (await done(store, await submit(store, spec("a")))).worker_id == "new-cpu-0"
+            assert "old" in await reason_of(store, bound, "shutting down")
+        assert len(old.ran) == 1
+
+
+async def test_an_engine_of_a_version_that_does_not_fit_gets_nothing(store):
+    """It was registered while an older scheduler led, which it understood."""
+    about = structs.replace(engine_info("old"), protocol_version=PROTOCOL_OLDEST - 1)
+    async with FakeEngine(store, about) as old:
+        with capture_logs() as logs:
+            async with scheduling(store), FakeEngine(store, engine_info("new")):
+                for _ in range(3):
+                    assert (await done(store, await submit(store, spec("a")))).worker_id == "new-cpu-0"
+        told = [entry for entry in logs if entry["event"] == Event.ENGINE_REFUSED]
+        assert [entry["engine"] for entry in told] == ["old"]
+        assert "Update the worker daemon" in told[0]["reason"]
+        assert old.ran == []
 
 
 async def test_a_task_handed_back_goes_to_another_worker(store):

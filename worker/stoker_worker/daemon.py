@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from stoker.core.errors import ProtocolRefusal, StoreUnavailable
+from stoker.core.errors import IncompatibleVersion, ProtocolRefusal, StoreUnavailable
 from stoker.core.events import Event
 from stoker.core.messages import (
     Assignment,
@@ -91,7 +91,7 @@ class Daemon:
         self._sensors = sensors
         self._environments = environments
         self._drain_grace_s = drain_grace_s
-        self._draining = False
+        self._draining = self._restart = False
         self._report_due = asyncio.Event()
         self._reported: EngineReport | None = None
         self._drain_wanted = asyncio.Event()
@@ -135,8 +135,9 @@ class Daemon:
         self.workload.on_evict(order)
 
     def on_drain(self, order: DrainOrder) -> None:
-        """Drain, but stay: a daemon that returned would be started again by who supervises it."""
-        _log.info(Event.ENGINE_DRAINING, reason=order.reason)
+        """Drain; then stay, unless a restart is wanted: who supervises a daemon starts one that ended again."""
+        _log.info(Event.ENGINE_DRAINING, reason=order.reason, restart=order.restart)
+        self._restart = order.restart
         self._drain_wanted.set()
 
     # The life after start.
@@ -149,7 +150,11 @@ class Daemon:
         await self.lease.register()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serve until `stop` is set or a drain is ordered, drain, and return when `stop` is set."""
+        """Serve until `stop` is set or a drain is ordered, drain, and return when `stop` is set or a restart is wanted.
+
+        Raises:
+            IncompatibleVersion: after a silence the pool did not take this release back.
+        """
         try:
             async with asyncio.TaskGroup() as group:
                 loops = [
@@ -166,7 +171,13 @@ class Daemon:
                     loop.cancel()
             await self._leave(LEAVE_WAIT_S)
             await self._uploader.flush(LOGS_WAIT_S)
-            await stop.wait()
+            if not self._restart:
+                await stop.wait()
+        except ExceptionGroup as group:
+            refused = group.subgroup(IncompatibleVersion)
+            if refused is not None:  # it returned to a pool that was updated meanwhile
+                raise refused.exceptions[0] from None
+            raise
         except asyncio.CancelledError:
             # Now means now; but a goodbye spares the tasks the wait for the end of the lease.
             self.workload.kill()

@@ -28,7 +28,13 @@ class LeaseStore(Protocol):
     """The part of `stoker.protocol.engines.Engines` that the lease needs."""
 
     async def register(
-        self, info: EngineInfo, report: EngineReport, held: Mapping[TaskId, int], lease_s: float
+        self,
+        info: EngineInfo,
+        report: EngineReport,
+        held: Mapping[TaskId, int],
+        lease_s: float,
+        *,
+        returning: bool = False,
     ) -> tuple[str, frozenset[TaskId]]: ...
 
     async def renew(
@@ -101,7 +107,11 @@ class Lease:
             sent_mono = self._clock()
             try:
                 session, lost = await self._store.register(
-                    self._holder.info(), self._holder.report(), held, self._lease_s
+                    self._holder.info(),
+                    self._holder.report(),
+                    held,
+                    self._lease_s,
+                    returning=bool(self.session),
                 )
             except StoreUnavailable as error:
                 self._on_unavailable(error)

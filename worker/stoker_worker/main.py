@@ -9,7 +9,7 @@ import uv
 
 from stoker.bundles import Limits
 from stoker.core.addresses import AllowList
-from stoker.core.errors import StoreUnavailable
+from stoker.core.errors import IncompatibleVersion, StoreUnavailable
 from stoker.core.events import Event
 from stoker.core.messages import EngineId
 from stoker.embedded import DirLock
@@ -140,6 +140,9 @@ async def _serve(
                 gpus=len(sensors.devices),
             )
             await daemon.run(stop)
+    except IncompatibleVersion as error:
+        _log.error(Event.ENGINE_REFUSED, engine=engine_id, reason=error.message)
+        raise
     finally:
         await inputs.close()
         await gateway.close()

@@ -3,12 +3,21 @@
 from typing import Any
 
 from litestar import get, post
+from msgspec import Struct
 
 from stoker.core.errors import NotFound
-from stoker.core.messages import EngineId, EngineView
+from stoker.core.messages import DrainOrder, EngineId, EngineView
 from stoker_gateway.fleet_dto import engine_dto, worker_dto
 from stoker_gateway.routes.tasks import ListBody
 from stoker_gateway.services import Answer, AnyRequest, answer, page, services_of
+
+REASON_SHOWN = 200
+
+
+class DrainBody(Struct, kw_only=True):
+    """Why an engine is drained."""
+
+    reason: str = ""
 
 
 async def all_engines(request: AnyRequest) -> list[EngineView]:
@@ -31,6 +40,35 @@ async def list_engines(request: AnyRequest, data: ListBody) -> Answer:  # noqa: 
 async def get_engine(request: AnyRequest, engine_id: str) -> Answer:
     """One machine."""
     return answer(request, engine_dto(await services_of(request).store.engines.get(EngineId(engine_id))))
+
+
+@post("/engines/{engine_id:str}/drain", status_code=200, tags=["engines"], summary="Drain an engine")
+async def drain_engine(request: AnyRequest, engine_id: str) -> Answer:
+    """The machine takes nothing new, hands back what has not started, finishes what runs, and leaves.
+
+    It takes tasks again when its daemon is started anew. Body, optional: `{"reason": "new driver"}`. Answers with the
+    engine: `draining`, later `stopped` with `drain.done`.
+    """
+    return await _drain(request, engine_id, "drained by its operator", restart=False)
+
+
+@post("/engines/{engine_id:str}/update", status_code=200, tags=["engines"], summary="Restart an engine")
+async def update_engine(request: AnyRequest, engine_id: str) -> Answer:
+    """Drain it, and end its daemon. Who supervises the daemon starts it again, as the version that is installed then."""
+    return await _drain(request, engine_id, "restarted by its operator", restart=True)
+
+
+async def _drain(request: AnyRequest, engine_id: str, reason: str, *, restart: bool) -> Answer:
+    raw = await request.body()
+    body = request.app.state.decode(raw, DrainBody) if raw.strip() else DrainBody()
+    store = services_of(request).store
+    order = DrainOrder(reason=body.reason[:REASON_SHOWN] or reason, restart=restart)
+    try:
+        await store.scheduling.drain(EngineId(engine_id), order)
+    except NotFound as error:
+        known = ", ".join(engine.info.id for engine in await all_engines(request))
+        raise NotFound(f"Engine not found: {engine_id!r}; known: {known or 'none'}") from error
+    return answer(request, engine_dto(await store.engines.get(EngineId(engine_id))))
 
 
 def all_workers(engines: list[EngineView]) -> list[dict[str, Any]]:
@@ -58,4 +96,13 @@ async def get_worker(request: AnyRequest, worker_id: str) -> Answer:
     return answer(request, workers[worker_id])
 
 
-ROUTES = [get_engines, list_engines, get_engine, get_workers, list_workers, get_worker]
+ROUTES = [
+    get_engines,
+    list_engines,
+    get_engine,
+    drain_engine,
+    update_engine,
+    get_workers,
+    list_workers,
+    get_worker,
+]

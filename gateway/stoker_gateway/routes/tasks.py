@@ -45,7 +45,9 @@ class ListBody(Struct, kw_only=True):
 async def run_app(request: AnyRequest, data: Annotated[RunBody, Body(description="What to run")]) -> Answer:
     """Queue a task and answer with it at once. Wait for its end on its stream, or read it again.
 
-    The header `Idempotency-Key` makes a repeat of the same request give the first task.
+    The header `Idempotency-Key` (1 to 255 characters, yours to choose) makes a repeat with the same body give the
+    first task, for a day; the same key with another body is refused with 409. A full queue answers 429 or 503 with
+    Retry-After.
     """
     services, caller = services_of(request), caller_of(request)
     key = caller.headers.get("idempotency-key", "")

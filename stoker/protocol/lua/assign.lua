@@ -1,15 +1,15 @@
 -- assign: give a queued task to an engine. Idempotent by token. The attempt number grows here and nowhere else.
--- KEYS  1 task  2 task events  3 pending  4 leader  5 engine  6 engine inbox  7 engine tasks  8 leases  9 control
+-- KEYS  1 task  2 task events  3 pending  4 leader  5 engine  6 engine inbox  7 engine tasks  8 leases  9 control  10 queued
 -- ARGV  1 task id  2 epoch  3 engine id  4 worker id  5 token  6 evict (JSON)
 -- OK    {"OK", attempt}        ERR  NOT_LEADER  TASK_UNKNOWN  NOT_QUEUED  ENGINE_GONE
--- include common, leadership
+-- include common, leadership, leaving
 local task, events, inbox = KEYS[1], KEYS[2], KEYS[6]
 local task_id, epoch, engine_id, worker_id, token, evict = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 
 if not leads(KEYS[4], epoch) then
   return {'NOT_LEADER'}
 end
-local have = redis.call('HMGET', task, 'state', 'attempt', 'token_hash', 'request')
+local have = redis.call('HMGET', task, 'state', 'attempt', 'token_hash', 'request', 'counted')
 if not have[1] then
   redis.call('ZREM', KEYS[3], task_id)
   return {'TASK_UNKNOWN'}
@@ -31,6 +31,7 @@ redis.call('HSET', task, 'engine', engine_id, 'worker', worker_id, 'token_hash',
 -- For the gateway, which believes no engine: whose attempt this is. A log may come after its attempt's end.
 redis.call('HSET', KEYS[9], 'attempt', attempt, 'writer:' .. attempt, token_hash .. ' ' .. engine_id)
 redis.call('ZREM', KEYS[3], task_id)
+count_out(KEYS[10], have[5])
 redis.call('HSET', KEYS[7], task_id, attempt)
 redis.call('XADD', inbox, '*', 'k', 'assign', 'request', have[4], 'attempt', attempt, 'token', token,
   'worker', worker_id, 'evict', evict)

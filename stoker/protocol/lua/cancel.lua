@@ -1,17 +1,18 @@
 -- cancel: end a queued task at once; ask the engine of any other. A task that has ended stays as it is.
--- KEYS  1 task  2 task events  3 control  4 pending  5 wake  6 outbox  7 engine inbox  8 engine tasks
+-- KEYS  1 task  2 task events  3 control  4 pending  5 wake  6 outbox  7 engine inbox  8 engine tasks  9 queued
 -- ARGV  1 task id  2 engine id  3 force  4 grace (ms)
 -- OK    {"OK", state}        ERR  TASK_UNKNOWN  MOVED
--- include common, ending
+-- include common, ending, leaving
 local task, task_id, engine_id, force, grace = KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
-local have = redis.call('HMGET', task, 'state', 'attempt', 'engine')
+local have = redis.call('HMGET', task, 'state', 'attempt', 'engine', 'counted')
 local state, attempt = have[1], have[2]
 if not state then
   return {'TASK_UNKNOWN'}
 end
 if state == '2' then
   redis.call('ZREM', KEYS[4], task_id)
+  count_out(KEYS[9], have[4])
   move(task, KEYS[2], state, '11', attempt, '')
   settle(task, KEYS[2], KEYS[3], KEYS[6], task_id, '11')
   redis.call('XADD', KEYS[5], '*', 'k', 'cancelled', 'task', task_id)

@@ -1,11 +1,24 @@
--- register: an engine joins or returns. What it no longer holds is given back; its inbox starts empty.
--- KEYS  1 leases  2 engine  3 engine tasks  4 engine inbox  5 wake  6 engines
--- ARGV  1 engine id  2 session  3 info (JSON)  4 report (JSON)  5 lease (ms)  6 held (JSON)
--- OK    {"OK", tasks it claims but does not own (JSON)}        ERR  none
+-- register: an engine joins or returns. What it no longer holds is given back; its inbox starts empty, but for a drain.
+-- KEYS  1 leases  2 engine  3 engine tasks  4 engine inbox  5 wake  6 engines  7 protocol
+-- ARGV  1 engine id  2 session  3 info (JSON)  4 report (JSON)  5 lease (ms)  6 held (JSON)  7 '1' = the same process returns
+-- OK    {"OK", tasks it claims but does not own (JSON)}        ERR  ENGINE_INCOMPATIBLE
 -- include common, orphans
 local engine_id, session, lease = ARGV[1], ARGV[2], tonumber(ARGV[5])
 local held = cjson.decode(ARGV[6])
 local now = now_ms()
+
+-- Whoever led last said what the control plane speaks; each side must take the other's version.
+local about = cjson.decode(ARGV[3])
+local control = redis.call('HMGET', KEYS[7], 'version', 'oldest', 'release')
+if control[1] and (about.protocol_version < tonumber(control[2]) or tonumber(control[1]) < about.protocol_oldest) then
+  wake_orphans(KEYS[5], engine_id, KEYS[3], {}, 'a worker daemon that does not fit took the place of the one before')
+  redis.call('ZREM', KEYS[1], engine_id)
+  redis.call('HSET', KEYS[2], 'session', '', 'info', ARGV[3], 'report', '{}', 'status', 'refused',
+    'registered', text(now), 'seen', text(now), 'drain', '')
+  redis.call('ZADD', KEYS[6], text(now), engine_id)
+  redis.call('XADD', KEYS[5], '*', 'k', 'engine', 'engine', engine_id)
+  return {'ENGINE_INCOMPATIBLE', control[1], control[2], control[3]}
+end
 
 local lost = {}
 for task_id, attempt in pairs(held) do
@@ -16,8 +29,14 @@ for task_id, attempt in pairs(held) do
 end
 wake_orphans(KEYS[5], engine_id, KEYS[3], held, 'the worker daemon was restarted')
 redis.call('DEL', KEYS[4])
-redis.call('HSET', KEYS[2], 'session', session, 'info', ARGV[3], 'report', ARGV[4], 'status', 'running',
-  'registered', text(now), 'seen', text(now))
+-- A drain holds for the process that it was meant for: it may have left the inbox unread. A new one begins anew.
+local drain = ARGV[7] == '1' and redis.call('HGET', KEYS[2], 'drain') or ''
+if drain ~= '' then
+  redis.call('XADD', KEYS[4], '*', 'k', 'drain', 'body', drain)
+end
+local status = (drain ~= '' or cjson.decode(ARGV[4]).draining) and 'draining' or 'running'
+redis.call('HSET', KEYS[2], 'session', session, 'info', ARGV[3], 'report', ARGV[4], 'status', status,
+  'registered', text(now), 'seen', text(now), 'drain', drain)
 redis.call('ZADD', KEYS[1], text(now + lease), engine_id)
 redis.call('ZADD', KEYS[6], text(now), engine_id)
 redis.call('XADD', KEYS[5], '*', 'k', 'engine', 'engine', engine_id)

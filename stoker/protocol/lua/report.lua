@@ -5,6 +5,8 @@
 if redis.call('HGET', KEYS[1], 'session') ~= ARGV[2] then
   return {'ENGINE_UNKNOWN'}
 end
-redis.call('HSET', KEYS[1], 'report', ARGV[3], 'status', ARGV[4])
+local drain = redis.call('HGET', KEYS[1], 'drain')
+local status = drain and drain ~= '' and 'draining' or ARGV[4]
+redis.call('HSET', KEYS[1], 'report', ARGV[3], 'status', status)
 redis.call('XADD', KEYS[2], '*', 'k', 'engine', 'engine', ARGV[1])
 return {'OK'}

@@ -1,8 +1,8 @@
 -- requeue: the scheduler takes a task back from an engine that was lost. Idempotent by attempt.
--- KEYS  1 task  2 task events  3 control  4 pending  5 wake  6 outbox  7 engine tasks  8 leader
+-- KEYS  1 task  2 task events  3 control  4 pending  5 wake  6 outbox  7 engine tasks  8 leader  9 queued
 -- ARGV  1 task id  2 epoch  3 attempt  4 reason  5 spend
 -- OK    {"OK", state}        ERR  NOT_LEADER  TASK_UNKNOWN  STALE_ATTEMPT  ILLEGAL_MOVE
--- include common, ending, leadership, queueing
+-- include common, ending, leadership, waiting, queueing
 local task_id, epoch, attempt, reason, spend = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 
 if not leads(KEYS[8], epoch) then
@@ -17,6 +17,6 @@ if not have[1] or have[2] ~= attempt or tonumber(have[1]) < 3 or tonumber(have[1
   return {have[1] and 'STALE_ATTEMPT' or 'TASK_UNKNOWN'}
 end
 local keys = {task = KEYS[1], events = KEYS[2], control = KEYS[3], pending = KEYS[4], wake = KEYS[5],
-  outbox = KEYS[6], engine_tasks = KEYS[7]}
+  outbox = KEYS[6], engine_tasks = KEYS[7], queued = KEYS[9]}
 local state, problem = put_back(keys, task_id, attempt, reason, spend)
 return {problem or 'OK', state}

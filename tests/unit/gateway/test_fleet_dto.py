@@ -3,6 +3,7 @@
 import pytest
 
 from stoker.core.messages import (
+    DrainOrder,
     EngineInfo,
     EngineReport,
     EngineView,
@@ -10,7 +11,7 @@ from stoker.core.messages import (
     ResidentState,
     WorkerInfo,
 )
-from stoker_gateway.fleet_dto import worker_dto
+from stoker_gateway.fleet_dto import engine_dto, worker_dto
 
 WORKER = WorkerInfo(id="box-cpu-0", index=0)
 BUSY = Resident(
@@ -32,3 +33,36 @@ def test_a_worker_is_busy_while_its_engine_holds_the_task(held, status, task_id)
     dto = worker_dto(engine, WORKER)
     assert (dto["status"], dto["task_id"]) == (status, task_id)
     assert [warm["app"] for warm in dto["warm_apps"]] == ["a/b"]
+
+
+@pytest.mark.parametrize(
+    ("status", "held", "shown", "worker", "done"),
+    [
+        ("draining", {"task": 1}, "draining", "busy", False),
+        ("draining", {}, "draining", "inactive", False),
+        ("stopped", {}, "stopped", "inactive", True),
+        ("lost", {}, "disconnected", "inactive", False),
+    ],
+)
+def test_an_engine_that_drains_shows_how_far_it_is(status, held, shown, worker, done):
+    info = EngineInfo(id="box", name="box", version="1", hostname="box", workers=(WORKER,))
+    engine = EngineView(
+        info=info,
+        status=status,
+        registered_ms=0,
+        seen_ms=0,
+        report=EngineReport(residents=(BUSY,)),
+        tasks=held,
+        drain=DrainOrder(reason="new driver"),
+    )
+    dto = engine_dto(engine)
+    assert dto["refused"] is None
+    assert (dto["status"], dto["drain"]) == (shown, {"reason": "new driver", "done": done})
+    assert [(each["status"], each["engine_status"]) for each in dto["workers"]] == [(worker, shown)]
+
+
+def test_an_engine_that_does_not_fit_shows_what_to_do():
+    info = EngineInfo(id="box", name="box", version="1", hostname="box", workers=(), protocol_version=0)
+    dto = engine_dto(EngineView(info=info, status="refused", registered_ms=0, seen_ms=0))
+    assert dto["status"] == "stopped"
+    assert "Update the worker daemon" in dto["refused"]

@@ -64,8 +64,9 @@ class Server:
         self.sessions = []
         self.given_away = frozenset()  # what another worker has by the time of a registration
 
-    async def register(self, info, report, held, lease_s):
+    async def register(self, info, report, held, lease_s, *, returning):
         self._next()
+        assert returning == bool(self.registrations)  # a drain holds for the process that it was meant for
         self.registrations.append(dict(held))
         return f"session{len(self.registrations)}", self.given_away & held.keys()
 

@@ -2,7 +2,7 @@
 
 -- Returns the new state. `spend` is '1' when the attempt counts against max_attempts.
 local function put_back(k, task_id, attempt, reason, spend)
-  local have = redis.call('HMGET', k.task, 'state', 'cancel', 'spent', 'max_attempts', 'score', 'worker')
+  local have = redis.call('HMGET', k.task, 'state', 'cancel', 'spent', 'max_attempts', 'score', 'worker', 'counted')
   local history = redis.call('HGET', k.task, 'losses') or ''
   redis.call('HDEL', k.engine_tasks, task_id)
   if spend == '1' then
@@ -22,6 +22,7 @@ local function put_back(k, task_id, attempt, reason, spend)
   end
   if new == '2' then
     redis.call('HSET', k.task, 'engine', '', 'worker', '', 'token_hash', '', 'output', 'null')
+    count_in(k.queued, have[7])
     redis.call('ZADD', k.pending, have[5], task_id)
     redis.call('XADD', k.wake, '*', 'k', 'requeued', 'task', task_id)
   else

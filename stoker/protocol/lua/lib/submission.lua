@@ -15,6 +15,25 @@ local function known_task(k, task_id, body_hash)
   return nil
 end
 
+-- Returns a refusal when there is no room for one more task of its API key, or of anybody. O(1).
+local function no_room(k, fields)
+  if fields.queue_limit == 0 and fields.key_limit == 0 then
+    return nil
+  end
+  local waiting = redis.call('ZCARD', k.pending)
+  if fields.key_limit > 0 then
+    -- No key has more than wait in all: a wrong count, which an engine could make, shuts nobody out for ever.
+    local own = math.min(waiting, tonumber(redis.call('HGET', k.queued, fields.counted) or '0'))
+    if own >= fields.key_limit then
+      return {'KEY_QUEUE_FULL', text(own)}
+    end
+  end
+  if fields.queue_limit > 0 and waiting >= fields.queue_limit then
+    return {'QUEUE_FULL', text(waiting)}
+  end
+  return nil
+end
+
 local function queue_task(k, task_id, request, spec, owner, fields, body_hash)
   if body_hash ~= '' then
     redis.call('HSET', k.idempotency, 'task', task_id, 'body', body_hash)
@@ -28,6 +47,10 @@ local function queue_task(k, task_id, request, spec, owner, fields, body_hash)
     'notify', fields.notify, 'score', score, 'created', at, 'updated', at,
     'history', '0,1,' .. at .. ';0,2,' .. at .. ';')
   redis.call('HSET', k.control, 'spec', spec, 'owner', owner, 'created', at)
+  if fields.counted ~= '' then
+    redis.call('HSET', k.task, 'counted', fields.counted)
+    count_in(k.queued, fields.counted)
+  end
   redis.call('ZADD', k.pending, score, task_id)
   redis.call('ZADD', k.owner_tasks, at, task_id)
   redis.call('XADD', k.wake, '*', 'k', 'submitted', 'task', task_id, 'spec', spec, 'at', at)

@@ -1,0 +1,63 @@
+"""Engines that leave, and drain before, as a part of the state machine in `protocol.lifecycle`."""
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import rule
+
+from stoker.core.errors import Conflict
+from stoker.core.messages import DrainOrder, EngineReport
+
+ENGINES = ("one", "two")
+engines = st.sampled_from(ENGINES)
+
+
+@dataclass
+class Engine:
+    """What an engine believes, and whether the server counts it as alive."""
+
+    session: str = ""
+    alive: bool = False
+    silent: bool = False
+    drains: bool = False
+    holds: dict[str, int] = field(default_factory=dict)
+
+
+class Draining:
+    """Rules that look at `engines` of the machine."""
+
+    @rule(name=engines, repeat=st.booleans())
+    def drain(self, name, repeat):
+        """It gets nothing new from here on, until a new process registers."""
+        engine = self.engines[name]
+        call = self.store.scheduling.drain(name, DrainOrder(reason="r"))
+        if (engine.alive and not engine.silent) or (engine.drains and self.has_left(name)):
+            self.run(call, repeat=repeat)
+            engine.drains = True
+        else:
+            with pytest.raises(Conflict):
+                self.run(call, repeat=repeat)
+
+    @rule(name=engines)
+    def report(self, name):
+        """What a daemon says of itself undoes no drain."""
+        if self.engines[name].alive:
+            self.run(self.store.engines.report(name, self.engines[name].session, EngineReport()))
+
+    @rule(name=engines)
+    def leave(self, name):
+        self.run(self.store.engines.deregister(name, self.engines[name].session))
+        engine = self.engines[name]
+        self.engines[name] = Engine(session=engine.session, drains=engine.drains)
+
+    def shows_whether_it_drains(self, view):
+        model = self.engines[view.info.id]
+        assert not model.alive or view.status == ("draining" if model.drains else "running")
+
+    def has_left(self, name):
+        return self.run(self.store.engines.get(name)).status == "stopped"
+
+    def takes_tasks(self, name):
+        engine = self.engines[name]
+        return engine.alive and not engine.silent and not engine.drains

@@ -1,0 +1,37 @@
+"""Which machine a name means, and what a worker of one that drains is called."""
+
+import pytest
+
+from stoker_cli.output import CommandFailed
+from stoker_cli.workers import engine_of, state_of
+
+ENGINES = [{"id": "gpubox", "name": "GPU box"}]
+WORKERS = [{"id": "gpubox-gpu-0", "engine_id": "gpubox"}]
+
+
+@pytest.mark.parametrize("name", ["gpubox", "GPU box"])
+def test_a_machine_is_found_by_its_id_and_its_name(name):
+    assert engine_of(name, ENGINES, WORKERS) == "gpubox"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("gpubox-gpu-0", "stoker workers drain gpubox"), ("box", "no machine is called 'box'; known: gpubox")],
+)
+def test_what_is_no_machine_is_refused_in_words(name, words):
+    with pytest.raises(CommandFailed, match=words):
+        engine_of(name, ENGINES, WORKERS)
+
+
+@pytest.mark.parametrize(
+    ("worker", "engine", "shown"),
+    [
+        ("idle", {"status": "running", "drain": None}, "idle"),
+        ("busy", {"status": "draining", "drain": {"done": False}}, "busy, draining"),
+        ("inactive", {"status": "draining", "drain": None}, "draining"),
+        ("inactive", {"status": "stopped", "drain": {"done": True}}, "drained"),
+        ("inactive", {"status": "stopped", "drain": None}, "inactive"),
+    ],
+)
+def test_a_worker_shows_that_its_machine_drains(worker, engine, shown):
+    assert state_of({"status": worker}, engine) == shown
