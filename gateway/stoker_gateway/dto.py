@@ -4,6 +4,7 @@ import re
 from collections import deque
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ _NON_ASCII = re.compile(r"[^\x00-\x7f]")
 _encode = msgspec.json.Encoder().encode
 
 
+@lru_cache(maxsize=4096)  # a task is written anew at each change, with the times of all its changes before
 def iso(at_ms: int) -> str:
     """Milliseconds since 1970 as the platform writes times."""
     return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

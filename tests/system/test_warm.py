@@ -83,7 +83,7 @@ def test_equal_setups_share_an_instance_and_others_load_their_own(http, picture)
 
 
 def test_fifty_alternating_tasks_keep_two_setups_on_a_worker_each_with_two_loads(http, picture):
-    seen = [Seen(http, ocr(picture, unclip_ratio=(1.7, 1.9)[number % 2])) for number in range(50)]
+    seen = [Seen(http, ocr(picture, max_side=(64, 96)[number % 2])) for number in range(50)]
     assert sum(one.loaded for one in seen) <= 2
     for which in (0, 1):
         assert len({one.task["worker_id"] for one in seen[which::2]}) == 1
@@ -91,7 +91,7 @@ def test_fifty_alternating_tasks_keep_two_setups_on_a_worker_each_with_two_loads
 
 def test_fifty_alternating_tasks_in_flight_at_once_stay_apart(http, picture):
     """A worker whose own line is empty may load the other's model once, to help out at the end."""
-    made = [raw.run(http, ocr(picture, unclip_ratio=(2.1, 2.3)[number % 2]))["id"] for number in range(50)]
+    made = [raw.run(http, ocr(picture, max_side=(72, 104)[number % 2]))["id"] for number in range(50)]
     loads = 0
     for task_id in made:
         _, events = raw.stream(http, task_id, **raw.NDJSON)
