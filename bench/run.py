@@ -32,7 +32,7 @@ WORKERS = 8
 
 
 def main() -> None:
-    begun, wake_up_us = time.time(), [quiet.wake_up_us()]
+    begun, before = time.time(), quiet.described()
     with tempfile.TemporaryDirectory(prefix="stoker-bench-", ignore_cleanup_errors=True) as folder:
         system = start_system(Path(folder) / "data", "--workers", str(WORKERS))
         try:
@@ -45,10 +45,9 @@ def main() -> None:
         finally:
             system.stop()
     results |= asyncio.run(protocol_results())
-    wake_up_us.append(quiet.wake_up_us())
     results["machine"] = (
         f"{os.cpu_count()} cores, {psutil.virtual_memory().total >> 30} GiB, {platform.platform()}; "
-        f"a sleeping process answers in {wake_up_us[0]} µs before and {wake_up_us[1]} µs after"
+        f"before: {before}; after: {quiet.described()}"
     )
     results["seconds"] = round(time.time() - begun)
     OUT.mkdir(exist_ok=True)
