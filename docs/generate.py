@@ -4,6 +4,7 @@ With `--check` nothing is written; the exit code says whether a page differs. A 
 """
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from itertools import pairwise
@@ -11,11 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from stoker import settings
-from stoker.core import errors
+from stoker.core import errors, scopes
 from stoker.core.states import ALLOWED, TERMINAL, TaskState
 from stoker.protocol.scripts import scripts
+from stoker_gateway.access import needed_by
+from stoker_gateway.app import all_routes
 
 HERE = Path(__file__).parent
+_TYPED = re.compile(r":\w+}")
+_OPEN_ROUTES = (
+    "The address, or what comes with the request, is a secret of its own; or it tells nothing of anybody."
+)
 NOTICE = "<!-- Made by docs/generate.py; change the code it names, then run `make generate`. -->\n"
 
 
@@ -102,6 +109,42 @@ def errors_page() -> str:
     )
 
 
+def scopes_page() -> str:
+    """docs/scopes.md from `stoker/core/scopes.py` and what the gateway's routes declare."""
+    routes: dict[scopes.Scope | None, list[str]] = {}
+    for handler in all_routes():
+        for path in sorted(handler.paths):
+            shown = f"`{' '.join(sorted(handler.http_methods))} {_TYPED.sub('}', path)}`"
+            routes.setdefault(needed_by(handler), []).append(shown)
+    rows = [
+        f"| `{scope}`{' (administrative)' if scope.family in scopes.ADMINISTRATIVE else ''} | {scope.meaning} | "
+        f"{', '.join(sorted(routes.get(scope, [])))} |"
+        for scope in scopes.Scope
+    ]
+    presets = [f"| {name} | {', '.join(f'`{s}`' for s in names)} |" for name, names in scopes.PRESETS.items()]
+    return "\n".join(
+        [
+            "# Scopes",
+            "",
+            NOTICE,
+            "What an API key may do; [security.md](security.md) says what that amounts to. A key without scopes may do",
+            "everything. A family (`apps`) is all of its scopes, `*` is everything. No scope includes another one.",
+            "",
+            "| scope | what it allows | routes |",
+            "|---|---|---|",
+            *rows,
+            f"| none, and no key | {_OPEN_ROUTES} | {', '.join(sorted(routes[None]))} |",
+            "",
+            "Often wanted together:",
+            "",
+            "| for | scopes |",
+            "|---|---|",
+            *presets,
+            "",
+        ]
+    )
+
+
 def settings_page() -> str:
     """docs/settings.md from `stoker/settings.py`."""
     parts = [
@@ -166,6 +209,7 @@ PAGES = {
     "protocol.md": protocol_page,
     "errors.md": errors_page,
     "settings.md": settings_page,
+    "scopes.md": scopes_page,
 }
 
 

@@ -21,6 +21,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from stoker.access_settings import KeyRetentionFields
 from stoker.core.errors import CallerError
 from stoker.core.messages import CANCEL_GRACE_MS
 from stoker.enrolment_settings import EnrolmentFields, JoinFields
@@ -360,7 +361,7 @@ class WorkerSettings(CommonSettings, FetchFields, EnvironmentFields, JoinFields)
         return (self.spool_dir or self.data_dir / "spool").expanduser().absolute()
 
 
-class JobsSettings(FilesSettings):
+class JobsSettings(FilesSettings, KeyRetentionFields):
     """Background work on RQ."""
 
     jobs_redis_url: str = Field(

@@ -2,13 +2,17 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.markup import escape
 
 from stoker_cli.api import connected
 from stoker_cli.output import CommandFailed, ExitCode, JsonFlag, items_of, out, print_json, print_table
+
+SPANS: Final = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+MOST_SPANS: Final = 10_000
+"""Of the longest unit 190 years: what is more is a slip of the finger."""
 
 app = typer.Typer(no_args_is_help=True, help="API keys of the gateway.")
 
@@ -20,7 +24,17 @@ def create(
         list[str] | None,
         typer.Option(help="Limit of a kind a minute, for instance run=500; 0 = unlimited. run, get, upload."),
     ] = None,
-    days: Annotated[int | None, typer.Option(min=1, help="Days until it expires; default: never.")] = None,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What the key may do, for instance apps:read; repeat it for more. Default: everything. "
+            "`stoker keys scopes` lists them."
+        ),
+    ] = None,
+    expires: Annotated[
+        str, typer.Option(help="How long it is good: 12h, 30d or 8w; default: for ever.")
+    ] = "",
+    days: Annotated[int | None, typer.Option(min=1, hidden=True)] = None,
     numbering: Annotated[
         str, typer.Option(help="Status numbers for unnamed clients: v1 (9/10/11) or v2 (10/11/12).")
     ] = "",
@@ -30,8 +44,10 @@ def create(
     body: dict[str, Any] = {"name": name}
     if rate:
         body["rates"] = parse_rates(rate)
-    if days:
-        body["expires_at"] = (datetime.now(UTC) + timedelta(days=days)).isoformat()
+    if scope:
+        body["scopes"] = scope
+    if expires or days:
+        body["expires_at"] = (datetime.now(UTC) + parse_span(expires or f"{days}d")).isoformat()
     if numbering:
         body["numbering"] = numbering
     answer = asyncio.run(_call("POST", "/apikeys", json=body))
@@ -54,13 +70,30 @@ def list_(json: JsonFlag = False) -> None:
             key.get("id"),
             key.get("name"),
             f"{key.get('prefix') or key.get('key_prefix') or 'inf_'}...",
+            ", ".join(key.get("scopes") or ["everything"]),
             ", ".join(f"{kind}={limit}" for kind, limit in (key.get("rates") or {}).items()),
             key.get("created_at"),
-            key.get("expires_at"),
+            f"expired {key.get('expires_at')}" if key.get("expired") else key.get("expires_at"),
         )
         for key in items_of(answer)
     ]
-    print_table("", ("id", "name", "key", "rates", "created", "expires"), rows, empty="no keys")
+    print_table("", ("id", "name", "key", "scopes", "rates", "created", "expires"), rows, empty="no keys")
+
+
+@app.command()
+def scopes(json: JsonFlag = False) -> None:
+    """What a key can be limited to."""
+    answer = asyncio.run(_call("GET", "/scopes"))
+    if json:
+        print_json(answer)
+        return
+    rows = [
+        (each.get("scope"), "yes" if each.get("admin") else "", each.get("description"))
+        for each in items_of(answer.get("definitions"))
+    ]
+    print_table("", ("scope", "administrative", "what it allows"), rows, empty="")
+    families = ", ".join(str(group.get("scope")) for group in items_of(answer.get("groups")))
+    out.print(f"[dim]{escape(families)}: all of the family; {escape(str(answer.get('all')))}: everything[/]")
 
 
 @app.command()
@@ -92,6 +125,22 @@ def parse_rates(texts: list[str]) -> dict[str, int]:
             )
         rates[kind] = int(number)
     return rates
+
+
+def parse_span(text: str) -> timedelta:
+    """`12h`, `30d` or `8w` as a time.
+
+    Raises:
+        CommandFailed: it is none of these.
+    """
+    number, unit = text[:-1], text[-1:]
+    if unit not in SPANS or not number.isdecimal() or not 0 < int(number) <= MOST_SPANS:
+        raise CommandFailed(
+            f"--expires {text!r} is not understood",
+            ExitCode.USAGE,
+            "possible: 12h, 30d, 8w (hours, days, weeks)",
+        )
+    return int(number) * SPANS[unit]
 
 
 async def _call(method: str, path: str, **options: Any) -> Any:

@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
-from litestar import Litestar, Request, Response
+from litestar import Litestar, Request, Response, Router
 from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
+from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import RedocRenderPlugin
+from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ASGIApp
 
 from stoker import __version__
@@ -27,6 +29,7 @@ from stoker.core.errors import (
 from stoker.core.events import Event
 from stoker.core.ids import new_id
 from stoker.log import get_logger
+from stoker_gateway.access import SCHEME, check_declared, check_scope
 from stoker_gateway.door import Door
 from stoker_gateway.problems import media_type, problem_bytes, retry_headers
 from stoker_gateway.routes import (
@@ -78,14 +81,9 @@ _CORS_READ = [
 log = get_logger("gateway")
 
 
-def build(
-    services: Services, lifespan: Callable[[Litestar], contextlib.AbstractAsyncContextManager[None]]
-) -> ASGIApp:
-    """The ASGI application for a set of services.
-
-    The door stands before the router: it changes paths, and what it refuses never reaches a route.
-    """
-    routes: list[Any] = [
+def all_routes() -> list[HTTPRouteHandler]:
+    """Every route of ours; the framework adds what shows the OpenAPI document."""
+    return [
         *tasks.ROUTES,
         *logs.ROUTES,
         *sessions.ROUTES,
@@ -100,10 +98,24 @@ def build(
         *internal.ROUTES,
         *health.ROUTES,
     ]
+
+
+def build(
+    services: Services, lifespan: Callable[[Litestar], contextlib.AbstractAsyncContextManager[None]]
+) -> ASGIApp:
+    """The ASGI application for a set of services.
+
+    The door stands before the router: it changes paths, and what it refuses never reaches a route.
+
+    Raises:
+        Bug: a route does not say which scope it needs.
+    """
+    routes = all_routes()
+    check_declared(routes)
     settings = services.settings
     cors = cors_config(settings.allowed_origins)
     routed = Litestar(
-        route_handlers=routes,
+        route_handlers=[Router("/", route_handlers=routes, before_request=check_scope)],
         lifespan=[lifespan],
         state=State({"services": services, "encode": msgspec.json.encode, "decode": decode}),
         exception_handlers={Exception: on_error},
@@ -114,6 +126,7 @@ def build(
             title="Stoker",
             version=__version__,
             description="Run AI apps on your own GPUs. Send `Authorization: Bearer <key>` with every request.",
+            components=Components(security_schemes={SCHEME: SecurityScheme(type="http", scheme="bearer")}),
             path="/docs",
             render_plugins=[RedocRenderPlugin()],
         ),

@@ -20,6 +20,7 @@ from stoker.core.messages import ApiKey, Owner
 from stoker.protocol import RateState, Store
 from stoker.settings import GatewaySettings
 from stoker_gateway.dialect import Dialect, decide
+from stoker_gateway.dto import iso
 from stoker_gateway.problems import MEDIA_TYPE, problem_bytes, retry_headers
 
 KEY_FRESH_S: Final = 1.0
@@ -53,6 +54,17 @@ class Caller(Struct, frozen=True, kw_only=True):
         if self.key is None:
             raise Unauthorized
         return Owner(user_id=self.key.user_id, key_id=self.key.id)
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """What the key was limited to; nothing = no limit.
+
+        Raises:
+            Unauthorized: the route is open and no key came.
+        """
+        if self.key is None:
+            raise Unauthorized
+        return self.key.scopes
 
 
 def caller_of(request: Request[Any, Any, Any]) -> Caller:
@@ -122,8 +134,11 @@ class Door:
             if len(self._keys) >= _KEYS_KEPT:
                 self._keys.clear()
             self._keys[digest] = (time.monotonic(), key)
-        if key.expires_ms and key.expires_ms < time.time() * 1000:
-            raise Unauthorized("Invalid API key: it has expired")
+        if key.expired(time.time() * 1000):
+            raise Unauthorized(
+                f"Invalid API key: '{key.name or key.id}' expired at {iso(key.expires_ms)}. Make another one with a "
+                "key that is still good: stoker keys create --name NAME"
+            )
         return key
 
     async def _count(self, key: ApiKey, kind: str) -> Rate:

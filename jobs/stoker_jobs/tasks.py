@@ -4,6 +4,7 @@ A job may run twice (a worker died after its effect and before its acknowledgeme
 """
 
 import asyncio
+import time
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -29,7 +30,7 @@ PLATFORM_NUMBERS: Final = {"completed": 10, "failed": 11, "cancelled": 12}
 
 
 def sweep_tasks() -> int:
-    """Take expired tasks out of every owner's index, and remove their logs; the number taken.
+    """Take expired tasks out of every owner's index, and remove their logs and long expired keys; the tasks taken.
 
     The tasks themselves expire in Redis (`retention_s` after their end); the index is a sorted set, whose
     members cannot.
@@ -112,7 +113,8 @@ async def _sweep(settings: JobsSettings) -> int:
         chunks = 0
         async for task_id in store.logs.orphans():
             chunks += await remove_logs(files, store.logs, task_id)
+        gone = await store.keys.sweep(int((time.time() - settings.key_retention_s) * 1000))
     finally:
         await store.close()
-    log.info(Event.RETENTION_SWEPT, tasks=taken, log_chunks=chunks)
+    log.info(Event.RETENTION_SWEPT, tasks=taken, log_chunks=chunks, keys=len(gone))
     return taken

@@ -2,7 +2,7 @@
 
     StokerError
       CallerError          change the request
-        Unauthorized  Forbidden  NotFound  InvalidRequest  TooLarge  RateLimited  Conflict  MethodNotAllowed
+        Unauthorized  Forbidden (MissingScope)  NotFound  InvalidRequest  TooLarge  RateLimited  Conflict  MethodNotAllowed
         RequirementsNotMet  KeyQueueFull  IncompatibleVersion
         SessionNotFound  SessionExpired  SessionEnded  AppMismatch  VersionMismatch  WorkerLeased
       AppFailed            the app's own message
@@ -60,6 +60,10 @@ class Forbidden(CallerError):
 
     code = "forbidden"
     http = 403
+
+
+class MissingScope(Forbidden):
+    """This key lacks a scope. Use a key that has those of `missing_scopes`."""
 
 
 class NotFound(CallerError):

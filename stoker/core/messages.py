@@ -416,11 +416,15 @@ class ApiKey(Struct, frozen=True, kw_only=True):
     user_id: str
     sha256: str
     prefix: str  # inf_ and 4 characters, to recognise it
-    scopes: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ()  # none = everything (`stoker.core.scopes`)
     rates: dict[str, int] = {}  # run | get | upload -> per minute, 0 = unlimited
     created_ms: int = 0
     expires_ms: int = 0
     numbering: str = ""  # "" = by client; "v1" = 9/10/11; "v2" = 10/11/12
+
+    def expired(self, now_ms: float) -> bool:
+        """Whether it opens nothing any more."""
+        return 0 < self.expires_ms <= now_ms
 
 
 class Secret(Struct, frozen=True, kw_only=True):

@@ -168,3 +168,10 @@ class ApiKeys:
             raise NotFound("API key not found")
         await self._call("HDEL", self._keys.api_keys, sha256)
         await self._call("HDEL", self._keys.api_key_ids, key_id)
+
+    async def sweep(self, before_ms: int) -> tuple[ApiKey, ...]:
+        """Forget the keys that expired before a time; which those were."""
+        gone = tuple(key for key in await self.list() if key.expired(before_ms))
+        for key in gone:
+            await self.delete(key.id)
+        return gone

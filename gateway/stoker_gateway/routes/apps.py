@@ -10,7 +10,9 @@ from msgspec import Struct, structs
 from stoker.core.errors import InvalidRequest, NotFound
 from stoker.core.ids import new_id, short_id
 from stoker.core.messages import App, AppVersion
+from stoker.core.scopes import Scope
 from stoker.protocol.catalog import Catalog
+from stoker_gateway.access import needs
 from stoker_gateway.app_dto import app_dto, license_dto
 from stoker_gateway.door import caller_of
 from stoker_gateway.registration import AppChange, NewApp
@@ -272,17 +274,16 @@ async def set_license(request: AnyRequest, app_id: str, data: LicenseBody) -> An
 
 
 ROUTES = [
-    put_app,
-    change_app,
-    list_apps,
-    get_apps,
-    get_app,
-    get_app_by_name,
-    delete_app,
-    duplicate_app,
-    set_visibility,
-    set_status,
-    transfer,
-    get_license,
-    set_license,
+    *needs(Scope.APPS_READ, list_apps, get_apps, get_app, get_app_by_name, get_license),
+    *needs(
+        Scope.APPS_WRITE,
+        put_app,
+        change_app,
+        delete_app,
+        duplicate_app,
+        set_visibility,
+        set_status,
+        transfer,
+        set_license,
+    ),
 ]

@@ -7,6 +7,8 @@ from msgspec import Struct
 
 from stoker.core.errors import NotFound
 from stoker.core.messages import DrainOrder, EngineId, EngineView
+from stoker.core.scopes import Scope
+from stoker_gateway.access import needs
 from stoker_gateway.fleet_dto import engine_dto, worker_dto
 from stoker_gateway.routes.tasks import ListBody
 from stoker_gateway.services import Answer, AnyRequest, answer, page, services_of
@@ -97,12 +99,6 @@ async def get_worker(request: AnyRequest, worker_id: str) -> Answer:
 
 
 ROUTES = [
-    get_engines,
-    list_engines,
-    get_engine,
-    drain_engine,
-    update_engine,
-    get_workers,
-    list_workers,
-    get_worker,
+    *needs(Scope.ENGINES_READ, get_engines, list_engines, get_engine, get_workers, list_workers, get_worker),
+    *needs(Scope.ENGINES_WRITE, drain_engine, update_engine),
 ]

@@ -6,6 +6,8 @@ from litestar import delete, get, post
 from msgspec import Struct
 
 from stoker.core.enrolments import Enrolment
+from stoker.core.scopes import Scope
+from stoker_gateway.access import needs, open_to_all
 from stoker_gateway.door import caller_of
 from stoker_gateway.dto import iso
 from stoker_gateway.routes.internal import bearer_token
@@ -67,4 +69,8 @@ async def post_join(request: AnyRequest) -> Answer:
     return Answer(content=body, media_type=JSON, headers={"cache-control": "no-store"})
 
 
-ROUTES = [post_enrolment, get_enrolments, delete_enrolment, post_join]
+ROUTES = [
+    *needs(Scope.ENGINES_READ, get_enrolments),
+    *needs(Scope.ENGINES_WRITE, post_enrolment, delete_enrolment),
+    *open_to_all(post_join),
+]

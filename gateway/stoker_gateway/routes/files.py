@@ -10,7 +10,9 @@ from msgspec import Struct, structs
 
 from stoker.core.errors import Conflict, NotFound
 from stoker.core.messages import StoredFile
+from stoker.core.scopes import Scope
 from stoker.files import file_key
+from stoker_gateway.access import needs, open_to_all
 from stoker_gateway.door import caller_of
 from stoker_gateway.downloads import ATTACHMENT, decide_download
 from stoker_gateway.file_records import file_dto, file_row, own_file, shown, type_of
@@ -141,4 +143,8 @@ async def delete_file(request: AnyRequest, file_id: str) -> Answer:
     return answer(request, {"id": file_id, "deleted": True})
 
 
-ROUTES = [download, list_files, get_files, get_file, set_visibility, delete_file]
+ROUTES = [
+    *needs(Scope.FILES_READ, list_files, get_files, get_file),
+    *needs(Scope.FILES_WRITE, set_visibility, delete_file),
+    *open_to_all(download),
+]

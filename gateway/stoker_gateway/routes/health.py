@@ -5,6 +5,7 @@ import asyncio
 from litestar import Response, get
 
 from stoker.core.errors import NoCapacity
+from stoker_gateway.access import open_to_all
 from stoker_gateway.metrics import MEDIA_TYPE, measurements
 from stoker_gateway.readiness import Engine, Facts, deaf, missing
 from stoker_gateway.services import JSON, Answer, AnyRequest, services_of
@@ -58,4 +59,4 @@ async def openapi(request: AnyRequest) -> Answer:
     return Answer(content=request.app.state.encode(schema), media_type=JSON)
 
 
-ROUTES = [health, ready, metrics, openapi]
+ROUTES = open_to_all(health, ready, metrics, openapi)

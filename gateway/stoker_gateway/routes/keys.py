@@ -1,11 +1,11 @@
-"""API keys."""
+"""API keys, and the scopes that they may have."""
 
 import hashlib
 import secrets
 import string
 import time
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Final
 
 from litestar import delete, get, post
 from msgspec import Struct
@@ -13,6 +13,16 @@ from msgspec import Struct
 from stoker.core.errors import InvalidRequest, NotFound
 from stoker.core.ids import new_id
 from stoker.core.messages import ApiKey
+from stoker.core.scopes import (
+    ADMINISTRATIVE,
+    ALL,
+    FAMILIES,
+    PRESETS,
+    Scope,
+    check_grant,
+    check_scopes,
+)
+from stoker_gateway.access import needs
 from stoker_gateway.door import caller_of
 from stoker_gateway.dto import iso
 from stoker_gateway.routes.tasks import ListBody
@@ -23,10 +33,11 @@ KEY_LENGTH = 32
 _ALPHABET = string.ascii_letters + string.digits
 _SHOWN = len(KEY_PREFIX) + 4
 _RATES = ("run", "get", "upload")
+MAX_NAME_CHARS: Final = 200
 
 
 class NewKey(Struct, kw_only=True):
-    """A key to make. `rates`: requests a minute by kind, 0 = unlimited."""
+    """A key to make. `rates`: requests a minute by kind, 0 = unlimited. No scopes = everything."""
 
     name: str = ""
     scopes: list[str] | None = None
@@ -39,8 +50,14 @@ def make_key(user_id: str, new: NewKey) -> tuple[str, ApiKey]:
     """A fresh key: its text, which is shown once, and what is kept of it.
 
     Raises:
-        InvalidRequest: an unknown rate or numbering.
+        InvalidRequest: an unknown rate, scope or numbering, or an end that is past.
     """
+    now_ms = int(time.time() * 1000)
+    expires_ms = _unix_ms(new.expires_at)
+    if expires_ms and expires_ms <= now_ms:
+        raise InvalidRequest(f"Input validation failed: expires_at: {iso(expires_ms)} is past")
+    if len(new.name) > MAX_NAME_CHARS:
+        raise InvalidRequest(f"Input validation failed: name: it has more than {MAX_NAME_CHARS} characters")
     if unknown := [name for name, limit in new.rates.items() if name not in _RATES or limit < 0]:
         raise InvalidRequest(
             f"Input validation failed: rates: {', '.join(unknown)}; possible: {', '.join(_RATES)}, from 0"
@@ -56,13 +73,20 @@ def make_key(user_id: str, new: NewKey) -> tuple[str, ApiKey]:
         user_id=user_id,
         sha256=hashlib.sha256(text.encode()).hexdigest(),
         prefix=text[:_SHOWN],
-        scopes=tuple(new.scopes or ()),
+        scopes=check_scopes(new.scopes or ()),
         rates=new.rates,
-        created_ms=int(time.time() * 1000),
-        expires_ms=int(new.expires_at.timestamp() * 1000) if new.expires_at else 0,
+        created_ms=now_ms,
+        expires_ms=expires_ms,
         numbering=new.numbering,
     )
     return text, key
+
+
+def _unix_ms(at: datetime | None) -> int:
+    """A time without a zone is meant as UTC."""
+    if at is None:
+        return 0
+    return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 def key_dto(key: ApiKey) -> dict[str, Any]:
@@ -77,13 +101,16 @@ def key_dto(key: ApiKey) -> dict[str, Any]:
         "numbering": key.numbering or None,
         "created_at": iso(key.created_ms),
         "expires_at": iso(key.expires_ms) if key.expires_ms else None,
+        "expired": key.expired(int(time.time() * 1000)),
     }
 
 
 @post("/apikeys", status_code=200, tags=["keys"], summary="Make an API key")
 async def post_key(request: AnyRequest, data: NewKey) -> Answer:
-    """The answer's `key` is the only time that the key is shown."""
-    text, key = make_key(caller_of(request).owner.user_id, data)
+    """The answer's `key` is the only time that the key is shown. It gets no scope that the caller's key lacks."""
+    caller = caller_of(request)
+    text, key = make_key(caller.owner.user_id, data)
+    check_grant(caller.scopes, key.scopes)
     await services_of(request).store.keys.put(key)
     return answer(request, key_dto(key) | {"key": text})
 
@@ -113,4 +140,24 @@ async def delete_key(request: AnyRequest, key_id: str) -> Answer:
     return answer(request, {"id": key_id, "deleted": True})
 
 
-ROUTES = [post_key, get_keys, list_keys, delete_key]
+@get("/scopes", tags=["keys"], summary="List scopes")
+async def get_scopes(request: AnyRequest) -> Answer:
+    """What a key may be limited to: single scopes, families of them, and sets that are often wanted together."""
+    definitions = [
+        {
+            "scope": scope,
+            "group": scope.family,
+            "description": scope.meaning,
+            "admin": scope.family in ADMINISTRATIVE,
+        }
+        for scope in Scope
+    ]
+    groups = [{"scope": name, "scopes": [s for s in Scope if s.family == name]} for name in FAMILIES]
+    presets = [{"name": name, "scopes": scopes} for name, scopes in PRESETS.items()]
+    return answer(request, {"definitions": definitions, "groups": groups, "presets": presets, "all": ALL})
+
+
+ROUTES = [
+    *needs(Scope.APIKEYS_READ, get_keys, list_keys, get_scopes),
+    *needs(Scope.APIKEYS_WRITE, post_key, delete_key),
+]

@@ -8,6 +8,8 @@ from litestar.response import Stream
 
 from stoker.core.errors import InvalidRequest
 from stoker.core.messages import LogLine, LogType, TaskId, TaskView
+from stoker.core.scopes import Scope
+from stoker_gateway.access import needs
 from stoker_gateway.dialect import Dialect, status_number
 from stoker_gateway.door import caller_of
 from stoker_gateway.dto import ascii_json, task_events, task_log
@@ -134,4 +136,6 @@ def wanted_types(text: str) -> frozenset[LogType]:
     return frozenset(known[name] for name in names)
 
 
-ROUTES = [read_logs]
+ROUTES = [
+    *needs(Scope.APPS_READ, read_logs),
+]

@@ -8,6 +8,8 @@ from msgspec import Meta, Struct
 from stoker.core.errors import InvalidRequest
 from stoker.core.messages import Secret
 from stoker.core.requirements import MAX_DESCRIPTION_CHARS
+from stoker.core.scopes import Scope
+from stoker_gateway.access import needs
 from stoker_gateway.door import caller_of
 from stoker_gateway.dto import iso
 from stoker_gateway.routes.tasks import ListBody
@@ -103,4 +105,7 @@ async def reveal_secret(request: AnyRequest, key: str) -> Answer:
     return revealed
 
 
-ROUTES = [post_secret, put_secret, delete_secret, get_secrets, list_secrets, reveal_secret]
+ROUTES = [
+    *needs(Scope.SECRETS_READ, get_secrets, list_secrets, reveal_secret),
+    *needs(Scope.SECRETS_WRITE, post_secret, put_secret, delete_secret),
+]

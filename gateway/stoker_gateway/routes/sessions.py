@@ -2,7 +2,9 @@
 
 from litestar import delete, get, post
 
+from stoker.core.scopes import Scope
 from stoker.core.sessions import SessionEnd
+from stoker_gateway.access import needs
 from stoker_gateway.door import caller_of
 from stoker_gateway.services import Answer, AnyRequest, answer, services_of
 from stoker_gateway.sessions import own_session, session_dto
@@ -42,4 +44,7 @@ async def end_session(request: AnyRequest, session_id: str) -> None:
     await store.sessions.end(session_id, SessionEnd.ENDED)
 
 
-ROUTES = [list_sessions, read_session, keep_session, end_session]
+ROUTES = [
+    *needs(Scope.APPS_READ, list_sessions, read_session),
+    *needs(Scope.APPS_EXECUTE, keep_session, end_session),
+]

@@ -12,7 +12,9 @@ from msgspec.structs import replace
 
 from stoker.core.errors import FilesUnavailable, InvalidRequest
 from stoker.core.messages import TaskId
+from stoker.core.scopes import Scope
 from stoker.files.logs import remove_logs
+from stoker_gateway.access import needs
 from stoker_gateway.dialect import Deltas, status_number
 from stoker_gateway.door import caller_of
 from stoker_gateway.dto import iso, task_dto, timings_dto
@@ -171,14 +173,15 @@ async def delete_task(request: AnyRequest, task_id: str) -> Answer:
 
 
 ROUTES = [
-    run_app,
-    read_task,
-    read_status,
-    stream_task,
-    cancel_task,
-    read_timings,
-    read_telemetry,
-    list_tasks,
-    get_tasks,
-    delete_task,
+    *needs(
+        Scope.APPS_READ,
+        read_task,
+        read_status,
+        stream_task,
+        read_timings,
+        read_telemetry,
+        list_tasks,
+        get_tasks,
+    ),
+    *needs(Scope.APPS_EXECUTE, run_app, cancel_task, delete_task),
 ]

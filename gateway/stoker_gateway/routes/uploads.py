@@ -11,7 +11,9 @@ from msgspec import Struct, structs
 
 from stoker.core.errors import CallerError, Conflict, InvalidRequest, NotFound
 from stoker.core.messages import StoredFile
+from stoker.core.scopes import Scope
 from stoker.files import file_key
+from stoker_gateway.access import needs, open_to_all
 from stoker_gateway.door import caller_of
 from stoker_gateway.file_records import NewFile, announce, file_dto, type_of
 from stoker_gateway.numbers import whole
@@ -213,4 +215,7 @@ async def _body(request: AnyRequest) -> AsyncIterator[bytes]:
         raise UploadBroken from error
 
 
-ROUTES = [post_files, upload, upload_offset, continue_upload]
+ROUTES = [
+    *needs(Scope.FILES_WRITE, post_files),
+    *open_to_all(upload, upload_offset, continue_upload),
+]

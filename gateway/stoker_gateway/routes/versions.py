@@ -6,7 +6,9 @@ from litestar import delete, get, post, put
 from litestar.response import Stream
 
 from stoker.core.errors import Conflict
+from stoker.core.scopes import Scope
 from stoker.files import file_key
+from stoker_gateway.access import needs
 from stoker_gateway.app_dto import app_dto, version_dto
 from stoker_gateway.numbers import whole
 from stoker_gateway.routes.apps import own_app, save, seen_app
@@ -75,4 +77,7 @@ async def delete_version(request: AnyRequest, app_id: str, version_id: str) -> A
     return answer(request, {"id": version.id, "deleted": True})
 
 
-ROUTES = [list_versions, get_version, set_current, get_code, delete_version]
+ROUTES = [
+    *needs(Scope.APPS_READ, list_versions, get_version, get_code),
+    *needs(Scope.APPS_WRITE, set_current, delete_version),
+]

@@ -1,12 +1,13 @@
 """What a person types as input becomes JSON, or a sentence that says what is possible."""
 
 import io
+from datetime import timedelta
 
 import pytest
 
 from stoker_cli import inputs
 from stoker_cli.inputs import parse_input
-from stoker_cli.keys import parse_rates
+from stoker_cli.keys import parse_rates, parse_span
 from stoker_cli.output import CommandFailed, ExitCode
 
 
@@ -62,3 +63,18 @@ def test_rates_are_limits_by_kind():
 def test_a_wrong_rate_is_a_usage_error(text):
     with pytest.raises(CommandFailed, match="--rate"):
         parse_rates([text])
+
+
+@pytest.mark.parametrize(
+    ("typed", "span"),
+    [("12h", timedelta(hours=12)), ("30d", timedelta(days=30)), ("8w", timedelta(weeks=8))],
+)
+def test_the_life_of_a_key_is_typed_with_its_unit(typed, span):
+    assert parse_span(typed) == span
+
+
+@pytest.mark.parametrize("typed", ["", "30", "d", "-1d", "0d", "1.5d", "30 days", "99999w"])
+def test_a_span_that_is_none_is_refused_with_what_is_possible(typed):
+    with pytest.raises(CommandFailed) as refused:
+        parse_span(typed)
+    assert (refused.value.exit_code, "30d" in refused.value.hint) == (ExitCode.USAGE, True)

@@ -1,0 +1,169 @@
+"""Who may do what: every route with a key that has its scope, and with one that has all others."""
+
+import re
+import time
+
+import pytest
+from gateways import gateway_settings, running
+from msgspec import structs
+
+from stoker.core.scopes import Scope
+from stoker_gateway.access import SCHEME
+from stoker_gateway.door import is_open
+from stoker_gateway.routes.keys import NewKey, make_key
+
+OPEN = {
+    "GET /health",
+    "GET /ready",
+    "GET /metrics",
+    "GET /files/{file_id}/{secret}/{name}",
+    "HEAD /files/{file_id}/{secret}/{name}",
+    "PUT /upload/{file_id}",
+    "HEAD /upload/{file_id}",
+    "PATCH /upload/{file_id}",
+}
+"""What needs no key: it tells nothing of anybody, or its address carries a secret."""
+METHODS = {"get", "head", "post", "put", "patch", "delete"}
+RATES = {"run": 0, "get": 0, "upload": 0}
+
+
+@pytest.fixture
+async def gateway(tmp_path, s3_server, store):
+    settings = gateway_settings("local", tmp_path, s3_server, store, secrets_reveal=True)
+    async with running(settings) as made:
+        yield made
+
+
+@pytest.fixture
+def key_with(store):
+    """A function that makes a key and answers the headers that use it."""
+
+    async def make(*scopes, **more):
+        text, key = make_key("admin", NewKey(scopes=list(scopes), rates=RATES, name="tried", **more))
+        await store.keys.put(key)
+        return {"authorization": f"Bearer {text}"}
+
+    return make
+
+
+async def operations(gateway):
+    """Every path and method of the document, with the scope that it declares."""
+    document = (await gateway.open.get("/openapi.json")).json()
+    return {
+        f"{method.upper()} {path}": [s for way in operation.get("security", []) for s in way[SCHEME]]
+        for path, entry in document["paths"].items()
+        for method, operation in entry.items()
+        if method in METHODS
+    }
+
+
+async def call(gateway, operation, headers):
+    method, path = operation.split(" ")
+    content = {"scopes": [Scope.APIKEYS_WRITE]} if operation == "POST /apikeys" else {}
+    body = {"json": content} if method in {"POST", "PUT"} else {}
+    return await gateway.open.request(method, re.sub(r"{\w+}", "none", path), headers=headers, **body)
+
+
+async def test_every_route_but_the_open_ones_declares_a_scope(gateway):
+    found = await operations(gateway)
+    assert {operation for operation, scopes in found.items() if not scopes} == OPEN
+    for operation, scopes in found.items():
+        path = re.sub(r"{\w+}", "none", operation.split(" ")[1])
+        assert is_open(path) is (operation in OPEN), operation
+        assert set(scopes) <= set(Scope)
+
+
+async def test_every_route_takes_a_key_with_its_scope_and_no_other_one(gateway, key_with):
+    with_scope = {scope: await key_with(scope) for scope in Scope}
+    without = {scope: await key_with(*(other for other in Scope if other is not scope)) for scope in Scope}
+    for operation, scopes in (await operations(gateway)).items():
+        if operation in OPEN:
+            continue
+        [scope] = scopes
+        refused = await call(gateway, operation, without[scope])
+        assert refused.status_code == 403, operation
+        problem = refused.json()
+        assert refused.headers["content-type"].startswith("application/problem+json")
+        assert problem["missing_scopes"] == [scope]
+        assert problem["type"].endswith("/errors/forbidden")
+        assert f"--scope {scope}" in problem["detail"]
+        assert (await call(gateway, operation, with_scope[scope])).status_code != 403, operation
+        assert (await call(gateway, operation, {})).status_code == 401, operation
+
+
+async def test_a_key_without_scopes_may_do_everything_but_what_is_not_there(gateway):
+    for operation in sorted(set(await operations(gateway)) - OPEN):
+        answer = await call(gateway, operation, dict(gateway.client.headers))
+        assert answer.status_code not in {401, 403}, operation
+
+
+async def test_a_refused_run_is_no_task(gateway, key_with, store):
+    headers = await key_with("apps:read")
+    assert (await gateway.open.post("/v1//run", json={"app": "x"}, headers=headers)).status_code == 403
+    assert (await gateway.open.options("/run")).status_code == 204
+    assert await store.tasks.count("admin") == 0
+
+
+async def test_a_key_makes_keys_with_its_own_scopes_alone(gateway, key_with):
+    headers = await key_with("apikeys", "apps:read")
+    body = {"name": "child", "scopes": ["apps:read"]}
+    made = await gateway.open.post("/apikeys", json=body, headers=headers)
+    assert made.json()["data"]["scopes"] == ["apps:read"]
+    child = {"authorization": f"Bearer {made.json()['data']['key']}"}
+    assert (await gateway.open.get("/tasks", headers=child)).status_code == 200
+    assert (await gateway.open.get("/apikeys", headers=child)).status_code == 403
+    for scopes in (["apps"], ["secrets:read"], ["*"], [], None):
+        refused = await gateway.open.post("/apikeys", json={"name": "x", "scopes": scopes}, headers=headers)
+        assert refused.status_code == 403, scopes
+        assert refused.json()["missing_scopes"]
+
+
+async def test_an_unknown_scope_and_a_past_end_are_refused(gateway):
+    refused = await gateway.client.post("/apikeys", json={"scopes": ["tasks:run"]})
+    assert refused.status_code == 400
+    assert "'tasks:run' is unknown; known: apps:read" in refused.json()["detail"]
+    refused = await gateway.client.post("/apikeys", json={"expires_at": "2001-01-01T00:00:00Z"})
+    assert (refused.status_code, "is past" in refused.json()["detail"]) == (400, True)
+
+
+async def test_an_expired_key_is_refused_with_the_reason_and_listed_as_expired(gateway, store):
+    text, key = make_key("admin", NewKey(name="old one"))
+    await store.keys.put(structs.replace(key, expires_ms=1))
+    refused = await gateway.open.get("/tasks", headers={"authorization": f"Bearer {text}"})
+    assert refused.status_code == 401
+    assert "'old one' expired at 1970-01-01" in refused.json()["detail"]
+    listed = (await gateway.client.get("/apikeys")).json()["data"]["items"]
+    assert {k["name"]: k["expired"] for k in listed} == {"first key": False, "old one": True}
+
+
+async def test_long_expired_keys_are_forgotten(store):
+    now_ms = int(time.time() * 1000)
+    for name, expires_ms in (("for ever", 0), ("long ago", 1), ("a moment ago", now_ms - 1000)):
+        _, key = make_key("admin", NewKey(name=name))
+        await store.keys.put(structs.replace(key, expires_ms=expires_ms))
+    assert [key.name for key in await store.keys.sweep(now_ms - 60_000)] == ["long ago"]
+    assert {key.name for key in await store.keys.list()} == {"for ever", "a moment ago"}
+
+
+async def test_the_scopes_describe_themselves(gateway):
+    told = (await gateway.client.get("/scopes")).json()["data"]
+    assert [each["scope"] for each in told["definitions"]] == list(Scope)
+    assert {each["scope"] for each in told["definitions"] if each["admin"]} == {
+        "engines:read", "engines:write", "apikeys:read", "apikeys:write", "audit:read",
+    }  # fmt: skip
+
+
+def test_the_command_line_makes_limited_keys_and_lists_them(system):
+    made = system.cli_json(
+        "keys", "create", "--name", "ci", "--scope", "apps:read", "--scope", "files", "--expires", "30d"
+    )
+    assert made["scopes"] == ["apps:read", "files"]
+    shown = {key["id"]: key for key in system.cli_json("keys", "list")["items"]}[made["id"]]
+    assert (shown["scopes"], shown["expired"]) == (["apps:read", "files"], False)
+    with system.client(made["key"]) as client:
+        assert client.get("/tasks").status_code == 200
+        assert client.post("/run", json={}).status_code == 403
+    refused = system.cli("keys", "create", "--name", "x", "--scope", "apps:fly", check=False)
+    assert refused.returncode == 2
+    assert "known: apps:read" in refused.stderr.replace("\n", " ")
+    system.cli_json("keys", "delete", made["id"])
