@@ -50,8 +50,8 @@ def check_declared(handlers: Iterable[HTTPRouteHandler]) -> None:
 
 def needed_by(handler: HTTPRouteHandler) -> Scope | None:
     """What a route declares; None = it is open to all."""
-    declared: Any = handler.opt[_NEEDS]
-    return None if declared == _OPEN else Scope(declared)
+    declared: Scope | str = handler.opt[_NEEDS]
+    return declared if isinstance(declared, Scope) else None
 
 
 async def check_scope(request: AnyRequest) -> None:
