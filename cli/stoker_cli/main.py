@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "workers": "stoker_cli.workers:app",
     "keys": "stoker_cli.keys:app",
     "secrets": "stoker_cli.secrets:app",
+    "audit": "stoker_cli.audit:app",
     "doctor": "stoker_cli.doctor:doctor",
     "gateway": "stoker_cli.parts:gateway",
     "scheduler": "stoker_cli.parts:scheduler",

@@ -34,6 +34,7 @@ from stoker_gateway.door import Door
 from stoker_gateway.problems import media_type, problem_bytes, retry_headers
 from stoker_gateway.routes import (
     apps,
+    audit,
     engines,
     enrolments,
     files,
@@ -95,6 +96,7 @@ def all_routes() -> list[HTTPRouteHandler]:
         *engines.ROUTES,
         *keys.ROUTES,
         *secrets.ROUTES,
+        *audit.ROUTES,
         *internal.ROUTES,
         *health.ROUTES,
     ]

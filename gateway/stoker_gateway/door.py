@@ -15,6 +15,7 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from msgspec import Struct
 
+from stoker.core.audit import Actor
 from stoker.core.errors import RateLimited, StokerError, StoreUnavailable, Unauthorized
 from stoker.core.messages import ApiKey, Owner
 from stoker.protocol import RateState, Store
@@ -43,6 +44,8 @@ class Caller(Struct, frozen=True, kw_only=True):
     base_url: str
     key: ApiKey | None = None
     headers: Mapping[str, str] = {}
+    address: str = ""
+    """Of the connection: behind a proxy, the proxy's."""
 
     @property
     def owner(self) -> Owner:
@@ -54,6 +57,13 @@ class Caller(Struct, frozen=True, kw_only=True):
         if self.key is None:
             raise Unauthorized
         return Owner(user_id=self.key.user_id, key_id=self.key.id)
+
+    @property
+    def actor(self) -> Actor:
+        """Who changes something, for the record of changes."""
+        if self.key is None:
+            return Actor(address=self.address)
+        return Actor(user_id=self.key.user_id, key_id=self.key.id, address=self.address)
 
     @property
     def scopes(self) -> tuple[str, ...]:
@@ -117,6 +127,7 @@ class Door:
             base_url=self._base_url,
             key=key,
             headers=headers,
+            address=(scope.get("client") or ("",))[0],
         )
         await self._app(cast("Scope", scope), receive, with_rate(send, rate))
 

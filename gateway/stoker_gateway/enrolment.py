@@ -9,6 +9,7 @@ import secrets
 from typing import Final
 from urllib.parse import urlsplit
 
+from stoker.core.audit import Action, Actor, change_of
 from stoker.core.enrolments import Enrolment, EnrolmentState, Identity, digest
 from stoker.core.errors import Conflict, NotFound, StoreUnavailable, Unauthorized
 from stoker.core.events import Event
@@ -67,7 +68,7 @@ class Enroller:
             )
         return url
 
-    async def enroll(self, name: str, by: str) -> tuple[str, int]:
+    async def enroll(self, name: str, by: Actor) -> tuple[str, int]:
         """Invite a machine: what it gives as STOKER_JOIN, and until when that is good (ms).
 
         Raises:
@@ -77,12 +78,18 @@ class Enroller:
         _ = self.redis_url
         check_server(await self._store.info())
         token = f"{name}~{secrets.token_urlsafe(SECRET_BYTES)}"
-        expires = await self._store.enrolments.invite(name, digest(token), self._settings.join_token_s, by)
-        log.info(Event.WORKER_ENROLLED, worker=name, by=by)
+        expires = await self._store.enrolments.invite(
+            name,
+            digest(token),
+            self._settings.join_token_s,
+            by.user_id,
+            change_of(Action.WORKER_INVITED, name, by),
+        )
+        log.info(Event.WORKER_ENROLLED, worker=name, by=by.user_id)
         scheme, _, host = self.gateway_url.partition("://")
         return f"{scheme}://{token}@{host}", expires
 
-    async def join(self, token: str) -> Identity:
+    async def join(self, token: str, address: str) -> Identity:
         """Exchange a token for an identity.
 
         Raises:
@@ -94,7 +101,8 @@ class Enroller:
         enrolments = self._store.enrolments
         if await enrolments.find(name) is None:  # a name that is no name, too
             raise Unauthorized("The token is unknown. Make a new one: stoker workers enroll NAME")
-        await enrolments.join(name, digest(token), digest(password), digest(key))
+        joined = change_of(Action.WORKER_JOINED, name, Actor(address=address))
+        await enrolments.join(name, digest(token), digest(password), digest(key), joined)
         found = await enrolments.find(name)
         if found is None or found.password_sha256 != digest(password):
             raise Unauthorized(f"The enrolment of '{name}' was revoked")
@@ -111,16 +119,16 @@ class Enroller:
             joined_with=digest(token),
         )
 
-    async def revoke(self, name: str, by: str) -> Enrolment:
+    async def revoke(self, name: str, by: Actor) -> Enrolment:
         """Shut a machine out at once; its tasks are taken back when its lease ends.
 
         Raises:
             NotFound: no machine of this name was enrolled.
             Conflict: Redis does not let the gateway remove the user.
         """
-        await self._store.enrolments.revoke(name, by)
+        await self._store.enrolments.revoke(name, by.user_id, change_of(Action.WORKER_REVOKED, name, by))
         await self._store.enrolments.expel(name)
-        log.info(Event.WORKER_REVOKED, worker=name, by=by)
+        log.info(Event.WORKER_REVOKED, worker=name, by=by.user_id)
         found = await self._store.enrolments.find(name)
         if found is None:
             raise NotFound(f"No worker '{name}' is enrolled")

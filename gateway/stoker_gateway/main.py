@@ -12,6 +12,7 @@ import uvicorn
 from litestar import Litestar
 
 from stoker.bundles import Limits
+from stoker.core.audit import Action, Actor, change_of
 from stoker.core.events import Event
 from stoker.files import open_files
 from stoker.log import get_logger
@@ -153,7 +154,8 @@ async def ensure_first_key(store: Store, settings: GatewaySettings) -> None:
     settings.key_file.unlink(missing_ok=True)
     settings.key_file.touch(mode=0o600)
     settings.key_file.write_text(text + "\n")
-    await store.keys.put(key)
+    made = change_of(Action.KEY_CREATED, key.id, Actor(), name=key.name, scopes="everything")
+    await store.keys.put(key, made)
 
 
 def listen(settings: GatewaySettings) -> socket.socket:

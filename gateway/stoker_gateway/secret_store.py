@@ -1,7 +1,7 @@
 """The secrets of users: set, listed, revealed, and resolved for what they run.
 
 Values are here for as long as a request takes, and leave by two doors only: `reveal`, when a setting opens it,
-and `values_for`, to the worker that starts an instance. Every change is logged, never with a value.
+and `values_for`, to the worker that starts an instance. Every change is logged and recorded, never with a value.
 """
 
 import time
@@ -10,6 +10,7 @@ from typing import Final
 
 from msgspec import Struct, structs
 
+from stoker.core.audit import Action, Actor, change_of
 from stoker.core.errors import Conflict, Forbidden, NotFound, RequirementsNotMet, SecretUnreadable
 from stoker.core.events import Event
 from stoker.core.ids import new_id
@@ -52,7 +53,7 @@ class SecretStore:
         self._vault = Vault(settings.secrets_key.get_secret_value(), settings.secrets_key_path)
 
     async def set(
-        self, owner: Owner, name: str, value: str | None, description: str | None, *, only_new: bool = False
+        self, actor: Actor, name: str, value: str | None, description: str | None, *, only_new: bool = False
     ) -> Secret:
         """Make a secret or change it. What is None stays as it is.
 
@@ -65,35 +66,39 @@ class SecretStore:
         if value is not None:
             check_value(value)
         for left in range(TRIES - 1, -1, -1):
-            read = (await self._store.secrets.get_many(owner.user_id, [name])).get(name)
+            read = (await self._store.secrets.get_many(actor.user_id, [name])).get(name)
             if read is not None and only_new:
                 raise Conflict(
                     f"You have a secret {name} already. Change it with PUT /secrets/{name}, or "
                     f"stoker secrets set {name}."
                 )
-            new = self._changed(owner, name, value, description, read)
+            new = self._changed(actor.user_id, name, value, description, read)
+            made = change_of(
+                Action.SECRET_SET, name, actor, version=new.version, new="yes" if read is None else ""
+            )
             try:
-                await self._store.secrets.put(new, read)
+                await self._store.secrets.put(new, read, made)
             except Conflict:
                 if not left:
                     raise
             else:
                 break
         if value is not None:
-            await self._retire(owner, name)
-        log.info(Event.SECRET_SET, **_names(owner, name), version=new.version, new=read is None)
+            await self._retire(actor.user_id, name)
+        log.info(Event.SECRET_SET, **_names(actor, name), version=new.version, new=read is None)
         return new
 
-    async def delete(self, owner: Owner, name: str) -> None:
+    async def delete(self, actor: Actor, name: str) -> None:
         """Forget a secret.
 
         Raises:
             NotFound: there is none of this name.
         """
-        if not await self._store.secrets.delete(owner.user_id, name):
+        if not await self._store.secrets.delete(actor.user_id, name):
             raise NotFound(f"You have no secret {name!r}.")
-        await self._retire(owner, name)
-        log.info(Event.SECRET_DELETED, **_names(owner, name))
+        await self._retire(actor.user_id, name)
+        await self._store.audit.add(change_of(Action.SECRET_DELETED, name, actor))
+        log.info(Event.SECRET_DELETED, **_names(actor, name))
 
     async def list(self, owner: Owner) -> "list[tuple[Secret, str]]":
         """All of a user, each with its masked value."""
@@ -106,7 +111,7 @@ class SecretStore:
         except SecretUnreadable:
             return UNREADABLE
 
-    async def reveal(self, owner: Owner, name: str) -> tuple[Secret, str]:
+    async def reveal(self, actor: Actor, name: str) -> tuple[Secret, str]:
         """A secret with its value.
 
         Raises:
@@ -119,11 +124,12 @@ class SecretStore:
                 "This system does not show the values of secrets. The operator can allow it with the setting "
                 "secrets_reveal (STOKER_SECRETS_REVEAL=true) of the gateway."
             )
-        found = (await self._store.secrets.get_many(owner.user_id, [name])).get(name)
+        found = (await self._store.secrets.get_many(actor.user_id, [name])).get(name)
         if found is None:
             raise NotFound(f"You have no secret {name!r}.")
         value = self._open(found)
-        log.info(Event.SECRET_REVEALED, **_names(owner, name), version=found.version)
+        await self._store.audit.add(change_of(Action.SECRET_REVEALED, name, actor, version=found.version))
+        log.info(Event.SECRET_REVEALED, **_names(actor, name), version=found.version)
         return found, value
 
     async def grant(self, app: App, version: AppVersion, owner: Owner) -> Granted:
@@ -172,29 +178,29 @@ class SecretStore:
         )
 
     def _changed(
-        self, owner: Owner, name: str, value: str | None, description: str | None, read: Secret | None
+        self, owner_id: str, name: str, value: str | None, description: str | None, read: Secret | None
     ) -> Secret:
         now = _now_ms()
         if read is None and value is None:
             raise NotFound(f"You have no secret {name!r}; give a value to make it.")
         secret = read or Secret(
-            id=new_id(), owner_id=owner.user_id, key=name, version=0, revision="", created_ms=now
+            id=new_id(), owner_id=owner_id, key=name, version=0, revision="", created_ms=now
         )
         if value is not None:
-            sealed, sealed_by = self._vault.seal(owner.user_id, name, value)
+            sealed, sealed_by = self._vault.seal(owner_id, name, value)
             secret = structs.replace(secret, sealed=sealed, sealed_by=sealed_by, version=secret.version + 1)
         about = secret.description if description is None else description
         return structs.replace(secret, description=about, revision=new_id(), updated_ms=now)
 
-    async def _retire(self, owner: Owner, name: str) -> None:
-        await self._store.secrets.retire_uses(owner.user_id, name, _now_ms())
+    async def _retire(self, owner_id: str, name: str) -> None:
+        await self._store.secrets.retire_uses(owner_id, name, _now_ms())
 
     def _open(self, secret: Secret) -> str:
         return self._vault.open(secret.owner_id, secret.key, secret.sealed, secret.sealed_by)
 
 
-def _names(owner: Owner, name: str) -> dict[str, object]:
-    return {"owner": owner.user_id, "api_key_id": owner.key_id, "name": name}
+def _names(actor: Actor, name: str) -> dict[str, object]:
+    return {"owner": actor.user_id, "api_key_id": actor.key_id, "name": name}
 
 
 def _now_ms() -> int:

@@ -1,9 +1,13 @@
 """Apps and their versions, and API keys."""
 
+import asyncio
+
 import msgspec
 
+from stoker.core.audit import Action, Actor, Change, change_of
 from stoker.core.errors import NotFound
 from stoker.core.messages import ApiKey, App, AppVersion, RetiredVersion
+from stoker.protocol.audit import Audit
 from stoker.protocol.connection import Connection
 from stoker.protocol.keys import Keys
 
@@ -140,13 +144,18 @@ class Catalog:
 class ApiKeys:
     """API keys, found by the hash of their text."""
 
-    def __init__(self, connection: Connection, keys: Keys) -> None:
+    def __init__(self, connection: Connection, keys: Keys, audit: Audit) -> None:
         self._call = connection.command
         self._keys = keys
+        self._audit = audit
 
-    async def put(self, key: ApiKey) -> None:
-        await self._call("HSET", self._keys.api_keys, key.sha256, _encode(key))
-        await self._call("HSET", self._keys.api_key_ids, key.id, key.sha256)
+    async def put(self, key: ApiKey, change: Change | None = None) -> None:
+        """Store a key, and record the change in the same round trip."""
+        await asyncio.gather(
+            self._call("HSET", self._keys.api_keys, key.sha256, _encode(key)),
+            self._call("HSET", self._keys.api_key_ids, key.id, key.sha256),
+            *self._recorded(change),
+        )
 
     async def by_hash(self, sha256: str) -> ApiKey | None:
         raw = await self._call("HGET", self._keys.api_keys, sha256)
@@ -157,8 +166,8 @@ class ApiKeys:
         found = [_api_key.decode(raw) for raw in _values(await self._call("HVALS", self._keys.api_keys))]
         return sorted((k for k in found if not user_id or k.user_id == user_id), key=lambda k: k.created_ms)
 
-    async def delete(self, key_id: str) -> None:
-        """Forget a key.
+    async def delete(self, key_id: str, change: Change | None = None) -> None:
+        """Forget a key, and record the change in the same round trip.
 
         Raises:
             NotFound: no key has this id.
@@ -166,12 +175,20 @@ class ApiKeys:
         sha256 = await self._call("HGET", self._keys.api_key_ids, key_id)
         if sha256 is None:
             raise NotFound("API key not found")
-        await self._call("HDEL", self._keys.api_keys, sha256)
-        await self._call("HDEL", self._keys.api_key_ids, key_id)
+        await asyncio.gather(
+            self._call("HDEL", self._keys.api_keys, sha256),
+            self._call("HDEL", self._keys.api_key_ids, key_id),
+            *self._recorded(change),
+        )
 
     async def sweep(self, before_ms: int) -> tuple[ApiKey, ...]:
         """Forget the keys that expired before a time; which those were."""
         gone = tuple(key for key in await self.list() if key.expired(before_ms))
         for key in gone:
-            await self.delete(key.id)
+            await self.delete(
+                key.id, change_of(Action.KEY_EXPIRED, key.id, Actor(), user=key.user_id, name=key.name)
+            )
         return gone
+
+    def _recorded(self, change: Change | None) -> "tuple[asyncio.Future[bytes], ...]":
+        return () if change is None else (self._audit.start(change),)

@@ -9,11 +9,13 @@ from collections.abc import Iterable
 
 from redis.exceptions import NoPermissionError, ResponseError
 
+from stoker.core.audit import Change
 from stoker.core.enrolments import Enrolment, EnrolmentState
 from stoker.core.errors import Conflict, NotFound, ProtocolRefusal, Unauthorized
 from stoker.core.ids import check_name
 from stoker.core.messages import EngineId
 from stoker.protocol import acl
+from stoker.protocol.audit import note
 from stoker.protocol.connection import Arg, Connection
 from stoker.protocol.keys import Keys
 from stoker.protocol.streams import mapping
@@ -31,7 +33,9 @@ class Enrolments:
         self._connection = connection
         self._keys = keys
 
-    async def invite(self, name: str, token_sha256: str, ttl_s: float, by: str) -> int:
+    async def invite(
+        self, name: str, token_sha256: str, ttl_s: float, by: str, change: Change | None = None
+    ) -> int:
         """Invite a machine; until when its token is good, in ms of the server's clock.
 
         Raises:
@@ -45,8 +49,8 @@ class Enrolments:
         try:
             result = await self._connection.script(
                 "enroll",
-                [keys.enrolment(engine_id), keys.enrolments, keys.engine(engine_id)],
-                [engine_id, token_sha256, int(ttl_s * 1000), by],
+                [keys.enrolment(engine_id), keys.enrolments, keys.engine(engine_id), keys.audit],
+                [engine_id, token_sha256, int(ttl_s * 1000), by, *note(change)],
             )
         except ProtocolRefusal as refusal:
             if refusal.refusal == "ALREADY_JOINED":
@@ -59,7 +63,14 @@ class Enrolments:
             ) from refusal
         return int(result[0])
 
-    async def join(self, name: str, token_sha256: str, password_sha256: str, key_sha256: str) -> None:
+    async def join(
+        self,
+        name: str,
+        token_sha256: str,
+        password_sha256: str,
+        key_sha256: str,
+        change: Change | None = None,
+    ) -> None:
         """Use a token up: from now on the machine has this password and this key.
 
         Raises:
@@ -69,7 +80,9 @@ class Enrolments:
         """
         try:
             await self._connection.script(
-                "join", [self._keys.enrolment(EngineId(name))], [token_sha256, password_sha256, key_sha256]
+                "join",
+                [self._keys.enrolment(EngineId(name)), self._keys.audit],
+                [token_sha256, password_sha256, key_sha256, *note(change)],
             )
         except ProtocolRefusal as refusal:
             why = "is too old" if refusal.refusal == "TOKEN_EXPIRED" else "is unknown, or was used already"
@@ -77,7 +90,7 @@ class Enrolments:
                 f"The token of '{name}' {why}. Make a new one: stoker workers enroll {name}"
             ) from refusal
 
-    async def revoke(self, name: str, by: str) -> None:
+    async def revoke(self, name: str, by: str, change: Change | None = None) -> None:
         """Make a machine's identity worthless; its user is for `expel`.
 
         Raises:
@@ -86,7 +99,9 @@ class Enrolments:
         Script: lua/revoke.lua.
         """
         try:
-            await self._connection.script("revoke", [self._keys.enrolment(EngineId(name))], [by])
+            await self._connection.script(
+                "revoke", [self._keys.enrolment(EngineId(name)), self._keys.audit], [by, *note(change)]
+            )
         except ProtocolRefusal as refusal:
             known = ", ".join(each.name for each in await self.list()) or "none"
             raise NotFound(f"No worker '{name}' is enrolled; known: {known}") from refusal

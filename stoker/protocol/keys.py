@@ -38,6 +38,7 @@ class Keys:
         self.logged = f"{self.prefix}:logged"
         self.pulses = f"{self.prefix}:pulses"
         self.enrolments = f"{self.prefix}:enrolments"
+        self.audit = f"{self.prefix}:audit"
 
     def task(self, task_id: TaskId) -> str:
         return f"{self.prefix}:task:{task_id}"

@@ -8,8 +8,10 @@ from typing import Final
 
 import msgspec
 
+from stoker.core.audit import Change
 from stoker.core.errors import Conflict, InvalidRequest, ProtocolRefusal
 from stoker.core.messages import Secret, SetupKey
+from stoker.protocol.audit import note
 from stoker.protocol.connection import Connection
 from stoker.protocol.keys import Keys
 from stoker.protocol.streams import mapping
@@ -48,12 +50,13 @@ class Secrets:
         found = mapping(await self._call("HGETALL", self._keys.secrets(owner_id)))
         return sorted((_secret.decode(raw) for raw in found.values()), key=lambda secret: secret.key)
 
-    async def put(self, new: Secret, read: Secret | None) -> None:
+    async def put(self, new: Secret, read: Secret | None, change: Change | None = None) -> None:
         """Write a secret.
 
         Args:
             new: its record, under a revision of its own.
             read: what the writer has read; None = there was none.
+            change: what is recorded with it.
 
         Raises:
             Conflict: it was changed meanwhile; read it again.
@@ -62,8 +65,15 @@ class Secrets:
         try:
             await self._connection.script(
                 "put_secret",
-                [self._keys.secrets(new.owner_id), self._keys.secret_owners],
-                [new.key, read.revision if read else "", _encode(new), new.owner_id, str(MAX_SECRETS)],
+                [self._keys.secrets(new.owner_id), self._keys.secret_owners, self._keys.audit],
+                [
+                    new.key,
+                    read.revision if read else "",
+                    _encode(new),
+                    new.owner_id,
+                    str(MAX_SECRETS),
+                    *note(change),
+                ],
             )
         except ProtocolRefusal as refusal:
             if refusal.refusal == "SECRET_LIMIT":

@@ -7,6 +7,7 @@ from redis.exceptions import ResponseError
 
 from stoker.core.errors import StoreUnavailable
 from stoker.protocol.announcements import Announcements
+from stoker.protocol.audit import Audit
 from stoker.protocol.catalog import ApiKeys, Catalog
 from stoker.protocol.connection import Connection
 from stoker.protocol.engines import Engines
@@ -37,7 +38,8 @@ class Store:
         self.sessions = Sessions(connection, keys)
         self.engines = Engines(connection, keys)
         self.catalog = Catalog(connection, keys)
-        self.keys = ApiKeys(connection, keys)
+        self.audit = Audit(connection, keys)
+        self.keys = ApiKeys(connection, keys, self.audit)
         self.files = Files(connection, keys)
         self.limits = Limits(connection, keys)
         self.outbox = Outbox(connection, keys)

@@ -110,6 +110,13 @@ def test_a_revoked_machine_is_out_at_once_and_its_task_is_taken_back(listening, 
         user_of(listening, json.loads(machine.identity_file.read_text())).ping()
     wait_until(lambda: read(listening, task_id)["status"] == QUEUED, "the task to be queued again")
     cancel(listening, task_id)
+    recorded = [c for c in listening.cli_json("audit", "list") if c["target"] == machine.name]
+    assert [(c["action"], c["user_id"]) for c in reversed(recorded)] == [
+        ("worker.invited", "admin"),
+        ("worker.joined", None),
+        ("worker.revoked", "admin"),
+    ]
+    assert {c["address"] for c in recorded} == {"127.0.0.1"}
 
 
 def test_the_gateway_refuses_an_attempt_without_the_key_of_its_machine(listening, machine):

@@ -97,6 +97,10 @@ async def test_a_key_without_scopes_may_do_everything_but_what_is_not_there(gate
         assert answer.status_code not in {401, 403}, operation
 
 
+async def test_every_scope_is_good_for_something(gateway):
+    assert {scope for scopes in (await operations(gateway)).values() for scope in scopes} == set(Scope)
+
+
 async def test_a_refused_run_is_no_task(gateway, key_with, store):
     headers = await key_with("apps:read")
     assert (await gateway.open.post("/v1//run", json={"app": "x"}, headers=headers)).status_code == 403

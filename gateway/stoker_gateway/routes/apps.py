@@ -7,6 +7,7 @@ from typing import Any
 from litestar import delete, get, post
 from msgspec import Struct, structs
 
+from stoker.core.audit import Action
 from stoker.core.errors import InvalidRequest, NotFound
 from stoker.core.ids import new_id, short_id
 from stoker.core.messages import App, AppVersion
@@ -17,6 +18,7 @@ from stoker_gateway.app_dto import app_dto, license_dto
 from stoker_gateway.door import caller_of
 from stoker_gateway.registration import AppChange, NewApp
 from stoker_gateway.registry import listed, visible
+from stoker_gateway.routes.audit import record
 from stoker_gateway.routes.tasks import PAGE_LIMIT, ListBody
 from stoker_gateway.services import Answer, AnyRequest, answer, page, services_of
 
@@ -96,12 +98,18 @@ async def app_answer(request: AnyRequest, app: App, messages: tuple[object, ...]
     return answer(request, app_dto(app, version), messages)
 
 
-async def save(request: AnyRequest, app: App, **changes: object) -> Answer:
-    """Store a changed app and answer it."""
+async def save(request: AnyRequest, app: App, action: Action, detail: str = "", **changes: object) -> Answer:
+    """Store a changed app, record that, and answer it."""
     app = structs.replace(app, updated_ms=int(time.time() * 1000), **changes)
     await services_of(request).store.catalog.put_app(app)
     services_of(request).registry.forget()
+    await record_app(request, action, app, change=detail)
     return await app_answer(request, app)
+
+
+async def record_app(request: AnyRequest, action: Action, app: App, **detail: object) -> None:
+    """Record a change of an app under its reference and id."""
+    await record(request, action, ref_of(app), id=app.id, **detail)
 
 
 @post("/apps", status_code=200, tags=["apps"], summary="Register an app or a version of it")
@@ -112,8 +120,9 @@ async def put_app(request: AnyRequest, data: NewApp) -> Answer:
     it holds decides, and what is declared differently is refused.
     """
     services = services_of(request)
-    app, _, messages = await services.registrar.register(data, caller_of(request).owner)
+    app, version, messages = await services.registrar.register(data, caller_of(request).owner)
     services.registry.forget()
+    await _record_change(request, app, version)
     return await app_answer(request, app, messages)
 
 
@@ -125,9 +134,23 @@ async def change_app(request: AnyRequest, app_id: str, data: AppChange) -> Answe
 
 async def _change(request: AnyRequest, app_id: str, data: AppChange) -> Answer:
     services = services_of(request)
-    app, _, messages = await services.registrar.change(await own_app(request, app_id), data)
+    before = await own_app(request, app_id)
+    app, version, messages = await services.registrar.change(before, data)
     services.registry.forget()
+    await _record_change(request, app, version, before)
     return await app_answer(request, app, messages)
+
+
+async def _record_change(
+    request: AnyRequest, app: App, version: AppVersion | None, before: App | None = None
+) -> None:
+    if before is not None and before.visibility != app.visibility:
+        await record_app(request, Action.APP_VISIBILITY, app, visibility=app.visibility)
+        if version is None:
+            return
+    action = Action.APP_DEPLOYED if version is not None else Action.APP_CHANGED
+    short = version.short_id if version is not None else ""
+    await record_app(request, action, app, version=short, visibility=app.visibility)
 
 
 @post("/apps/list", status_code=200, tags=["apps"], summary="List apps")
@@ -191,6 +214,7 @@ async def delete_app(request: AnyRequest, app_id: str) -> Answer:
     app = await own_app(request, app_id)
     await services_of(request).store.catalog.delete_app(app, int(time.time() * 1000))
     services_of(request).registry.forget()
+    await record_app(request, Action.APP_DELETED, app)
     return answer(request, {"id": app_id, "deleted": True})
 
 
@@ -217,6 +241,7 @@ async def duplicate_app(request: AnyRequest, app_id: str) -> Answer:
         )
         if await services.store.catalog.add_app(copy) == copy_id:
             services.registry.forget()
+            await record_app(request, Action.APP_COPIED, copy, source=ref_of(app))
             return await app_answer(request, copy)
     if version is not None:
         await services.store.catalog.delete_version(copied, now)
@@ -241,6 +266,8 @@ async def set_status(request: AnyRequest, app_id: str, data: StatusBody) -> Answ
     return await save(
         request,
         await own_app(request, app_id),
+        Action.APP_CHANGED,
+        f"status: {data.status}",
         status=data.status,
         status_message=data.message or "",
         status_changed_ms=int(time.time() * 1000),
@@ -270,6 +297,7 @@ async def set_license(request: AnyRequest, app_id: str, data: LicenseBody) -> An
     """The text that its users agree to."""
     app = structs.replace(await own_app(request, app_id), license=data.license)
     await services_of(request).store.catalog.put_app(app)
+    await record_app(request, Action.APP_CHANGED, app, change="license")
     return answer(request, license_dto(app))
 
 

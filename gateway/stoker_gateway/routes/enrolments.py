@@ -36,8 +36,7 @@ def enrolment_dto(enrolment: Enrolment) -> dict[str, Any]:
 @post("/engines/enrolments", status_code=200, tags=["engines"], summary="Invite a machine")
 async def post_enrolment(request: AnyRequest, data: NewMachine) -> Answer:
     """The answer's `join` is shown once: the machine exchanges it for an identity of its own, once."""
-    owner = caller_of(request).owner
-    join, expires_ms = await services_of(request).enroller.enroll(data.name, owner.user_id)
+    join, expires_ms = await services_of(request).enroller.enroll(data.name, caller_of(request).actor)
     body = {
         "name": data.name,
         "join": join,
@@ -57,14 +56,14 @@ async def get_enrolments(request: AnyRequest) -> Answer:
 @delete("/engines/enrolments/{name:str}", status_code=200, tags=["engines"], summary="Revoke an enrolment")
 async def delete_enrolment(request: AnyRequest, name: str) -> Answer:
     """The machine is shut out at once; its tasks run again elsewhere when its lease ends."""
-    owner = caller_of(request).owner
-    return answer(request, enrolment_dto(await services_of(request).enroller.revoke(name, owner.user_id)))
+    actor = caller_of(request).actor
+    return answer(request, enrolment_dto(await services_of(request).enroller.revoke(name, actor)))
 
 
 @post("/internal/join", status_code=200, include_in_schema=False)
 async def post_join(request: AnyRequest) -> Answer:
     """The identity of a machine, for its token."""
-    identity = await services_of(request).enroller.join(bearer_token(request))
+    identity = await services_of(request).enroller.join(bearer_token(request), caller_of(request).address)
     body = request.app.state.encode(identity)
     return Answer(content=body, media_type=JSON, headers={"cache-control": "no-store"})
 

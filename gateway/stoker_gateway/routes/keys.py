@@ -10,6 +10,7 @@ from typing import Any, Final
 from litestar import delete, get, post
 from msgspec import Struct
 
+from stoker.core.audit import Action, change_of
 from stoker.core.errors import InvalidRequest, NotFound
 from stoker.core.ids import new_id
 from stoker.core.messages import ApiKey
@@ -111,7 +112,16 @@ async def post_key(request: AnyRequest, data: NewKey) -> Answer:
     caller = caller_of(request)
     text, key = make_key(caller.owner.user_id, data)
     check_grant(caller.scopes, key.scopes)
-    await services_of(request).store.keys.put(key)
+    expires = iso(key.expires_ms) if key.expires_ms else ""
+    made = change_of(
+        Action.KEY_CREATED,
+        key.id,
+        caller.actor,
+        name=key.name,
+        scopes=", ".join(key.scopes) or "everything",
+        expires_at=expires,
+    )
+    await services_of(request).store.keys.put(key, made)
     return answer(request, key_dto(key) | {"key": text})
 
 
@@ -134,9 +144,11 @@ async def list_keys(request: AnyRequest, data: ListBody) -> Answer:  # noqa: ARG
 @delete("/apikeys/{key_id:str}", status_code=200, tags=["keys"], summary="Delete an API key")
 async def delete_key(request: AnyRequest, key_id: str) -> Answer:
     """Clients that use it are refused within a second."""
-    if key_id not in {key.id for key in await own_keys(request)}:
+    found = next((key for key in await own_keys(request) if key.id == key_id), None)
+    if found is None:
         raise NotFound("API key not found")
-    await services_of(request).store.keys.delete(key_id)
+    gone = change_of(Action.KEY_DELETED, key_id, caller_of(request).actor, name=found.name)
+    await services_of(request).store.keys.delete(key_id, gone)
     return answer(request, {"id": key_id, "deleted": True})
 
 

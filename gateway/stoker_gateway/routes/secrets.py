@@ -56,8 +56,8 @@ def secret_dto(secret: Secret, masked_value: str) -> dict[str, Any]:
 @post("/secrets", status_code=200, tags=["secrets"], summary="Make a secret")
 async def post_secret(request: AnyRequest, data: NewSecret) -> Answer:
     """Store a value under the name of an environment variable. Apps that declare it get it at their start."""
-    store, owner = services_of(request).secrets, caller_of(request).owner
-    made = await store.set(owner, data.key, data.value, data.description, only_new=True)
+    store, actor = services_of(request).secrets, caller_of(request).actor
+    made = await store.set(actor, data.key, data.value, data.description, only_new=True)
     return answer(request, secret_dto(made, store.mask(made)))
 
 
@@ -66,15 +66,15 @@ async def put_secret(request: AnyRequest, key: str, data: SecretChange) -> Answe
     """Change the value or the description, or make the secret. Instances with the old value are unloaded."""
     if data.value is None and data.description is None:
         raise InvalidRequest("Input validation failed: body: give a value, a description or both")
-    store, owner = services_of(request).secrets, caller_of(request).owner
-    changed = await store.set(owner, key, data.value, data.description)
+    store, actor = services_of(request).secrets, caller_of(request).actor
+    changed = await store.set(actor, key, data.value, data.description)
     return answer(request, secret_dto(changed, store.mask(changed)))
 
 
 @delete("/secrets/{key:str}", status_code=200, tags=["secrets"], summary="Delete a secret")
 async def delete_secret(request: AnyRequest, key: str) -> Answer:
     """Runs that need it are refused from now on; instances that hold it are unloaded."""
-    await services_of(request).secrets.delete(caller_of(request).owner, key)
+    await services_of(request).secrets.delete(caller_of(request).actor, key)
     return answer(request, {"key": key, "deleted": True})
 
 
@@ -99,7 +99,7 @@ async def list_secrets(request: AnyRequest, data: ListBody) -> Answer:  # noqa: 
 async def reveal_secret(request: AnyRequest, key: str) -> Answer:
     """The full value; refused unless the operator has set `secrets_reveal`."""
     store = services_of(request).secrets
-    secret, value = await store.reveal(caller_of(request).owner, key)
+    secret, value = await store.reveal(caller_of(request).actor, key)
     revealed = answer(request, secret_dto(secret, store.mask(secret)) | {"value": value})
     revealed.headers["cache-control"] = "no-store"
     return revealed

@@ -5,13 +5,14 @@ import time
 from litestar import delete, get, post, put
 from litestar.response import Stream
 
+from stoker.core.audit import Action
 from stoker.core.errors import Conflict
 from stoker.core.scopes import Scope
 from stoker.files import file_key
 from stoker_gateway.access import needs
 from stoker_gateway.app_dto import app_dto, version_dto
 from stoker_gateway.numbers import whole
-from stoker_gateway.routes.apps import own_app, save, seen_app
+from stoker_gateway.routes.apps import own_app, record_app, save, seen_app
 from stoker_gateway.routes.files import begun
 from stoker_gateway.routes.tasks import PAGE_LIMIT, ListBody
 from stoker_gateway.services import Answer, AnyRequest, answer, page, services_of
@@ -44,7 +45,7 @@ async def set_current(request: AnyRequest, app_id: str, version_id: str) -> Answ
     """Runs that name no version use it from now on."""
     app = await own_app(request, app_id)
     version = await services_of(request).store.catalog.get_version(app.id, version_id)
-    return await save(request, app, current_version_id=version.id)
+    return await save(request, app, Action.VERSION_USED, version.short_id, current_version_id=version.id)
 
 
 @get("/apps/{app_id:str}/versions/{version_id:str}/bundle", tags=["apps"], summary="Fetch a version's code")
@@ -74,6 +75,7 @@ async def delete_version(request: AnyRequest, app_id: str, version_id: str) -> A
         )
     await services.store.catalog.delete_version(version, int(time.time() * 1000))
     services.registry.forget()
+    await record_app(request, Action.VERSION_DELETED, app, version=version.short_id)
     return answer(request, {"id": version.id, "deleted": True})
 
 

@@ -1,0 +1,55 @@
+"""`stoker audit`: who changed what."""
+
+import asyncio
+from typing import Annotated, Any
+
+import typer
+
+from stoker_cli.api import connected
+from stoker_cli.output import JsonFlag, items_of, print_json, print_table
+
+PAGE: int = 100
+
+app = typer.Typer(no_args_is_help=True, help="Who changed keys, secrets, apps and machines.")
+
+
+@app.command("list")
+def list_(
+    limit: Annotated[int, typer.Option(min=1, help="How many changes, the latest ones.")] = 50,
+    before: Annotated[str, typer.Option(help="Only changes before the one with this id.")] = "",
+    json: JsonFlag = False,
+) -> None:
+    """The latest changes. The key that asks needs the scope audit:read."""
+    found = asyncio.run(fetch(limit, before))
+    if json:
+        print_json(found)
+        return
+    rows = [
+        (
+            each.get("id"),
+            each.get("at"),
+            each.get("action"),
+            each.get("target"),
+            each.get("user_id") or "the system",
+            each.get("key_id"),
+            each.get("address"),
+            ", ".join(f"{name}={value}" for name, value in (each.get("detail") or {}).items()),
+        )
+        for each in found
+    ]
+    columns = ("id", "when", "action", "what", "user", "key", "from", "detail")
+    print_table("", columns, rows, empty="no changes are recorded")
+
+
+async def fetch(limit: int, before: str) -> list[dict[str, Any]]:
+    """So many of the latest changes, page by page."""
+    found: list[dict[str, Any]] = []
+    async with connected() as api:
+        while len(found) < limit:
+            query = {"limit": str(min(PAGE, limit - len(found))), "cursor": before}
+            answer = await api.call("GET", "/audit", params=query)
+            found += items_of(answer)
+            before = str(answer.get("next_cursor") or "")
+            if not before:
+                break
+    return found
