@@ -1,8 +1,10 @@
-"""The settings of secrets (`stoker.settings` puts them into the gateway's class), and which settings are secret."""
+"""The settings of secrets (`stoker.settings` puts them into the gateway's class), and what messages do not show."""
 
+import re
 from pathlib import Path
 from typing import Final
 
+import yaml
 from pydantic import BaseModel, Field, SecretStr
 
 PRIVATE_FIELDS: Final = frozenset({"api_key", "app_env", "files_secret_key", "join", "secrets_key"})
@@ -15,6 +17,23 @@ READERS: Final[dict[str, frozenset[str]]] = {
     "join": frozenset({"worker"}),
 }
 """Settings that `stoker up` hands to the environment of these parts alone."""
+
+
+_QUOTED: Final = re.compile(r"'[^'<]{4,}'")
+_USER: Final = re.compile(r"(?<=://)[^/\s'\"]*@")
+
+
+def without_password(text: str) -> str:
+    """A text whose addresses show no user and no password."""
+    return _USER.sub("...@", text)
+
+
+def yaml_problem(error: yaml.YAMLError) -> str:
+    """What is wrong with a YAML text and where, without the text."""
+    mark = getattr(error, "problem_mark", None)
+    where = "" if mark is None else f" in line {mark.line + 1}, column {mark.column + 1}"
+    problem = str(getattr(error, "problem", None) or "it cannot be read")
+    return _QUOTED.sub("'...'", problem) + where
 
 
 class SecretFields(BaseModel):

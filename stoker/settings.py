@@ -29,7 +29,7 @@ from stoker.environment_settings import EnvironmentFields
 from stoker.fetch_settings import FetchFields, Hosts
 from stoker.file_settings import FileFields
 from stoker.queue_settings import QueueFields
-from stoker.secret_settings import PRIVATE_FIELDS, SecretFields
+from stoker.secret_settings import PRIVATE_FIELDS, SecretFields, without_password, yaml_problem
 from stoker.server_address import embedded_url
 from stoker.slot_settings import WorkerSlots
 from stoker.tls_settings import ServerTlsFields, TlsFields
@@ -74,8 +74,11 @@ def file_values() -> dict[str, Any]:
         return {}
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise InvalidSettings(f"cannot read the settings file '{path}': {error}") from error
+    except yaml.YAMLError as error:
+        # Not with the error's own text, nor as its cause: it quotes the line, which may hold a secret.
+        raise InvalidSettings(f"cannot read the settings file '{path}': {yaml_problem(error)}") from None
     if not isinstance(values, dict):
         raise InvalidSettings(f"the settings file '{path}' must be a mapping of names to values")
     if unknown := sorted(str(name) for name in values if name not in field_names()):
@@ -479,4 +482,4 @@ def _explain(kind: type[CommonSettings], given: Mapping[str, object], item: Mapp
         return text
     if name in PRIVATE_FIELDS or "env" in item["loc"] or "'env'" in repr(item["input"]):
         return f"{path}: {text} (from {_origin(name, given)}; the value is not shown)"
-    return f"{path}: {text}, found {item['input']!r} (from {_origin(name, given)})"
+    return f"{path}: {text}, found {without_password(repr(item['input']))} (from {_origin(name, given)})"

@@ -176,7 +176,9 @@ def on_error(request: Request[Any, Any, Any], error: Exception) -> Response[byte
     known = error if isinstance(error, StokerError) else translated(request, error)
     if known is None:
         incident = new_id()
-        log.error(Event.REQUEST_FAILED, incident=incident, path=request.url.path, exc_info=error)
+        # The route and not the path: addresses of files carry their secret in it.
+        route = request.scope.get("path_template", "")
+        log.error(Event.REQUEST_FAILED, incident=incident, path=route, exc_info=error)
         known = Bug(f"An error of Stoker itself. Please report it with the log line of incident {incident}.")
     services: Services = request.app.state.services
     headers = retry_headers(known)

@@ -63,7 +63,9 @@ async def _deliver(settings: JobsSettings, url: str, task_id: TaskId, delivery: 
         request = client.build_request("POST", url, json=body, headers=headers, extensions={PERMITS: permits})
         answer = await client.send(request, stream=True)
         await answer.aclose()
-    answer.raise_for_status()
+    if not answer.is_success:  # httpx's own error has the whole address, and receivers put a secret into it
+        text = f"{request.url.host} answered the webhook of task {task_id} with {answer.status_code}"
+        raise httpx.HTTPStatusError(text, request=request, response=answer)
     get_logger("jobs").info(Event.WEBHOOK_DELIVERED, task_id=task_id, status=answer.status_code)
     return answer.status_code
 

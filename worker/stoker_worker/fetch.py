@@ -268,7 +268,8 @@ def _joined(url: httpx.URL, location: str) -> httpx.URL:
     try:
         return url.join(location)
     except (httpx.InvalidURL, ValueError) as error:
-        raise FetchFailed(f"{shown(url)} redirects to {location[:100]!r}, which is no address") from error
+        told = location.partition("?")[0][:100]
+        raise FetchFailed(f"{shown(url)} redirects to {told!r}, which is no address") from error
 
 
 async def unbroken(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

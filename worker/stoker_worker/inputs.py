@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import copy
 import mimetypes
+import re
 import shutil
 import threading
 import time
@@ -124,7 +125,7 @@ class Inputs:
         if not isinstance(uri, str) or not uri.strip():
             if named:
                 raise job.failed(
-                    f"{_cut(named)} is a path, and a worker reads none of its machine for a caller; {_DO}"
+                    f"{told(named)} is a path, and a worker reads none of its machine for a caller; {_DO}"
                 )
             return given or None
         uri = uri.strip()
@@ -134,7 +135,7 @@ class Inputs:
             elif uri[:7].lower() == "http://" or uri[:8].lower() == "https://":
                 path, content_type = await self._from_web(job, uri, given)
             else:
-                raise job.failed(f"{_cut(uri)} is no address that a worker fetches; {_DO}")
+                raise job.failed(f"{told(uri)} is no address that a worker fetches; {_DO}")
         except (FetchFailed, input_names.BadDataUri) as error:
             raise job.failed(str(error)) from error
         except OSError as error:
@@ -153,7 +154,7 @@ class Inputs:
         try:
             url = httpx.URL(uri)
         except (httpx.InvalidURL, ValueError) as error:
-            raise FetchFailed(f"{_cut(uri)} is no address that can be read ({error})") from error
+            raise FetchFailed(f"{told(uri)} is no address that can be read ({error})") from error
         target = self._fetcher.policy.judge(url, job.order.task.files_url)
         key = target.key
         started = time.monotonic()
@@ -234,6 +235,7 @@ class Inputs:
         return path
 
 
+_PRIVATE: Final = re.compile(r"(?<=//)[^/@]*@|[?#][^']*")
 _DO: Final = "give an http, https or data address (POST /files takes uploads)"
 
 
@@ -305,6 +307,7 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _cut(value: object) -> str:
-    text = repr(value)
+def told(value: object) -> str:
+    """A value of a caller as messages may have it; of what looks like an address no user, password or query."""
+    text = _PRIVATE.sub("", repr(value))
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."

@@ -173,3 +173,26 @@ def test_variables_of_the_operator_are_read_from_the_settings_file_and_not_print
         "HF_TOKEN": "hidden-value"
     }
     assert "hidden" not in f"{found!r} {found} {load(GatewaySettings)!r}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "variable"),
+    [(GatewaySettings, "STOKER_FILES_URL"), (GatewaySettings, "STOKER_WORKER_REDIS_URL")],
+)
+def test_a_wrong_address_is_shown_without_its_password(monkeypatch, kind, variable):
+    monkeypatch.setenv(variable, "nothing://me:hidden@host/rest")
+    with pytest.raises(InvalidSettings) as error:
+        load(kind)
+    assert "'nothing://...@host/rest'" in error.value.message
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['secrets_key: "hidden\n', "secrets_key: [hidden, a: b: c]", "a:\n  K: hidden\n\tB: 1", "k: *hidden"],
+)
+def test_a_mistake_in_the_settings_file_is_named_without_the_line(tmp_path, text):
+    (tmp_path / "stoker.yml").write_text(text)
+    with pytest.raises(InvalidSettings, match=r"cannot read .* in line \d+, column \d+") as error:
+        load(GatewaySettings)
+    assert "hidden" not in error.value.message
+    assert error.value.__suppress_context__

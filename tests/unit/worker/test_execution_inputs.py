@@ -8,6 +8,7 @@ from recorders import order, until
 
 from stoker.core.messages import LogType, ResidentState
 from stoker.core.states import TaskState as S
+from stoker_worker.inputs import told
 from stoker_worker.outcomes import InputFileFailed
 
 FILES = {"input": {"image": "http://x/a.png"}, "input_files": ("/image",)}
@@ -110,3 +111,19 @@ async def test_progress_of_a_fetch_is_in_the_log_of_the_task(scene):
 
 def test_recorded_orders_have_no_files_unless_they_say_so():
     assert order().task.input_files == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("ftp://me:hidden@host/x?signature=hidden", "'ftp://host/x'"),
+        ("s3://bucket/x#hidden", "'s3://bucket/x'"),
+        ("/etc/passwd", "'/etc/passwd'"),
+        ("x" * 1000, None),
+    ],
+)
+def test_an_address_that_is_refused_is_told_without_what_may_be_secret(given, shown):
+    text = told(given)
+    assert "hidden" not in text
+    assert len(text) < 300
+    assert shown is None or text == shown
