@@ -219,6 +219,13 @@ class ProtocolRefusal(StokerError):
         super().__init__(message or f"refused: {refusal}", **fields)
 
 
+class ScriptFailed(ProtocolRefusal):
+    """A script met something in Redis that it cannot work with. The log says what; please report it."""
+
+    code = "internal_error"
+    http = 500
+
+
 class StoreUnavailable(StokerError):
     """Redis does not answer. Try again in a moment."""
 

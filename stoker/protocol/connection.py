@@ -15,6 +15,7 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import (
     BusyLoadingError,
     ClusterDownError,
+    NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -28,9 +29,13 @@ from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
 )
 
-from stoker.core.errors import Bug, ProtocolRefusal, StaleAttempt, StoreUnavailable
+from stoker.core.errors import Bug, ProtocolRefusal, ScriptFailed, StaleAttempt, StoreUnavailable
+from stoker.core.events import Event
+from stoker.log import get_logger
 from stoker.protocol.line import Exchange, Line, Subscription
 from stoker.protocol.scripts import Script, scripts
+
+_log = get_logger("connection")
 
 CALL_TIMEOUT_S = 4.0
 """What a request waits at most; a loop that called just before the server came back hears it again within 5 s."""
@@ -138,13 +143,22 @@ class Connection:
         try:
             result = await call
         except NoScriptError:
-            result = await self._enqueue(("EVAL", script.source, len(keys), *keys, *args))
+            result = await self._repeated(script, keys, args)
+        except ResponseError as error:
+            raise _failed(name, error) from error
         code = result[0].decode()
         if code == "OK":
             return list(result[1:])
         if code == "STALE_ATTEMPT":
             raise StaleAttempt
         raise ProtocolRefusal(code, f"{name}: {code}", detail=result[1:])
+
+    async def _repeated(self, script: Script, keys: Sequence[str], args: Sequence[Arg]) -> Any:
+        """The script with its text, for a server that does not know it."""
+        try:
+            return await self._enqueue(("EVAL", script.source, len(keys), *keys, *args))
+        except ResponseError as error:
+            raise _failed(script.name, error) from error
 
     async def block(self, *parts: Arg, timeout_s: float) -> Any:
         """A blocking command on its own connection, bounded by `timeout_s` on this side too."""
@@ -205,6 +219,14 @@ class Connection:
                     return await self._line.exchange(commands)
         except TimeoutError:
             raise RedisTimeoutError(f"nothing came within {CALL_TIMEOUT_S:g} s") from None
+
+
+def _failed(name: str, error: ResponseError) -> Exception:
+    """What to raise for a script that broke off: one spoiled task must not stop who works for all others."""
+    if isinstance(error, NoPermissionError) or "script" not in str(error):
+        return error
+    _log.error(Event.SCRIPT_FAILED, script=name, reason=str(error))
+    return ScriptFailed("SCRIPT_FAILED", f"the script {name} broke off: {error}")
 
 
 def _refuses(result: Any) -> bool:

@@ -205,12 +205,18 @@ class Engines:
             last_id,
             timeout_s=block_ms / 1000 + _CLIENT_MARGIN_S,
         )
-        found = [(entry.decode(), _inbox_message(fields)) for entry, fields in stream(reply)]
-        read = [entry for entry, message in found if not isinstance(message, Assignment)]
+        entries = stream(reply)
+        found = [
+            (entry.decode(), message)
+            for entry, fields in entries
+            if (message := _readable(engine_id, fields)) is not None
+        ]
+        stay = {entry for entry, message in found if isinstance(message, Assignment)}
+        read = [entry.decode() for entry, _ in entries if entry.decode() not in stay]
         if read:
             forget = self._connection.start("XDEL", key, *read)
             forget.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return (found[-1][0] if found else last_id), found
+        return (entries[-1][0].decode() if entries else last_id), found
 
     async def accept(self, order: Assignment, engine_id: EngineId, entry: str, state: TaskState) -> None:
         """Confirm an assignment and enter the first state that is not skipped. Idempotent.
@@ -442,6 +448,15 @@ async def _read_engine(connection: Connection, keys: Keys, engine_id: EngineId) 
         tasks={task.decode(): int(owned.split(b" ")[0]) for task, owned in tasks.items()},
         drain=_drain.decode(drain) if drain else None,
     )
+
+
+def _readable(engine_id: EngineId, fields: dict[bytes, bytes]) -> InboxMessage | None:
+    """A message; None for an assignment whose request another engine has spoiled in the task's hash."""
+    try:
+        return _inbox_message(fields)
+    except (ValueError, KeyError, msgspec.MsgspecError) as error:
+        _log.warning(Event.INBOX_UNREADABLE, engine=engine_id, reason=type(error).__name__)
+        return None
 
 
 def _inbox_message(fields: dict[bytes, bytes]) -> InboxMessage:

@@ -9,11 +9,17 @@ from typing import Final
 from msgspec import Struct
 from redis.exceptions import ResponseError
 
+from stoker.core.errors import InvalidRequest
+from stoker.core.events import Event
+from stoker.core.ids import check_name
 from stoker.core.messages import TaskId
 from stoker.core.states import TaskState
+from stoker.log import get_logger
 from stoker.protocol.connection import Connection
 from stoker.protocol.keys import Keys
 from stoker.protocol.streams import Entry, entries, stream
+
+_log = get_logger("outbox")
 
 GROUP: Final = "relay"
 CLAIM_AFTER_MS: Final = 60_000
@@ -59,25 +65,39 @@ class Outbox:
             "XAUTOCLAIM", self._keys.outbox, GROUP, consumer, CLAIM_AFTER_MS, "0-0", "COUNT", BATCH
         )
         if found := entries(claimed[1]):
-            return [_ending(entry) for entry in found]
+            return await self._readable(found)
         reply = await self._connection.block(
             *("XREADGROUP", "GROUP", GROUP, consumer, "COUNT", BATCH, "BLOCK", block_ms),
             *("STREAMS", self._keys.outbox, ">"),
             timeout_s=block_ms / 1000 + 2,
         )
-        return [_ending(entry) for entry in stream(reply)]
+        return await self._readable(stream(reply))
 
     async def done(self, ending: Ending) -> None:
         """Acknowledge: the ending was handed on and need not be kept."""
-        await self._connection.command("XACK", self._keys.outbox, GROUP, ending.entry_id)
-        await self._connection.command("XDEL", self._keys.outbox, ending.entry_id)
+        await self._remove(ending.entry_id)
+
+    async def _readable(self, found: list[Entry]) -> list[Ending]:
+        """The endings among the entries. What nobody of ours wrote is removed: engines may add to the stream."""
+        endings = []
+        for entry in found:
+            try:
+                endings.append(_ending(entry))
+            except (ValueError, KeyError, InvalidRequest) as error:
+                _log.warning(Event.OUTBOX_UNREADABLE, reason=type(error).__name__)
+                await self._remove(entry[0].decode())
+        return endings
+
+    async def _remove(self, entry_id: str) -> None:
+        await self._connection.command("XACK", self._keys.outbox, GROUP, entry_id)
+        await self._connection.command("XDEL", self._keys.outbox, entry_id)
 
 
 def _ending(entry: Entry) -> Ending:
     entry_id, fields = entry
     return Ending(
         entry_id=entry_id.decode(),
-        task_id=TaskId(fields[b"task"].decode()),
+        task_id=TaskId(check_name("task id", fields[b"task"].decode())),
         attempt=int(fields[b"attempt"]),
         state=TaskState(int(fields[b"state"])),
         notify=fields[b"notify"].decode(),

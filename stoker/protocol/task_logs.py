@@ -63,7 +63,10 @@ class Tail:
         """Take what came after `cursor`; the oldest lines go when it is more than a tail holds."""
         self.cursor = cursor
         for raw in batches:
-            batch = tuple(_lines.decode(raw))
+            try:
+                batch = tuple(_lines.decode(raw))
+            except msgspec.MsgspecError:  # an engine may write the stream; nobody could read these lines
+                continue
             self._batches.append((len(raw), batch))
             self._bytes += len(raw)
             if self._added is not None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from stoker.core.errors import Conflict, NotFound, ProtocolRefusal, Unauthorized
+from stoker.core.events import Event
 from stoker.core.groups import spec_group
 from stoker.core.messages import (
     CANCEL_GRACE_MS,
@@ -21,6 +22,7 @@ from stoker.core.messages import (
 )
 from stoker.core.sessions import SessionInfo
 from stoker.core.states import ON_ENGINE, TERMINAL, TaskState
+from stoker.log import get_logger
 from stoker.protocol.admission import ANY_ROOM, Repeat, Room, submit_error
 from stoker.protocol.connection import Connection
 from stoker.protocol.keys import Keys
@@ -32,6 +34,7 @@ _CANCEL_TRIES = 5
 
 _encode = msgspec.json.Encoder().encode
 _request = msgspec.json.Decoder(TaskRequest)
+_log = get_logger("tasks")
 _owner = msgspec.json.Decoder(Owner)
 _spec = msgspec.json.Decoder(TaskSpec)
 _raws = msgspec.json.Decoder(tuple[msgspec.Raw, ...])
@@ -139,7 +142,10 @@ class Tasks:
         return view
 
     async def read_many(self, task_ids: Sequence[TaskId], *, with_logs: bool = True) -> list[TaskView | None]:
-        """Tasks in the order asked, None for an unknown one. Cost: one batch, one more for logs."""
+        """Tasks in the order asked, None for an unknown one and for one that a worker made unreadable.
+
+        Cost: one batch, one more for logs.
+        """
         connection, keys = self._connection, self._keys
         calls = [connection.start("HGETALL", keys.task(task_id)) for task_id in task_ids]
         hashes = [mapping(await call) for call in calls]
@@ -155,10 +161,10 @@ class Tasks:
                 continue
             logs = tails[task_id].lines if task_id in tails else ()
             reason = ""
-            if fields[b"state"] == b"2":
-                raw = await connection.command("HGET", keys.reasons, fields[b"group"])
+            if fields.get(b"state") == b"2":
+                raw = await connection.command("HGET", keys.reasons, fields.get(b"group", b""))
                 reason = raw.decode() if raw else "waiting for the scheduler to look at it"
-            views.append(_view(fields, logs, reason))
+            views.append(_readable(task_id, fields, logs, reason))
         return views
 
     async def owner(self, task_id: TaskId) -> Owner:
@@ -308,6 +314,17 @@ class Tasks:
             )
             for entry, fields in entries(reply)
         ]
+
+
+def _readable(
+    task_id: TaskId, fields: dict[bytes, bytes], logs: tuple[LogLine, ...], reason: str
+) -> TaskView | None:
+    """A task; None when an engine, which may write the hash, has put nonsense into it."""
+    try:
+        return _view(fields, logs, reason)
+    except (ValueError, KeyError, msgspec.MsgspecError) as error:
+        _log.warning(Event.TASK_UNREADABLE, task_id=task_id, reason=type(error).__name__)
+        return None
 
 
 def _view(fields: dict[bytes, bytes], logs: tuple[LogLine, ...], reason: str) -> TaskView:

@@ -18,7 +18,7 @@ from stoker.core.errors import (
 )
 from stoker.core.messages import DrainOrder, EngineReport, Outcome, Telemetry
 from stoker.core.states import TaskState
-from stoker.protocol import Room, Store
+from stoker.protocol import AssignOrder, Room, Store
 from stoker.protocol.acl import user_name
 from stoker.protocol.keys import Keys
 
@@ -316,6 +316,72 @@ async def test_a_hostile_engine_that_writes_itself_into_a_task_gets_nothing_from
     # Nor the code of another app, by writing its version into a task of its own.
     await raw.execute_command("HSET", keys.task("t1"), "request", "{}")
     assert await store.tasks.version_id("t1") == spec("t1").version_id
+
+
+NONSENSE = [
+    *({field: value} for field in ("state", "attempt", "created", "history") for value in ("x", "", b"\xff")),
+    {"request": "{"},
+    {"log_last": "x"},
+    {"delta_attempt": "0", "delta_last": "x"},
+]
+
+
+@pytest.mark.parametrize("fields", NONSENSE, ids=str)
+async def test_a_task_that_an_engine_spoils_harms_no_other_task(store, raw, fields):
+    """Neither those that read many at once, nor the scheduler that goes through all of them."""
+    scene, keys = Scene(store), Keys(store.pool)
+    await scene.set_up()
+    await scene.submit("t2")
+    await raw.execute_command("HSET", keys.task("t1"), *itertools.chain(*fields.items()))
+    await raw.execute_command("XADD", keys.task_events("t1"), "*", "l", "{")
+    _, good = await store.tasks.read_many(["t1", "t2"])
+    assert good.request.id == "t2"
+    orders = [AssignOrder(task_id=t, engine_id="box", worker_id="box-cpu-0") for t in ("t1", "t2")]
+    _, result = await store.scheduling.assign_many(scene.epoch, orders)
+    assert (result.attempt, result.refusal) == (1, "")
+    last, messages = await store.engines.inbox("box", "0", 100)
+    assert "t2" in {message.task.id for _, message in messages}
+    assert (await store.engines.inbox("box", last, 1))[1] == []
+    await store.scheduling.requeue(scene.epoch, "t1", "box", 1, "lost")
+    await store.scheduling.fail_queued(scene.epoch, "t1", "code", "error")
+
+
+async def test_an_ending_that_nobody_can_read_holds_no_other_up(store, raw):
+    keys = Keys(store.pool)
+    await store.outbox.open()
+    good = {"task": "t1", "attempt": "1", "state": "9", "notify": "http://x/"}
+    changes = ({"attempt": "x"}, {"state": "99"}, {"task": "a:b"}, {"task": b"\xff"})
+    for entry in ({"x": "y"}, *(good | change for change in changes), good):
+        await raw.execute_command("XADD", keys.outbox, "*", *itertools.chain(*entry.items()))
+    found = await store.outbox.read("me", 10)
+    assert [ending.task_id for ending in found] == ["t1"]
+    for ending in found:
+        await store.outbox.done(ending)
+    admin = Redis.from_url(store.url)
+    assert await admin.xlen(keys.outbox) == 0
+    await admin.aclose()
+
+
+def still(keys):
+    """What docs/security.md says of a hostile machine: each is a command that its user may send."""
+    return {
+        "read the task of another engine": ("HGET", keys.task("t1"), "request"),
+        "change its output": ("HSET", keys.task("t1"), "output", "1"),
+        "put words into its log": ("XADD", keys.task_events("t1"), "*", "l", "[]"),
+        "claim any hardware": ("HSET", keys.engine("box"), "info", "{}"),
+        "take the lease of another machine": ("ZREM", keys.leases, "box-2"),
+        "put nonsense into the queue": ("ZADD", keys.pending, "0", "none"),
+        "put nonsense into the wake stream": ("XADD", keys.wake, "*", "k", "x"),
+        "have a webhook sent": ("XADD", keys.outbox, "*", "task", "t1", "notify", "http://x/"),
+        "make what the control plane knows of a task expire": ("PEXPIRE", keys.control("t1"), "1"),
+        "close the wake stream": ("XADD", keys.wake, f"{2**64 - 1}-{2**64 - 1}", "k", "x"),
+    }
+
+
+@pytest.mark.parametrize("what", list(still(Keys("any"))))
+async def test_a_hostile_engine_can_still(store, raw, what):
+    await Scene(store).set_up()
+    await raw.execute_command(*still(Keys(store.pool))[what])
 
 
 async def test_an_engine_that_writes_nonsense_disturbs_nobody_else(store, engine, raw):
