@@ -225,6 +225,10 @@ class ScriptFailed(ProtocolRefusal):
     code = "internal_error"
     http = 500
 
+    def __init__(self, script: str = "") -> None:
+        text = (self.__doc__ or "").strip().splitlines()[0]
+        super().__init__("SCRIPT_FAILED", f"{script}: {text}" if script else text)
+
 
 class StoreUnavailable(StokerError):
     """Redis does not answer. Try again in a moment."""

@@ -226,7 +226,7 @@ def _failed(name: str, error: ResponseError) -> Exception:
     if isinstance(error, NoPermissionError) or "script" not in str(error):
         return error
     _log.error(Event.SCRIPT_FAILED, script=name, reason=str(error))
-    return ScriptFailed("SCRIPT_FAILED", f"the script {name} broke off: {error}")
+    return ScriptFailed(name)
 
 
 def _refuses(result: Any) -> bool:
