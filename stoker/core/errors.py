@@ -11,6 +11,7 @@
       WorkerLost           the process that held the session's memory is gone: open a new session
       StaleAttempt         another attempt owns the task: stop, drop, count
       ProtocolRefusal      a script refused a write (unknown task, illegal move, lost leadership ...)
+      ScriptFailed         a script broke off on what is in Redis
       StoreUnavailable     Redis did not answer: try again
       FilesUnavailable     the file store did not answer: try again
       SecretUnreadable     a stored secret cannot be decrypted: the operator's to put right
@@ -219,15 +220,11 @@ class ProtocolRefusal(StokerError):
         super().__init__(message or f"refused: {refusal}", **fields)
 
 
-class ScriptFailed(ProtocolRefusal):
+class ScriptFailed(StokerError):
     """A script met something in Redis that it cannot work with. The log says what; please report it."""
 
     code = "internal_error"
     http = 500
-
-    def __init__(self, script: str = "") -> None:
-        text = (self.__doc__ or "").strip().splitlines()[0]
-        super().__init__("SCRIPT_FAILED", f"{script}: {text}" if script else text)
 
 
 class StoreUnavailable(StokerError):

@@ -122,6 +122,7 @@ class Connection:
 
         Raises:
             StaleAttempt: the attempt does not own the task any more.
+            ScriptFailed: it broke off on what it found.
             ProtocolRefusal: any other refusal; `refusal` is its name in the script's header.
         """
         return await self.start_script(name, keys, args)
@@ -226,7 +227,7 @@ def _failed(name: str, error: ResponseError) -> Exception:
     if isinstance(error, NoPermissionError) or "script" not in str(error):
         return error
     _log.error(Event.SCRIPT_FAILED, script=name, reason=str(error))
-    return ScriptFailed(name)
+    return ScriptFailed(script=name)
 
 
 def _refuses(result: Any) -> bool:

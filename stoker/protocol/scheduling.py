@@ -3,11 +3,12 @@
 import secrets
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 from msgspec import Struct
 
-from stoker.core.errors import Conflict, NotFound, ProtocolRefusal, StaleAttempt
+from stoker.core.errors import Conflict, NotFound, ProtocolRefusal, ScriptFailed, StaleAttempt
 from stoker.core.events import Event
 from stoker.core.messages import (
     DrainOrder,
@@ -28,6 +29,9 @@ from stoker.protocol.keys import Keys
 from stoker.protocol.streams import stream
 
 _log = get_logger("scheduling")
+
+SCRIPT_FAILED: Final = "SCRIPT_FAILED"
+"""Why a task could not be assigned of which an engine has made nonsense."""
 
 _CLIENT_MARGIN_S = 3.0
 """How much longer than the server's own bound this side waits for a blocking read."""
@@ -228,6 +232,8 @@ class Scheduling:
                 results.append(AssignResult(task_id=order.task_id, attempt=attempt))
             except ProtocolRefusal as refusal:
                 results.append(AssignResult(task_id=order.task_id, refusal=refusal.refusal))
+            except ScriptFailed:  # an engine has spoiled this task; the others are none the worse
+                results.append(AssignResult(task_id=order.task_id, refusal=SCRIPT_FAILED))
         return results
 
     async def send(self, engine_id: EngineId, order: EvictOrder) -> None:
@@ -326,7 +332,7 @@ class Scheduling:
                 ],
                 [task_id, epoch, attempt, reason, int(spend)],
             )
-        except StaleAttempt:
+        except (StaleAttempt, ScriptFailed):
             return None
         except ProtocolRefusal as refusal:
             if refusal.refusal == "NOT_LEADER":
@@ -355,6 +361,8 @@ class Scheduling:
                 ],
                 [task_id, epoch, code, error],
             )
+        except ScriptFailed:
+            return False
         except ProtocolRefusal as refusal:
             if refusal.refusal == "NOT_LEADER":
                 raise

@@ -12,6 +12,7 @@ from stoker.core.enrolments import digest
 from stoker.core.errors import (
     IncompatibleVersion,
     KeyQueueFull,
+    ScriptFailed,
     StaleAttempt,
     StoreUnavailable,
     Unauthorized,
@@ -382,6 +383,16 @@ def still(keys):
 async def test_a_hostile_engine_can_still(store, raw, what):
     await Scene(store).set_up()
     await raw.execute_command(*still(Keys(store.pool))[what])
+
+
+async def test_a_run_that_cannot_be_queued_is_refused_as_what_it_is(store, raw):
+    """A script that breaks off is no refusal of the request."""
+    scene, keys = Scene(store), Keys(store.pool)
+    await scene.set_up()
+    await raw.execute_command(*still(keys)["close the wake stream"])
+    with pytest.raises(ScriptFailed) as failed:
+        await scene.submit("t2")
+    assert (failed.value.http, failed.value.fields) == (500, {"script": "submit"})
 
 
 async def test_an_engine_that_writes_nonsense_disturbs_nobody_else(store, engine, raw):

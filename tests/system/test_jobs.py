@@ -10,6 +10,7 @@ import threading
 
 import pytest
 from helpers import environment, eventually, wait_gone
+from msgspec import structs
 from rq import Queue
 
 from stoker.core.messages import ApiKey, Needs, Owner, TaskId, TaskRequest, TaskSpec
@@ -93,6 +94,19 @@ async def test_an_expired_task_leaves_the_index(store, jobs):
         return (await store.tasks.page("u1"))[0] == ["kept"]
 
     await eventually(swept, "the sweep")
+
+
+async def test_a_key_that_expired_long_ago_is_forgotten(store, jobs):
+    key = ApiKey(id="old", name="n", user_id="u1", sha256="1", prefix="inf_", expires_ms=1)
+    await store.keys.put(key)
+    await store.keys.put(structs.replace(key, id="good", sha256="2", expires_ms=0))
+
+    async def swept():
+        return [kept.id for kept in await store.keys.list()] == ["good"]
+
+    await eventually(swept, "the sweep")
+    [recorded], _ = await store.audit.page("", 10)
+    assert (recorded.change.action, recorded.change.target) == ("key.expired", "old")
 
 
 async def test_the_log_of_an_expired_task_is_removed(store, jobs, tmp_path):

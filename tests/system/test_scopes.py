@@ -5,9 +5,10 @@ import time
 
 import pytest
 from gateways import gateway_settings, running
+from helpers import EXAMPLES
 from msgspec import structs
 
-from stoker.core.scopes import Scope
+from stoker.core.scopes import PRESETS, Scope
 from stoker_gateway.access import SCHEME
 from stoker_gateway.door import is_open
 from stoker_gateway.routes.keys import NewKey, make_key
@@ -170,4 +171,26 @@ def test_the_command_line_makes_limited_keys_and_lists_them(system):
     refused = system.cli("keys", "create", "--name", "x", "--scope", "apps:fly", check=False)
     assert refused.returncode == 2
     assert "known: apps:read" in refused.stderr.replace("\n", " ")
+    system.cli_json("keys", "delete", made["id"])
+
+
+@pytest.mark.parametrize(
+    ("preset", "commands", "refused"),
+    [
+        ("run", [("run", "infsh/echo", "--input", "message=x"), ("tasks", "list"), ("apps", "list")], ("workers", "list")),
+        ("deploy", [("apps", "deploy", str(EXAMPLES / "echo")), ("run", "infsh/echo", "--input", "message=x")], ("secrets", "list")),
+        ("watch", [("workers", "list"), ("tasks", "list")], ("run", "infsh/echo", "--input", "message=x")),
+        ("admin", [("keys", "list"), ("audit", "list"), ("workers", "list")], ()),
+    ],
+)  # fmt: skip
+def test_a_preset_is_enough_for_what_it_is_called(system, preset, commands, refused):
+    system.deploy(EXAMPLES / "echo")
+    scopes = [part for scope in PRESETS[preset] for part in ("--scope", scope)]
+    made = system.cli_json("keys", "create", "--name", preset, *scopes)
+    for command in commands:
+        system.cli(*command, STOKER_API_KEY=made["key"])
+    if refused:
+        done = system.cli(*refused, check=False, STOKER_API_KEY=made["key"])
+        assert done.returncode == 4, done.stderr
+        assert "needs the scope" in done.stderr
     system.cli_json("keys", "delete", made["id"])
