@@ -32,6 +32,8 @@ class Action(StrEnum):
     WORKER_INVITED = "worker.invited"
     WORKER_JOINED = "worker.joined"
     WORKER_REVOKED = "worker.revoked"
+    WORKER_DRAINED = "worker.drained"
+    WORKER_RESTARTED = "worker.restarted"
 
 
 class Actor(Struct, frozen=True, kw_only=True):

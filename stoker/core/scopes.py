@@ -41,7 +41,7 @@ class Scope(StrEnum):
     )
     SECRETS_WRITE = ("secrets:write", "Set and delete secrets.")
     ENGINES_READ = ("engines:read", "List and read machines, workers and enrolments.")
-    ENGINES_WRITE = ("engines:write", "Invite machines, and revoke them.")
+    ENGINES_WRITE = ("engines:write", "Invite, revoke, drain and restart machines.")
     APIKEYS_READ = ("apikeys:read", "List API keys, and the scopes that there are.")
     APIKEYS_WRITE = (
         "apikeys:write",

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from app_bundles import app_bundle, data_of, version_of
+from protocol_scene import Scene
 
 
 @pytest.fixture
@@ -75,6 +76,19 @@ def test_changes_of_an_app_are_recorded(http):
         ("app.deleted", "api/recorded-copy"),
         ("app.deleted", "api/recorded"),
     ]
+
+
+async def test_a_drained_machine_is_recorded_with_the_reason(gateway, store):
+    await Scene(store).set_up()
+    for _ in range(2):
+        await gateway.client.post("/engines/ghost/drain")
+    drained = await gateway.client.post("/engines/box/drain", json={"reason": "new driver"})
+    assert drained.status_code == 200, drained.text
+    await gateway.client.post("/engines/box/update")
+    [restart, drain, *_], _ = await store.audit.page("", 10)
+    assert (drain.change.action, drain.change.target) == ("worker.drained", "box")
+    assert drain.change.detail == {"reason": "new driver"}
+    assert restart.change.action == "worker.restarted"
 
 
 def test_what_was_refused_is_no_change(http):

@@ -5,11 +5,13 @@ from typing import Any
 from litestar import get, post
 from msgspec import Struct
 
+from stoker.core.audit import Action
 from stoker.core.errors import NotFound
 from stoker.core.messages import DrainOrder, EngineId, EngineView
 from stoker.core.scopes import Scope
 from stoker_gateway.access import needs
 from stoker_gateway.fleet_dto import engine_dto, worker_dto
+from stoker_gateway.routes.audit import record
 from stoker_gateway.routes.tasks import ListBody
 from stoker_gateway.services import Answer, AnyRequest, answer, page, services_of
 
@@ -70,6 +72,8 @@ async def _drain(request: AnyRequest, engine_id: str, reason: str, *, restart: b
     except NotFound as error:
         known = ", ".join(engine.info.id for engine in await all_engines(request))
         raise NotFound(f"Engine not found: {engine_id!r}; known: {known or 'none'}") from error
+    action = Action.WORKER_RESTARTED if restart else Action.WORKER_DRAINED
+    await record(request, action, engine_id, reason=order.reason)
     return answer(request, engine_dto(await store.engines.get(EngineId(engine_id))))
 
 
