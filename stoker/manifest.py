@@ -1,14 +1,18 @@
 """Reads inf.yml: what an app is called and what it needs. Tolerant, as the platform's own apps require."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import yaml
 
 from stoker.core.errors import CallerError
+from stoker.core.limits import BadLimit, Retry, Timeouts, read_retry, read_timeouts
 from stoker.core.messages import GpuType, IntegrationNeed, Needs, SecretNeed
+
+T = TypeVar("T")
 
 FILE_NAME: Final = "inf.yml"
 DEFAULT_FUNCTION: Final = "run"
@@ -47,6 +51,8 @@ class Manifest:
     default_function: str = DEFAULT_FUNCTION
     title: str = ""
     public: bool = False
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    retry: Retry = field(default_factory=Retry)
 
     @property
     def resources(self) -> dict[str, Any]:
@@ -130,7 +136,7 @@ def parse(document: dict[str, Any], source: str = FILE_NAME) -> Manifest:
     """The manifest in a parsed inf.yml.
 
     Raises:
-        BadManifest: it has no name, or a size is no number.
+        BadManifest: it has no name, a size is no number, or a time limit or retry rule is none.
     """
     name = _text(document.get("name"))
     if not name:
@@ -154,7 +160,16 @@ def parse(document: dict[str, Any], source: str = FILE_NAME) -> Manifest:
         default_function=_text(document.get("default_function")) or DEFAULT_FUNCTION,
         title=_text(document.get("title")),
         public=document.get("is_public") is True,
+        timeouts=_limits(read_timeouts, document.get("timeouts"), source),
+        retry=_limits(read_retry, document.get("retry"), source),
     )
+
+
+def _limits(read: Callable[[object], T], value: object, source: str) -> T:
+    try:
+        return read(value)
+    except BadLimit as error:
+        raise BadManifest(f"'{source}': {error}") from error
 
 
 def _kernel(document: dict[str, Any]) -> str:

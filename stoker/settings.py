@@ -29,6 +29,7 @@ from stoker.environment_settings import EnvironmentFields
 from stoker.fetch_settings import FetchFields, Hosts
 from stoker.file_settings import FileFields
 from stoker.queue_settings import QueueFields
+from stoker.retry_settings import QuarantineFields, RetryFields
 from stoker.secret_settings import PRIVATE_FIELDS, SecretFields, without_password, yaml_problem
 from stoker.server_address import embedded_url
 from stoker.slot_settings import WorkerSlots
@@ -196,7 +197,9 @@ class FilesSettings(CommonSettings, FileFields):
     """What the parts need that keep files, or remove them."""
 
 
-class GatewaySettings(FilesSettings, SecretFields, EnrolmentFields, ServerTlsFields, QueueFields):
+class GatewaySettings(
+    FilesSettings, SecretFields, EnrolmentFields, ServerTlsFields, QueueFields, RetryFields
+):
     """The front door."""
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
@@ -248,7 +251,7 @@ class GatewaySettings(FilesSettings, SecretFields, EnrolmentFields, ServerTlsFie
         return (self.secrets_key_file or self.data_dir / "secrets-key").expanduser().absolute()
 
 
-class SchedulerSettings(CommonSettings):
+class SchedulerSettings(CommonSettings, QuarantineFields):
     """The part that decides which worker runs which task."""
 
     leader_ttl_s: float = Field(

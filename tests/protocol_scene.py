@@ -81,11 +81,18 @@ class Scene:
         _, found = await self.store.engines.inbox("box", "0", 1)
         return next((entry, m) for entry, m in found if isinstance(m, Assignment))
 
-    async def running(self) -> Assignment:
-        await self.assign()
+    async def running(self, task_id="t1") -> Assignment:
+        await self.assign(task_id)
         entry, order = await self.take()
         await self.store.engines.accept(order, "box", entry, S.RUNNING)
         return order
+
+    async def come(self, task_id, *, release=True):
+        """The time comes that a delayed task waits for."""
+        key = self.store._keys.delayed
+        await self.store._connection.command("ZADD", key, "XX", 1, task_id)
+        if release:
+            await self.store.scheduling.release(self.epoch, 2**41)
 
     async def wake(self):
         return (await self.store.scheduling.wake("0", 1))[1]

@@ -109,8 +109,9 @@ def request(task_spec):
     )
 
 
-async def submit(store, task_spec):
-    return await store.tasks.submit(request(task_spec), task_spec, OWNER)
+async def submit(store, task_spec, **more):
+    asked = msgspec.structs.replace(request(task_spec), **more)
+    return await store.tasks.submit(asked, task_spec, OWNER)
 
 
 @dataclass
@@ -125,6 +126,7 @@ class FakeEngine:
     hold: bool = False
     hand_back: bool = False
     deaf: bool = False  # reads its inbox and does nothing
+    fails: Outcome | None = None  # what tasks end with instead
     loads: list[tuple[str, str]] = field(default_factory=list)
     ran: list[tuple[str, str]] = field(default_factory=list)
     evicted: list[str] = field(default_factory=list)
@@ -202,7 +204,7 @@ class FakeEngine:
         if self.hold:
             await self.release.wait()
         self.ran.append((order.worker_id, task.id))
-        outcome = Outcome(
+        outcome = self.fails or Outcome(
             state=TaskState.COMPLETED,
             output=msgspec.Raw(b"{}"),
             load_s=2.0 if cold else 0.0,

@@ -1,4 +1,4 @@
-"""`stoker tasks`: list, look at, cancel and delete tasks."""
+"""`stoker tasks`: list, look at, cancel, run again and delete tasks."""
 
 import asyncio
 from typing import Annotated, Any
@@ -11,7 +11,7 @@ from stoker_cli.output import JsonFlag, Markup, items_of, out, print_json, print
 from stoker_cli.run import follow
 from stoker_cli.task_view import COLOURS, LOG_TYPES, TaskView, exit_code
 
-app = typer.Typer(no_args_is_help=True, help="List, look at, cancel and delete tasks.")
+app = typer.Typer(no_args_is_help=True, help="List, look at, cancel, run again and delete tasks.")
 
 TaskIdArgument = Annotated[str, typer.Argument(help="Id of the task.")]
 
@@ -91,6 +91,24 @@ def cancel(
 
 
 @app.command()
+def retry(
+    task_id: TaskIdArgument,
+    follow_: Annotated[
+        bool, typer.Option("--follow", "-f", help="Stay until the new task ends; Ctrl-C cancels it.")
+    ] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Run a task again that failed or was cancelled: a new task from the same request. Exit status as `stoker run`."""
+    task = asyncio.run(_retry(task_id, None if json else TaskView(out), wait=follow_))
+    if json:
+        print_json(task)
+    elif not follow_:
+        out.print(f"task {task['id']}\n[dim]follow it with: stoker tasks get {task['id']} --follow[/]")
+    if follow_:
+        raise typer.Exit(exit_code(task))
+
+
+@app.command()
 def delete(task_id: TaskIdArgument, json: JsonFlag = False) -> None:
     """Forget a task that has ended, with its log and its result."""
     asyncio.run(_call("DELETE", f"/tasks/{task_id}"))
@@ -133,6 +151,14 @@ async def _get(task_id: str, view: TaskView | None, *, wait: bool) -> Task:
             return await follow(api, task_id, view)
         task: Task = await api.get(f"/tasks/{task_id}")
         return task
+
+
+async def _retry(task_id: str, view: TaskView | None, *, wait: bool) -> Task:
+    async with connected() as api:
+        task: Task = await api.post(f"/tasks/{task_id}/retry")
+        if wait and view:
+            out.print(f"task {task['id']}")
+        return await follow(api, str(task["id"]), view) if wait else task
 
 
 async def _call(method: str, path: str, **options: Any) -> Any:

@@ -36,6 +36,13 @@ def list_(json: JsonFlag = False) -> None:
         worker_rows(engines, workers),
         empty="no worker has registered yet; start one with: stoker worker",
     )
+    for worker in workers:
+        if why := worker.get("quarantine"):
+            out.print(
+                f"[yellow]{escape(str(worker.get('id')))} gets no tasks until {why.get('until')}: {why.get('failures')} "
+                f"failed there in a row, the last one: {escape(str(why.get('reason')))}[/] "
+                f"[dim](stoker workers release {worker.get('id')})[/]"
+            )
 
 
 @app.command()
@@ -78,6 +85,19 @@ def drain(
     )
     if not restart:
         out.print("[dim]it takes tasks again when its daemon is started anew[/]")
+
+
+@app.command()
+def release(
+    worker_id: Annotated[str, typer.Argument(help="Id of the worker (stoker workers list).")],
+    json: JsonFlag = False,
+) -> None:
+    """Take a worker out of quarantine: it gets tasks again."""
+    freed = asyncio.run(_call("POST", f"/workers/{quote(worker_id, safe='')}/release"))
+    if json:
+        print_json(freed)
+    else:
+        out.print(f"'{escape(worker_id)}' gets tasks again")
 
 
 @app.command()
@@ -202,7 +222,7 @@ def _row(worker: dict[str, Any], engine: dict[str, Any]) -> tuple[object, ...]:
         cores = info.get("cpus") or [{}]
         use = f"{float(cores[0].get('usage') or 0):.0f} %"
     warm = ", ".join(_warm_name(entry) for entry in worker.get("warm_apps") or [])
-    status = state_of(worker, engine)
+    status = "quarantined" if worker.get("quarantine") else state_of(worker, engine)
     return (worker.get("name") or worker.get("id"), status, device, Markup(memory), use, warm)
 
 

@@ -218,7 +218,8 @@ def is_open(path: str) -> bool:
 
 def rate_kind(method: str, path: str) -> str:
     """Which limit a request counts against: run, upload or get."""
-    if method == "POST" and path in _RUN_PATHS:
+    again = path.startswith("/tasks/") and path.endswith("/retry")
+    if method == "POST" and (path in _RUN_PATHS or again):
         return "run"
     return "upload" if method == "POST" and path == "/files" else "get"
 

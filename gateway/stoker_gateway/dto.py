@@ -75,6 +75,8 @@ def task_dto(
         "worker_id": view.worker_id or None,
         "attempt": view.attempt,
         "queue_reason": view.queue_reason or None,
+        "run_at": iso(request.run_at_ms) if request.run_at_ms else None,
+        "retry_of": request.retry_of or None,
         "webhook": request.webhook or None,
         "session_id": request.session_id or None,
         "session_timeout": int(request.session_timeout_s) or None,

@@ -1,19 +1,30 @@
 """Engines and workers as clients read them: the platform's EngineDTO and WorkerDTO, with live readings."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import structs
 
 from stoker.core.ids import short_id
-from stoker.core.messages import EngineView, GpuInfo, GpuSample, Resident, ResidentState, WorkerInfo
+from stoker.core.messages import (
+    EngineView,
+    GpuInfo,
+    GpuSample,
+    Quarantine,
+    Resident,
+    ResidentState,
+    WorkerId,
+    WorkerInfo,
+)
 from stoker.core.protocol_version import OURS, disagreement
 from stoker.core.sessions import plain_key, session_of
 from stoker_gateway.dto import iso
 
+Quarantines = Mapping[WorkerId, Quarantine]
 _STATUSES = {"lost": "disconnected", "refused": "stopped"}
 
 
-def engine_dto(engine: EngineView) -> dict[str, Any]:
+def engine_dto(engine: EngineView, quarantines: Quarantines) -> dict[str, Any]:
     """One engine with its workers."""
     info = engine.info
     return {
@@ -26,14 +37,14 @@ def engine_dto(engine: EngineView) -> dict[str, Any]:
         "api_url": "",
         "config": {"name": info.name, "labels": info.labels},
         "system_info": system_info(engine),
-        "workers": [worker_dto(engine, worker) for worker in info.workers],
+        "workers": [worker_dto(engine, worker, quarantines) for worker in info.workers],
         "running_tasks": len(engine.tasks),
         "refused": disagreement(info.id, info.speaks, OURS) or None,
         "drain": {"reason": engine.drain.reason, "done": engine.drained} if engine.drain else None,
     }
 
 
-def worker_dto(engine: EngineView, worker: WorkerInfo) -> dict[str, Any]:
+def worker_dto(engine: EngineView, worker: WorkerInfo, quarantines: Quarantines) -> dict[str, Any]:
     """One worker: what it is, what it does, what is loaded on it."""
     residents = [_as_of_now(engine, r) for r in engine.report.residents if r.worker_id == worker.id]
     busy = next((r for r in residents if r.state is ResidentState.BUSY), None)
@@ -46,6 +57,7 @@ def worker_dto(engine: EngineView, worker: WorkerInfo) -> dict[str, Any]:
         "engine_name": engine.info.name,
         "engine_status": _STATUSES.get(engine.status, engine.status),
         "status": _worker_status(engine, busy=busy is not None),
+        "quarantine": _quarantine(quarantines.get(worker.id)),
         "task_id": (busy.task_id if busy else "") or None,
         "active_session_id": next((s for r in residents if (s := session_of(r.setup_key))), None),
         "app_id": first.app if first else "",
@@ -70,6 +82,18 @@ def _worker_status(engine: EngineView, *, busy: bool) -> str:
     if busy and engine.status in {"running", "draining"}:
         return "busy"
     return "idle" if engine.status == "running" else "inactive"
+
+
+def _quarantine(found: Quarantine | None) -> dict[str, Any] | None:
+    """Why a worker gets no tasks, and until when; None when it gets some."""
+    if found is None:
+        return None
+    return {
+        "since": iso(found.since_ms),
+        "until": iso(found.until_ms),
+        "failures": found.failures,
+        "reason": found.reason,
+    }
 
 
 def _as_of_now(engine: EngineView, resident: Resident) -> Resident:

@@ -19,14 +19,26 @@ async def measurements(store: Store, hub: Hub) -> str:
     ]
     silences = [("gateway", "", hub.pulse.silent_s())]
     try:
-        pending, engines, told, now_ms = await asyncio.gather(
-            store.scheduling.pending_count(), store.engines.list(), store.pulses.told(), store.now_ms()
+        pending, delayed, quarantined, engines, told, now_ms = await asyncio.gather(
+            store.scheduling.pending_count(),
+            store.scheduling.delayed_count(),
+            store.quarantines.list(),
+            store.engines.list(),
+            store.pulses.told(),
+            store.now_ms(),
         )
     except StoreUnavailable:
         return _text([*own, *_up(answers=False), *_silences(silences)])
     silences += [(report.part, report.process, report.silent_s) for report in told]
     silences += [("worker", engine.info.id, engine_silences(engine, now_ms)) for engine in engines]
-    waiting = ["# TYPE stoker_pending_tasks gauge", f"stoker_pending_tasks {pending}"]
+    waiting = [
+        "# TYPE stoker_pending_tasks gauge",
+        f"stoker_pending_tasks {pending}",
+        "# TYPE stoker_delayed_tasks gauge",
+        f"stoker_delayed_tasks {delayed}",
+        "# TYPE stoker_quarantined_workers gauge",
+        f"stoker_quarantined_workers {len(quarantined)}",
+    ]
     return _text(
         [*own, *_up(answers=True), *waiting, *_silences(silences), *_engines(engines), *_gpus(engines)]
     )

@@ -212,6 +212,8 @@ class Registrar:
             env_key=new.env_key,
             bundle_file_id=file.id,
             metadata=app_file.metadata,
+            timeouts=app_file.timeouts,
+            retry=app_file.retry,
         )
         await self._store.catalog.put_version(version)
         return version, []

@@ -9,6 +9,7 @@ from msgspec import Struct, structs
 
 from stoker.core.errors import CallerError, Conflict, InvalidRequest, NotFound, WorkerLost
 from stoker.core.ids import new_id
+from stoker.core.limits import TaskLimits
 from stoker.core.messages import (
     App,
     AppFunction,
@@ -28,6 +29,7 @@ from stoker.settings import GatewaySettings
 from stoker_gateway.file_fields import FileFields
 from stoker_gateway.file_uses import note_uses
 from stoker_gateway.registry import Registry
+from stoker_gateway.run_limits import read_run_at, task_limits
 from stoker_gateway.secret_store import SecretStore
 from stoker_gateway.sessions import SessionRules
 
@@ -60,6 +62,9 @@ class RunBody(Struct, kw_only=True):
     session: str | None = None
     session_timeout: int | None = None
     priority: int = 0
+    run_at: str | float | None = None
+    timeouts: Any = None  # see stoker.core.limits, as is the next one
+    retry: Any = None
 
 
 def check_webhook(url: str) -> str:
@@ -100,9 +105,12 @@ class Submitter:
         self._room = Room(queue=settings.max_queued, key=settings.max_queued_per_key)
 
     async def submit(
-        self, body: RunBody, owner: Owner, idempotency_key: str = ""
+        self, body: RunBody, owner: Owner, idempotency_key: str = "", retry_of: str = ""
     ) -> tuple[TaskView, list[dict[str, Any]]]:
         """Queue a task.
+
+        Args:
+            retry_of: the task that this one is run again for.
 
         Returns:
             The task as it was stored, and messages for the envelope.
@@ -118,7 +126,7 @@ class Submitter:
         """
         repeat = self._repeat(idempotency_key, body)
         try:
-            return await self._submit(body, owner, repeat)
+            return await self._submit(body, owner, repeat, retry_of)
         except (CallerError, WorkerLost):
             # What was accepted stays accepted, whatever became of its app, its session or its secrets since then.
             first = await self._store.tasks.first_of(owner, repeat) if repeat is not None else None
@@ -144,7 +152,7 @@ class Submitter:
             ) from error
 
     async def _submit(
-        self, body: RunBody, owner: Owner, repeat: Repeat | None
+        self, body: RunBody, owner: Owner, repeat: Repeat | None, retry_of: str
     ) -> tuple[TaskView, list[dict[str, Any]]]:
         ref_function, app, version = await self._find_app(body, owner)  # 1
         called = await self._sessions.find(body.session, body.session_timeout, owner, app, version)
@@ -161,6 +169,7 @@ class Submitter:
         messages += setup_messages(app, version, unknown)
         setup = fill_defaults(version.setup_schema, known)
         self._registry.validate_setup(version, setup)
+        limits = task_limits(body.timeouts, body.retry, version, self._settings.task_bounds)
         granted = await self._secrets.grant(app, version, owner)  # 6
         request = TaskRequest(
             id=TaskId(new_id("" if self._store.pool == "default" else f"{self._store.pool}.")),
@@ -179,19 +188,14 @@ class Submitter:
             input_files=files,
             has_secrets=bool(granted.digest),
             files_url=self._base_url if files else "",
+            run_timeout_s=limits.timeouts.run,
+            setup_timeout_s=limits.timeouts.setup,
+            upload_timeout_s=limits.timeouts.upload,
+            retry_app_errors=limits.retry_app_errors,
+            run_at_ms=read_run_at(body.run_at, body.session),
+            retry_of=retry_of,
         )
-        spec = TaskSpec(
-            id=request.id,
-            setup_key=request.setup_key,
-            version_id=version.id,
-            env_key=version.env_key,
-            app=request.app,
-            needs=version.needs,
-            workers=workers,
-            priority=check_priority(body.priority),
-            key_id=owner.key_id,
-            created_ms=int(time.time() * 1000),
-        )
+        spec = spec_of(request, version, owner, body.priority, limits)
         request, spec, session = await self._sessions.enter(  # 8
             called, request, spec, owner, opens=body.session == NEW, timeout_s=body.session_timeout
         )
@@ -268,6 +272,32 @@ class Submitter:
             updated_ms=spec.created_ms,
             history=history,
         )
+
+
+def spec_of(
+    request: TaskRequest, version: AppVersion, owner: Owner, priority: int, limits: TaskLimits
+) -> TaskSpec:
+    """What the scheduler is told of a request.
+
+    Raises:
+        InvalidRequest: the priority is out of range.
+    """
+    return TaskSpec(
+        id=request.id,
+        setup_key=request.setup_key,
+        version_id=version.id,
+        env_key=version.env_key,
+        app=request.app,
+        needs=version.needs,
+        workers=request.workers,
+        priority=check_priority(priority),
+        key_id=owner.key_id,
+        created_ms=int(time.time() * 1000),
+        max_attempts=limits.max_attempts,
+        retry_delay_s=limits.retry_delay_s,
+        queue_timeout_s=limits.timeouts.queue,
+        no_match_timeout_s=limits.timeouts.no_match,
+    )
 
 
 def choose_function(app: App, version: AppVersion, name: str) -> AppFunction:

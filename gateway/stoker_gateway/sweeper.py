@@ -69,7 +69,12 @@ class Sweeper:
 
     async def _needed(self) -> set[str]:
         """Versions of all tasks that have not ended. Cost: reads the whole queue; only when there is something to sweep."""
-        needed = {spec.version_id for spec in await self._store.scheduling.pending()}
+        scheduling = self._store.scheduling
+        waiting = [
+            *await scheduling.delayed(),
+            *await scheduling.pending(),
+        ]  # in the order in which they move
+        needed = {spec.version_id for spec in waiting}
         held = [TaskId(task_id) for engine in await self._store.engines.list() for task_id in engine.tasks]
         views = await self._store.tasks.read_many(held, with_logs=False) if held else []
         return needed | {view.request.version_id for view in views if view is not None}

@@ -25,7 +25,8 @@ class Rules:
     as short. A task may be passed by warm ones for `age_cap_s`, and every `priority_step_s` of waiting counts
     as one level of priority. A key may be ahead of its fair share by `fair_slack_s` of worker time, so that
     fairness does not load models back and forth. A model with tasks waiting stays at least `churn_factor`
-    times what its load took. An instance that was idle for `idle_unload_s` is unloaded (0 = never).
+    times what its load took. An instance that was idle for `idle_unload_s` is unloaded (0 = never). After
+    `quarantine_failures` in a row that are no app's own (0 = never) a worker gets no task for `quarantine_s`.
     """
 
     look_ahead: int = 1
@@ -35,6 +36,8 @@ class Rules:
     fair_slack_s: float = 10.0
     churn_factor: float = 3.0
     idle_unload_s: float = 0.0
+    quarantine_failures: int = 5
+    quarantine_s: float = 300.0
 
 
 class Start(StrEnum):

@@ -3,13 +3,19 @@
 import asyncio
 from typing import Final
 
-from stoker.core.errors import NoCapacity
+from stoker.core.errors import NoMatchTimeout, QueueTimeout
 from stoker.core.events import Event
 from stoker.core.messages import EngineId, EvictOrder, TaskId, TaskView
 from stoker.core.states import ON_ENGINE, TaskState
 from stoker.log import Logger
 from stoker.protocol import Store
-from stoker_scheduler.deadlines import no_match_text, overdue_unmatched, queue_timeout_text
+from stoker_scheduler.deadlines import (
+    Deadline,
+    deadline_of,
+    no_match_text,
+    overdue_unmatched,
+    queue_timeout_text,
+)
 from stoker_scheduler.eviction import decide_unload
 from stoker_scheduler.mirror import Mirror
 
@@ -17,6 +23,8 @@ LOOKS: Final = 64
 """Waiting groups that get a second look each second: times pass, and with them reasons."""
 ACCEPT_S: Final = 60.0
 """An engine confirms an assignment at once, unless it must stop an instance first; that is bounded by 30 s."""
+STUCK_CODE: Final = "worker_stuck"
+"""Of the error of a task whose last attempt was taken from a worker that did not end it."""
 AUDITS: Final = 200
 """Tasks read in one audit."""
 
@@ -39,18 +47,18 @@ class Chores:
     async def fail_late(self, now_ms: int) -> int:
         """End tasks whose time in the queue is over; how many."""
         queues, limits = self._mirror.queues, self._mirror.deadlines.limits
-        late: dict[TaskId, str] = {}
+        late: dict[TaskId, tuple[str, str]] = {}
         for task_id in self._mirror.deadlines.due(now_ms):
             group = queues.group_of(task_id)
-            if group is not None:
+            if group is not None and limits.queue_deadline_ms(group.tasks[task_id]) <= now_ms:
                 waited_s = limits.queue_s(group.tasks[task_id])
-                late[task_id] = queue_timeout_text(waited_s, group.reason)
+                late[task_id] = (QueueTimeout.code, queue_timeout_text(waited_s, group.reason))
         for task_id in overdue_unmatched(now_ms, queues, limits):
             group = queues.group_of(task_id)
             if group is not None:
                 waited_s = limits.no_match_s(group.tasks[task_id])
-                late.setdefault(task_id, no_match_text(waited_s, group.reason))
-        await asyncio.gather(*(self._fail(task_id, text) for task_id, text in late.items()))
+                late.setdefault(task_id, (NoMatchTimeout.code, no_match_text(waited_s, group.reason)))
+        await asyncio.gather(*(self._fail(task_id, *why) for task_id, why in late.items()))
         return len(late)
 
     async def unload(self, now_ms: int) -> int:
@@ -73,8 +81,9 @@ class Chores:
     async def audit(self, now_ms: int) -> int:
         """Look at tasks that an engine has had for long, ever more seldom each; how many were taken back.
 
-        Two things are put right: an assignment that a living engine never started (a lost message), and a task
-        that is held beyond every limit (an engine that lives and is stuck).
+        Three things are put right: an assignment that a living engine never started (a lost message), a part of a
+        task that takes longer than the task says (an engine that lives and is stuck), and a task that is held
+        beyond every limit.
         """
         due = [held for held in self._mirror.fleet.heads() if now_ms >= held.audit_ms][:AUDITS]
         if not due:
@@ -83,8 +92,13 @@ class Chores:
         taken = 0
         for held, view in zip(due, views, strict=True):
             held.audit_ms = 2 * now_ms - held.assigned_ms
+            deadline = deadline_of(view, self._mirror.deadlines.limits) if view is not None else None
+            if deadline is not None and deadline.at_ms > now_ms:
+                held.audit_ms = min(held.audit_ms, deadline.at_ms)
             if view is None or view.attempt != held.attempt or view.state not in ON_ENGINE:
                 self._mirror.on_taken_back(held.task_id, now_ms)
+            elif deadline is not None and deadline.at_ms <= now_ms:
+                taken += await self._expire(view, deadline, now_ms)
             elif why := self._stuck(view, now_ms):
                 taken += await self._take_back(view, why, now_ms)
         return taken
@@ -98,10 +112,19 @@ class Chores:
         limit_s = self._mirror.deadlines.limits.hold_s(view.request)
         return f"{view.worker_id} held it for more than {limit_s:.0f} s" if held_s > limit_s else ""
 
+    async def _expire(self, view: TaskView, deadline: Deadline, now_ms: int) -> bool:
+        task_id = view.request.id
+        state = await self._store.scheduling.expire(
+            self._epoch, task_id, EngineId(view.engine_id), view.attempt, deadline.code, deadline.text
+        )
+        self._mirror.on_stuck(task_id, now_ms)
+        self._log.warning(Event.TASK_FAILED, task_id=task_id, worker=view.worker_id, reason=deadline.text)
+        return state is not None
+
     async def _take_back(self, view: TaskView, why: str, now_ms: int) -> bool:
-        spend = view.state is not TaskState.SCHEDULED
+        code = "" if view.state is TaskState.SCHEDULED else STUCK_CODE
         state = await self._store.scheduling.requeue(
-            self._epoch, view.request.id, EngineId(view.engine_id), view.attempt, why, spend=spend
+            self._epoch, view.request.id, EngineId(view.engine_id), view.attempt, why, code=code
         )
         ended = self._mirror.fleet.held(view.request.id)
         if ended is not None:
@@ -114,7 +137,7 @@ class Chores:
         for group_id in self._mirror.queues.oldest_visited(LOOKS):
             self._mirror.changed.groups[group_id] = None
 
-    async def _fail(self, task_id: TaskId, text: str) -> None:
-        if await self._store.scheduling.fail_queued(self._epoch, task_id, NoCapacity.code, text):
+    async def _fail(self, task_id: TaskId, code: str, text: str) -> None:
+        if await self._store.scheduling.fail_queued(self._epoch, task_id, code, text):
             self._log.warning(Event.TASK_FAILED, task_id=task_id, reason=text)
         self._mirror.on_cancelled(task_id)

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
-from typing import Final
+from typing import Final, NamedTuple
 
-from stoker.core.messages import TaskId, TaskRequest, TaskSpec
+from stoker.core.messages import TaskId, TaskRequest, TaskSpec, TaskView
+from stoker.core.states import TaskState
 from stoker_scheduler.actions import Reason
 from stoker_scheduler.queues import Queues
 from stoker_scheduler.reasons import sentence, span
@@ -13,8 +14,12 @@ COMPACT_AT: Final = 10_000
 """Entries of tasks that have left the queue: a day of them would fill the memory."""
 GRACE_S: Final = 120.0
 """What cancelling, uploading and reporting may take on top of a task's own limits."""
+FETCH_S: Final = 3_600.0
+"""The engine's default for fetching the files of an input."""
 SETUP_S: Final = 3_600.0
 """The engine's default for preparing and setting up."""
+
+_LOADING: Final = frozenset({TaskState.PREPARING, TaskState.SERVING, TaskState.SETTING_UP})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,9 +34,14 @@ class Limits:
     queue_timeout_s: float = 86_400
     no_match_timeout_s: float = 600
     hold_timeout_s: float = 86_400
+    grace_s: float = GRACE_S
 
     def queue_s(self, spec: TaskSpec) -> float:
         return spec.queue_timeout_s or self.queue_timeout_s
+
+    def queue_deadline_ms(self, spec: TaskSpec) -> int:
+        """Until when a task must have been started."""
+        return max(spec.created_ms, spec.queued_ms) + int(self.queue_s(spec) * 1000)
 
     def no_match_s(self, spec: TaskSpec) -> float:
         return spec.no_match_timeout_s or self.no_match_timeout_s
@@ -39,7 +49,48 @@ class Limits:
     def hold_s(self, request: TaskRequest) -> float:
         if not request.run_timeout_s:
             return self.hold_timeout_s
-        return request.run_timeout_s + (request.setup_timeout_s or SETUP_S) + GRACE_S
+        return request.run_timeout_s + (request.setup_timeout_s or SETUP_S) + self.grace_s
+
+
+class Deadline(NamedTuple):
+    """When a part of an attempt must be over, and what its end is called then."""
+
+    at_ms: int
+    code: str
+    text: str
+
+
+def deadline_of(view: TaskView, limits: Limits) -> Deadline | None:
+    """Until when the worker itself must have ended what it does; None where the task says nothing about it.
+
+    Workers keep these times themselves. This is for one that lives, and does not.
+    """
+    request = view.request
+    told = [(state, at_ms) for attempt, state, at_ms in view.history if attempt == view.attempt]
+    if view.state in _LOADING:
+        since = next((at_ms for state, at_ms in told if state in _LOADING), 0)
+        return _deadline(since, request.setup_timeout_s, 0, limits, view, "setup_timeout", "was not set up")
+    since = next((at_ms for state, at_ms in reversed(told) if state == view.state), 0)
+    if view.state is TaskState.RUNNING:
+        fetch_s = FETCH_S if request.input_files else 0  # a warm task fetches its files in this state
+        return _deadline(since, request.run_timeout_s, fetch_s, limits, view, "run_timeout", "did not end")
+    if view.state is TaskState.UPLOADING:
+        text = "did not store the files of its result"
+        return _deadline(since, request.upload_timeout_s, 0, limits, view, "upload_timeout", text)
+    return None
+
+
+def _deadline(
+    since_ms: int, limit_s: float, more_s: float, limits: Limits, view: TaskView, code: str, what: str
+) -> Deadline | None:
+    if not limit_s or not since_ms:
+        return None
+    grace_s = more_s + limits.grace_s
+    text = (
+        f"The task {what} within {limit_s:g} s, and {view.worker_id} did not end it {span(grace_s)} later. "
+        "The scheduler ended it; look at that worker (stoker workers list)."
+    )
+    return Deadline(since_ms + int((limit_s + grace_s) * 1000), code, text)
 
 
 class Deadlines:
@@ -53,8 +104,8 @@ class Deadlines:
         return len(self._heap)
 
     def add(self, spec: TaskSpec) -> None:
-        """Watch a task from its creation on; a task that was requeued may be there twice."""
-        heappush(self._heap, (spec.created_ms + int(self.limits.queue_s(spec) * 1000), spec.id))
+        """Watch a task while it waits; one that was queued again may be there twice, the first time too early."""
+        heappush(self._heap, (self.limits.queue_deadline_ms(spec), spec.id))
 
     def compact(self, queues: Queues) -> None:
         """Forget tasks that do not wait any more, once most entries are of that kind."""

@@ -9,13 +9,11 @@ from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import islice
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from stoker.core.messages import (
     EngineId,
     EngineView,
-    GpuType,
-    Needs,
     Resident,
     ResidentState,
     SetupKey,
@@ -25,6 +23,7 @@ from stoker.core.messages import (
 )
 from stoker.core.protocol_version import OURS, agree
 from stoker.core.sessions import plain_key
+from stoker_scheduler.kinds import Kind
 
 ORDER_TRUST_MS: Final = 60_000
 """How long an ordered eviction that a report denies is still believed; then the report is right."""
@@ -44,23 +43,6 @@ _PHASES: Final = {
     ResidentState.BUSY: Phase.READY,
     ResidentState.STOPPING: Phase.STOPPING,
 }
-
-
-class Kind(NamedTuple):
-    """What a worker offers; workers of one kind are alike to every app."""
-
-    gpus: tuple[tuple[GpuType, int], ...]  # (type, bytes), largest first
-    ram_bytes: int
-
-    @classmethod
-    def of(cls, info: WorkerInfo, engine_ram_bytes: int) -> "Kind":
-        gpus = sorted(((gpu.type, gpu.vram_bytes) for gpu in info.gpus), key=lambda gpu: -gpu[1])
-        return cls(tuple(gpus), info.ram_bytes or engine_ram_bytes)
-
-    def capacity_bytes(self, needs: Needs) -> int:
-        """GPU memory that an app with these needs may use here: that of its largest fitting GPUs."""
-        sizes = [size for kind, size in self.gpus if needs.gpu_type in (GpuType.ANY, GpuType.NONE, kind)]
-        return sum(sizes[: max(needs.gpu_count, 1)])
 
 
 @dataclass(slots=True, eq=False)
@@ -143,6 +125,7 @@ class Worker:
     inflation: float = 0.0  # GreedyDual's clock: the credit of the last that was evicted
     refused: dict[SetupKey, int] = field(default_factory=dict)  # setup -> until when it is not tried again
     lease: SetupKey | None = None  # the session that has this worker for itself
+    quarantine: str = ""  # why it gets no tasks
     places: list[tuple["Places[Any]", Any]] = field(default_factory=list)
     fixed_places: list[tuple["Places[Any]", Any]] = field(default_factory=list)
 
@@ -150,6 +133,11 @@ class Worker:
     def free(self) -> bool:
         """Nothing runs here, and no session has it."""
         return not self.held and not self.lease
+
+    @property
+    def available(self) -> bool:
+        """Whether it may be given tasks of anybody; a session may go on in quarantine."""
+        return self.engine.available and not self.quarantine
 
     def remaining_s(self, now_ms: int) -> float:
         """Expected seconds until it is idle."""
@@ -208,7 +196,8 @@ class Fleet:
         self.holders: Places[SetupKey] = Places()  # instance ready or loading
         self.named: Places[str] = Places()
         self._of_task: dict[TaskId, Worker] = {}
-        self._leases: dict[SetupKey, WorkerId] = {}  # also of a worker that is away
+        self._leases: dict[SetupKey, WorkerId] = {}  # also of a worker that is away, as is the next one
+        self._quarantined: dict[WorkerId, str] = {}
         self._with_environment: dict[str, dict[EngineId, Engine]] = {}
 
     def worker_of(self, task_id: TaskId) -> Worker | None:
@@ -235,7 +224,7 @@ class Fleet:
     def with_environment(self, env_key: str, limit: int) -> list[Worker]:
         """Workers of machines that have an environment on disk, a bounded number of machines."""
         engines = islice(self._with_environment.get(env_key, {}).values(), limit)
-        return [worker for engine in engines if engine.available for worker in engine.workers.values()]
+        return [worker for engine in engines for worker in engine.workers.values() if worker.available]
 
     # What events and actions change.
 
@@ -393,6 +382,16 @@ class Fleet:
             self._refile(worker)
         return worker, held
 
+    def quarantine(self, worker_id: WorkerId, why: str) -> None:
+        """A worker gets no tasks from now on, or gets them again (`why` empty)."""
+        if why:
+            self._quarantined[worker_id] = why
+        else:
+            self._quarantined.pop(worker_id, None)
+        if (worker := self.workers.get(worker_id)) is not None:
+            worker.quarantine = why
+            self._file_anew(worker)
+
     def refuse(self, worker: Worker, key: SetupKey, until_ms: int) -> None:
         """Do not try a setup on a worker for a while."""
         worker.refused[key] = until_ms
@@ -416,6 +415,7 @@ class Fleet:
             stale.engine.workers.pop(slot.id, None)
             self._forget(stale)
         worker = Worker(slot.id, slot.index, engine, Kind((), 0), slot.max_residents, frozenset())
+        worker.quarantine = self._quarantined.get(slot.id, "")
         worker.lease = next((key for key, leased in self._leases.items() if leased == slot.id), None)
         engine.workers[slot.id] = self.workers[slot.id] = worker
         return worker
@@ -437,7 +437,7 @@ class Fleet:
         for places, key in worker.fixed_places:
             places.unfile(key, worker)
         worker.fixed_places.clear()
-        if worker.engine.available:
+        if worker.available:
             self.of_kind.file(worker.kind, worker, fixed=True)
             for name in worker.names:
                 self.named.file(name, worker, fixed=True)
@@ -446,7 +446,7 @@ class Fleet:
     def _refile(self, worker: Worker) -> None:
         """What a worker does, or what lives there, has changed."""
         self._unfile(worker)
-        if not worker.engine.available or worker.lease:
+        if not worker.available or worker.lease:
             return
         if worker.held:
             self.busy.file(worker.kind, worker)

@@ -18,7 +18,8 @@ from stoker.core.sessions import SessionEnd
 from stoker.core.states import ON_ENGINE, TaskState
 from stoker.log import Logger
 from stoker.protocol import Store
-from stoker.protocol.scheduling import AssignOrder, AssignResult, WakeEvent, WakeKind
+from stoker.protocol.scheduling import AssignOrder, AssignResult
+from stoker.protocol.wake import WakeEvent, WakeKind
 from stoker_scheduler import reasons
 from stoker_scheduler.actions import Assign, Changed, GroupId, Rules, Start, Wait
 from stoker_scheduler.chores import Chores
@@ -105,6 +106,7 @@ class Loop:
         self._mono_read = time.monotonic()
         self._store_was_lost = False
         self._mono_reap = 0.0
+        self._due_ms = 0  # when the next delayed task is due, as far as is known; 0 = none
         self._sessions = self._session_chores()
 
     def deaf_s(self) -> float:
@@ -138,7 +140,7 @@ class Loop:
             await asyncio.sleep(RETRY_S)
 
     async def _round(self) -> None:
-        events = await self._read(BLOCK_MS)
+        events = await self._read(self._block_ms())
         self.counters.rounds += 1
         errands = self.on_wake(events)
         await self._commit()
@@ -146,9 +148,23 @@ class Loop:
             await self._run_errands(errands)
             await self._commit()
         await self._sessions.run()
+        await self._tell_quarantines()
+        if self._due_ms and self._clock() >= self._due_ms:
+            await self._release()
         await self._commit()
         if time.monotonic() >= self._mono_tick:
             await self._tick()
+
+    def _block_ms(self) -> int:
+        """How long to wait for an event: not beyond the time of a delayed task."""
+        return min(BLOCK_MS, max(1, self._due_ms - self._clock())) if self._due_ms else BLOCK_MS
+
+    async def _release(self) -> None:
+        """Queue the tasks whose time has come; a part of them, if they are very many."""
+        now_ms = self._clock()
+        specs, self._due_ms = await self._store.scheduling.release(self._epoch, now_ms)
+        for spec in specs:
+            self.mirror.on_released(spec, now_ms)
 
     async def _read(self, block_ms: int) -> list[WakeEvent]:
         self._cursor, events = await self._store.scheduling.wake(self._cursor, block_ms, READ_AT_ONCE)
@@ -169,16 +185,36 @@ class Loop:
                     self.mirror.on_lost(event.engine_id)
                 case WakeKind.ORPHANED:
                     errands.orphans.append(event)
+                case WakeKind.RELEASED:
+                    self._on_worker_released(event)
                 case WakeKind.SESSION:
                     self.mirror.sessions.was_ended(event.session_id, SessionEnd(event.reason))
                 case _:
                     self._on_task(event, now_ms)
         return errands
 
+    def _on_worker_released(self, event: WakeEvent) -> None:
+        if self.mirror.on_worker_released(event.worker_id):
+            self._log.info(Event.WORKER_RELEASED, worker=event.worker_id, reason="somebody said so")
+
+    async def _tell_quarantines(self) -> None:
+        """Write down which workers get no tasks, for people and for the next leader."""
+        for worker_id, found in self.mirror.wards.take_errands().items():
+            if found is None:
+                await self._store.quarantines.remove(worker_id)
+                continue
+            await self._store.quarantines.put(found)
+            self._log.error(
+                Event.WORKER_QUARANTINED, worker=worker_id, failures=found.failures, reason=found.reason
+            )
+
     def _on_task(self, event: WakeEvent, now_ms: int) -> None:
         mirror, spec = self.mirror, event.spec
         if event.kind is WakeKind.FINISHED:
-            self._on_finished(event, now_ms)
+            mirror.on_finished(event.task_id, event.state or TaskState.FAILED, _measured(event), now_ms)
+        elif event.kind is WakeKind.DELAYED:
+            self._due_ms = min(self._due_ms or event.due_ms, event.due_ms)
+            mirror.on_delayed(event.task_id, event.attempt, _measured(event), now_ms)
         elif event.kind is WakeKind.CANCELLED:
             mirror.on_cancelled(event.task_id)
         elif event.kind is WakeKind.MOVED and event.state is not None:
@@ -187,20 +223,6 @@ class Loop:
             mirror.on_submitted(spec)
         elif event.kind is WakeKind.REQUEUED and spec is not None:
             mirror.on_requeued(spec, now_ms)
-
-    def _on_finished(self, event: WakeEvent, now_ms: int) -> None:
-        found = event.measures
-        measured = (
-            Measured(
-                load_s=found.load_s,
-                run_s=found.run_s,
-                vram_bytes=found.vram_bytes,
-                instance_ended=found.instance_ended,
-            )
-            if found is not None
-            else Measured()
-        )
-        self.mirror.on_finished(event.task_id, event.state or TaskState.FAILED, measured, now_ms)
 
     async def _commit(self) -> None:
         """Decide about what has changed and carry it out: one batch, unless very much has changed."""
@@ -308,6 +330,7 @@ class Loop:
         """The clock's work: leases, deadlines, second looks, reasons; and forget the events acted upon."""
         self._mono_tick = time.monotonic() + TICK_S
         self._server_clock.set(await self._store.now_ms())
+        await self._release()
         now_ms = self._clock()
         chores = Chores(self._store, self.mirror, self._epoch, self._log)
         if time.monotonic() >= self._mono_reap:
@@ -317,6 +340,8 @@ class Loop:
         await self._read_engines(self.mirror.fleet.suspects())
         self.counters.evicted += await chores.unload(now_ms)
         self.counters.taken_back += await chores.audit(now_ms)
+        for worker_id in self.mirror.end_quarantines(now_ms):
+            self._log.info(Event.WORKER_RELEASED, worker=worker_id, reason="its time is over")
         chores.look_again()
         await self._commit()
         await self._write_reasons([group.id for group in self.mirror.queues.groups()], only_new=False)
@@ -361,6 +386,9 @@ class Loop:
         now_ms = self._clock()
         for view in views:
             self._on_engine(view, now_ms)
+        for found in (await self._store.quarantines.list()).values():
+            self.mirror.wards.restore(found)
+            self.mirror.quarantine(found)
         await self._restore([TaskId(task_id) for view in views for task_id in view.tasks])
         self._sessions = self._session_chores()
         await self._sessions.restore()
@@ -397,3 +425,17 @@ class Loop:
             for task in await self._store.tasks.read_many(part, with_logs=False):
                 if task is not None and task.state in ON_ENGINE:
                     self.mirror.restore(task, task.request.app, self._clock())
+
+
+def _measured(event: WakeEvent) -> Measured:
+    """What an attempt measured, as far as somebody did."""
+    found = event.measures
+    if found is None:
+        return Measured()
+    return Measured(
+        load_s=found.load_s,
+        run_s=found.run_s,
+        vram_bytes=found.vram_bytes,
+        instance_ended=found.instance_ended,
+        at_fault=found.at_fault,
+    )

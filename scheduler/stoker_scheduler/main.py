@@ -28,6 +28,8 @@ def rules_of(settings: SchedulerSettings) -> Rules:
         short_s=settings.short_task_s,
         age_cap_s=settings.age_cap_s,
         idle_unload_s=settings.idle_unload_s,
+        quarantine_failures=settings.quarantine_failures,
+        quarantine_s=settings.quarantine_s,
     )
 
 

@@ -5,7 +5,8 @@ from itertools import islice
 
 from stoker.core.messages import GpuType, Needs
 from stoker_scheduler.actions import Reason, Why
-from stoker_scheduler.fleet import Fleet, Kind, Worker
+from stoker_scheduler.fleet import Fleet, Worker
+from stoker_scheduler.kinds import Kind
 from stoker_scheduler.queues import Shape
 
 GB = 1_000_000_000
@@ -69,6 +70,12 @@ def _unavailable(shape: Shape, able: list[Worker]) -> str:
     engines = {worker.engine.id: worker.engine for worker in able}.values()
     if not any(engine.running for engine in engines):
         return f"{what} {verb} offline"
+    quarantined = next((worker for worker in able if worker.engine.available and worker.quarantine), None)
+    if quarantined is not None:
+        return (
+            f"{what} {verb} in quarantine or not available; {quarantined.id}: {quarantined.quarantine} "
+            "(stoker workers release)"
+        )
     if any(engine.draining for engine in engines):
         return f"{what} {verb} shutting down and take{'s' if verb == 'is' else ''} nothing new"
     return f"{what} {verb} not answering"

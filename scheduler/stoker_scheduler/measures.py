@@ -14,6 +14,7 @@ class Measured(Struct, frozen=True, kw_only=True):
     run_s: float = 0.0
     vram_bytes: int = 0
     instance_ended: bool = False
+    at_fault: str = ""  # what failed on the worker, and not in the app
 
 
 def learn_move(knowledge: Knowledge, held: Held, state: TaskState, now_ms: int) -> None:

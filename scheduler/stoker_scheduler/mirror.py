@@ -5,7 +5,16 @@ Owned by the loop alone. Everything here is repeatable: an event that was seen b
 
 from typing import Final
 
-from stoker.core.messages import EngineId, EngineView, SetupKey, TaskId, TaskSpec, TaskView, WorkerId
+from stoker.core.messages import (
+    EngineId,
+    EngineView,
+    Quarantine,
+    SetupKey,
+    TaskId,
+    TaskSpec,
+    TaskView,
+    WorkerId,
+)
 from stoker.core.sessions import Session, SessionEnd
 from stoker.core.states import TaskState
 from stoker_scheduler.actions import Assign, Changed, Evict, Rules, Start, Wait
@@ -15,13 +24,14 @@ from stoker_scheduler.knowledge import Knowledge
 from stoker_scheduler.measures import Measured, learn_end, learn_move
 from stoker_scheduler.queues import GROUPS_OF_KEY, Group, Queues
 from stoker_scheduler.sessions import Book, Known
+from stoker_scheduler.wards import Wards
 
 HANDED_BACK_MS: Final = 5_000
 """How long a worker that handed a task back is not tried again with that setup."""
 STUCK_MS: Final = 60_000
 """The same after a task was found stuck there."""
 AUDIT_MS: Final = 60_000
-"""After this time it is made sure that an engine works on a task; then at double the time, and so on."""
+"""After this time in a state it is made sure that an engine works on a task; then at double the time, and so on."""
 GIB: Final = 1024**3
 _LOADING: Final = frozenset({TaskState.PREPARING, TaskState.SERVING, TaskState.SETTING_UP})
 _RUNS: Final = frozenset({TaskState.RUNNING, TaskState.UPLOADING})
@@ -37,6 +47,7 @@ class Mirror:
         self.knowledge = Knowledge()
         self.deadlines = Deadlines(limits)
         self.sessions = Book()
+        self.wards = Wards(rules)
         self._registered_ms: dict[EngineId, int] = {}
         self.changed = Changed()
 
@@ -67,6 +78,19 @@ class Mirror:
         if spec.id not in self.queues:
             self._queue(spec, front=True)
 
+    def on_delayed(self, task_id: TaskId, attempt: int, measured: Measured, now_ms: int) -> None:
+        """An attempt failed, and the task waits for its next one; nothing when it never had one."""
+        held = self.fleet.held(task_id)
+        if held is not None and held.attempt <= attempt:
+            warm = measured.run_s > 0 and not measured.instance_ended
+            self._end_attempt(task_id, TaskState.FAILED, measured, now_ms, warm=warm)
+
+    def on_released(self, spec: TaskSpec, now_ms: int) -> None:
+        """The time that a task waited for has come."""
+        self.on_taken_back(spec.id, now_ms)  # when the event that it left its worker is still on its way
+        if spec.id not in self.queues:
+            self._queue(spec, front=True)
+
     def on_taken_back(self, task_id: TaskId, now_ms: int) -> None:
         """The scheduler itself took a task from an engine that lost it."""
         ended = self.fleet.end(task_id, now_ms, warm=False)
@@ -91,6 +115,7 @@ class Mirror:
         if held is None:
             return
         learn_move(self.knowledge, held, state, now_ms)
+        held.audit_ms = min(held.audit_ms, now_ms + AUDIT_MS)  # each part has a time of its own
         if state in _RUNS and not held.running_ms:
             self.fleet.runs(task_id, now_ms)
             worker = self.fleet.worker_of(task_id)
@@ -109,6 +134,12 @@ class Mirror:
             came_up = task_id != session.opening or measured.run_s > 0
             self.sessions.end(session, SessionEnd.WORKER_LOST if came_up else SessionEnd.ENDED)
         warm = state is TaskState.COMPLETED or measured.run_s > 0
+        self._end_attempt(task_id, state, measured, now_ms, warm=warm)
+
+    def _end_attempt(
+        self, task_id: TaskId, state: TaskState, measured: Measured, now_ms: int, *, warm: bool
+    ) -> None:
+        """A worker is free again, and something was learned there."""
         ended = self.fleet.end(task_id, now_ms, warm=warm)
         if ended is None:
             return
@@ -116,7 +147,42 @@ class Mirror:
         learn_end(self.knowledge, held, state, measured)
         spent_s = (now_ms - held.assigned_ms) / 1000
         self.queues.shares.correct(held.key_id, spent_s - held.load_s - held.run_s)
+        self._judge(worker, task_id, state, measured, now_ms)
         self.changed.workers[worker.id] = None
+
+    def _judge(
+        self, worker: Worker, task_id: TaskId, state: TaskState, measured: Measured, now_ms: int
+    ) -> None:
+        """What an ending says of the worker; a cancel says nothing."""
+        if measured.at_fault:
+            begun = self.wards.failed(worker.id, task_id, measured.at_fault, now_ms)
+            if begun is not None:
+                self.quarantine(begun)
+        elif state is not TaskState.CANCELLED:
+            self.wards.worked(worker.id)
+
+    def quarantine(self, found: Quarantine) -> None:
+        """A worker gets no tasks; groups that counted on it must look again."""
+        why = f"{found.failures} tasks in a row failed there, and not by their apps; the last one: {found.reason}"
+        self.fleet.quarantine(found.worker_id, why)
+        self._recall(found.worker_id)
+
+    def on_worker_released(self, worker_id: WorkerId) -> bool:
+        """Somebody says that a worker in quarantine works again; False when it was in none."""
+        was_out = self.wards.release(worker_id)
+        self._admit(worker_id)
+        return was_out
+
+    def end_quarantines(self, now_ms: int) -> list[WorkerId]:
+        """Workers whose time is over get a task again."""
+        over = self.wards.over(now_ms)
+        for worker_id in over:
+            self._admit(worker_id)
+        return over
+
+    def _admit(self, worker_id: WorkerId) -> None:
+        self.fleet.quarantine(worker_id, "")
+        self.changed.workers[worker_id] = None
 
     def on_lost(self, engine_id: EngineId) -> None:
         """An engine fell silent; groups that counted on it must look again."""
@@ -130,7 +196,7 @@ class Mirror:
         for worker_id in self.fleet.update(view, now_ms):
             self.changed.workers[worker_id] = None
             worker = self.fleet.workers.get(worker_id)
-            if worker is None or not worker.engine.available:
+            if worker is None or not worker.available:
                 self._recall(worker_id)
         before_ms = self._registered_ms.get(view.info.id, view.registered_ms)
         self._registered_ms[view.info.id] = view.registered_ms

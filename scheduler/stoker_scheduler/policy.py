@@ -15,7 +15,7 @@ from stoker.core.messages import SetupKey, WorkerId
 from stoker_scheduler.actions import Action, Assign, Changed, GroupId, Rules, Start, Wait
 from stoker_scheduler.draft import Draft
 from stoker_scheduler.eviction import Facts
-from stoker_scheduler.fleet import Fleet, Kind, Worker
+from stoker_scheduler.fleet import Fleet, Worker
 from stoker_scheduler.knowledge import Knowledge
 from stoker_scheduler.matching import admits
 from stoker_scheduler.placement import is_short, is_startable, place
@@ -135,7 +135,7 @@ def _look(
 ) -> None:
     """Add a window of the groups that the changed workers could serve; once a kind, or a name."""
     queues = draft.facts.queues
-    seen: set[tuple[Shape, Kind | WorkerId]] = set()
+    seen: set[tuple[Shape, object]] = set()
     for worker in _idle(draft, changed):
         for shape in queues.shapes(worker.names):
             mark = (shape, worker.id if shape.workers else worker.kind)
@@ -157,6 +157,8 @@ def _servable(draft: Draft, worker_id: WorkerId) -> list[SetupKey] | None:
         return None
     if worker.lease:
         return None if worker.held or worker_id in draft.given else [worker.lease]
+    if worker.quarantine:
+        return None
     if not worker.held:
         return list(worker.residents)
     key = worker.held[0].setup_key
@@ -167,4 +169,4 @@ def _servable(draft: Draft, worker_id: WorkerId) -> list[SetupKey] | None:
 def _idle(draft: Draft, changed: Changed) -> list[Worker]:
     """Changed workers that have nothing to do yet."""
     found = map(draft.facts.fleet.workers.get, changed.workers)
-    return [w for w in found if w and w.free and w.engine.available and w.id not in draft.given]
+    return [w for w in found if w and w.free and w.available and w.id not in draft.given]

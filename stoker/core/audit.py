@@ -33,6 +33,7 @@ class Action(StrEnum):
     WORKER_JOINED = "worker.joined"
     WORKER_REVOKED = "worker.revoked"
     WORKER_DRAINED = "worker.drained"
+    WORKER_RELEASED = "worker.released"
     WORKER_RESTARTED = "worker.restarted"
 
 

@@ -7,7 +7,7 @@
         SessionNotFound  SessionExpired  SessionEnded  AppMismatch  VersionMismatch  WorkerLeased
       AppFailed            the app's own message
       NoCapacity           wait, or add a worker
-        QueueFull
+        QueueFull  QueueTimeout  NoMatchTimeout
       WorkerLost           the process that held the session's memory is gone: open a new session
       StaleAttempt         another attempt owns the task: stop, drop, count
       ProtocolRefusal      a script refused a write (unknown task, illegal move, lost leadership ...)
@@ -193,6 +193,18 @@ class QueueFull(NoCapacity):
     """As many tasks wait as may. Try again when some have started, or add a worker."""
 
     code = "queue_full"
+
+
+class QueueTimeout(NoCapacity):
+    """The task waited as long as it may and was not started. Run it again, or let it wait longer."""
+
+    code = "queue_timeout"
+
+
+class NoMatchTimeout(NoCapacity):
+    """No worker that could run the task came. Add one, or change what the task asks for."""
+
+    code = "no_match_timeout"
 
 
 class WorkerLost(StokerError):

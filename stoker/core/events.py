@@ -50,6 +50,8 @@ class Event(StrEnum):
     ENGINE_UNREADABLE = "engine.unreadable"
     WORKER_ENROLLED = "worker.enrolled"
     WORKER_JOINED = "worker.joined"
+    WORKER_QUARANTINED = "worker.quarantined"
+    WORKER_RELEASED = "worker.released"
     WORKER_REVOKED = "worker.revoked"
     WORKER_USERS_FAILED = "worker.users_failed"
     STORE_LOST = "store.lost"

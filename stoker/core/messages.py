@@ -10,6 +10,7 @@ from typing import Any, NewType
 import msgspec
 from msgspec import Struct
 
+from stoker.core.limits import Retry, Timeouts
 from stoker.core.protocol_version import PROTOCOL_OLDEST, PROTOCOL_VERSION, Speaks
 from stoker.core.states import TaskState
 
@@ -81,6 +82,10 @@ class TaskRequest(Struct, frozen=True, kw_only=True):
     variant: str = "default"
     run_timeout_s: float = 0  # 0 = the engine's default
     setup_timeout_s: float = 0
+    upload_timeout_s: float = 0
+    retry_app_errors: bool = False  # also what the app itself raised is tried again
+    run_at_ms: int = 0  # not before; 0 = at once
+    retry_of: str = ""  # the task that this one is run again for
     session_id: str = ""
     opens_session: bool = False  # the session's first task: it may take a warm instance over, or load one
     session_timeout_s: float = 0  # idle time, at the first task
@@ -103,7 +108,9 @@ class TaskSpec(Struct, frozen=True, kw_only=True):
     priority: int = 0  # higher first
     key_id: str = ""
     created_ms: int = 0
+    queued_ms: int = 0  # since when it waits, where that is later; not stored
     max_attempts: int = 3
+    retry_delay_s: float = 0  # pause before the second attempt; it doubles with each further one
     queue_timeout_s: float = 0  # 0 = the scheduler's setting
     no_match_timeout_s: float = 0  # 0 = the scheduler's setting
     session_id: str = ""
@@ -206,6 +213,9 @@ class Outcome(Struct, frozen=True, kw_only=True):
     run_s: float = 0
     vram_bytes: int = 0  # measured for the instance after the run; 0 = unknown
     instance_ended: bool = False  # the instance is gone, or never came up
+    retryable: bool = False  # of a failure: another attempt may end otherwise
+    kills: bool = False  # of a failure: the app's process was killed
+    at_fault: bool = False  # of a failure: the worker's or its surroundings', not the app's
 
 
 class GpuInfo(Struct, frozen=True, kw_only=True):
@@ -325,6 +335,16 @@ class EngineView(Struct, frozen=True, kw_only=True):
         return self.drain is not None and self.status == "stopped"
 
 
+class Quarantine(Struct, frozen=True, kw_only=True):
+    """Why a worker gets no tasks: `failures` in a row, of as many tasks, none by its app. It ends by itself at `until_ms`."""
+
+    worker_id: WorkerId
+    since_ms: int
+    until_ms: int
+    failures: int
+    reason: str  # of the last failure
+
+
 class TaskView(Struct, frozen=True, kw_only=True):
     """A task as read back, before any dialect: what the gateway makes its answers from."""
 
@@ -341,6 +361,7 @@ class TaskView(Struct, frozen=True, kw_only=True):
     error_code: str = ""
     cancel_requested: bool = False
     queue_reason: str = ""
+    due_ms: int = 0  # of a queued task: it waits until then whatever is free
     log_dropped: int = 0
     history: tuple[tuple[int, int, int], ...] = ()  # (attempt, state, at_ms) in order
     logs: tuple[LogLine, ...] = ()
@@ -376,6 +397,8 @@ class AppVersion(Struct, frozen=True, kw_only=True):
     env_key: str = ""
     bundle_file_id: str = ""
     metadata: dict[str, Any] = {}
+    timeouts: Timeouts = Timeouts()
+    retry: Retry = Retry()
 
 
 class RetiredVersion(Struct, frozen=True, kw_only=True):

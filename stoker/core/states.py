@@ -14,7 +14,7 @@ class TaskState(IntEnum):
     RECEIVED = 1
     """Validated by the gateway; never stored alone: submit moves it on to QUEUED in the same script."""
     QUEUED = 2
-    """Waits for the scheduler. Nothing is lost in it: the task is in the `pending` index."""
+    """Waits for the scheduler, or for a time. Nothing is lost in it: the task is in `pending`, or in `delayed`."""
     SCHEDULED = 3
     """An engine was chosen and told. If that engine is lost, the reaper queues the task again."""
     PREPARING = 4

@@ -30,6 +30,7 @@ ENGINE_SCRIPTS: Final = (
     "register",
     "renew",
     "report",
+    "retry",
     "transition",
 )
 """What `stoker.protocol.engines.Engines` calls for a daemon."""
@@ -66,6 +67,7 @@ def patterns(keys: Keys, engine_id: EngineId) -> dict[str, tuple[str, ...]]:
         f"%W~{keys.wake}": ("xadd",),
         f"%W~{keys.outbox}": ("xadd",),
         f"%W~{keys.pending}": ("zadd",),
+        f"%W~{keys.delayed}": ("zadd",),
         # A task that it hands back waits again; Redis asks both rights for a count.
         f"~{keys.queued}": ("hincrby",),
         # Tasks: which one is its own changes by the second; the attempt's token guards a single write.

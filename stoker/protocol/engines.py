@@ -16,19 +16,16 @@ from stoker.core.messages import (
     EngineInfo,
     EngineReport,
     EngineView,
-    EvictOrder,
     InboxMessage,
     LogLine,
     Outcome,
-    SetupKey,
     TaskId,
-    TaskRequest,
     Telemetry,
-    WorkerId,
 )
 from stoker.core.states import TaskState
 from stoker.log import get_logger
 from stoker.protocol.connection import Connection
+from stoker.protocol.inbox import readable
 from stoker.protocol.keys import Keys
 from stoker.protocol.streams import mapping, stream
 from stoker.protocol.task_logs import LOG_TAIL_BYTES
@@ -42,14 +39,11 @@ DELTA_KEPT_S = 3600
 
 _log = get_logger("engines")
 _encode = msgspec.json.Encoder().encode
-_request = msgspec.json.Decoder(TaskRequest)
 _info = msgspec.json.Decoder(EngineInfo)
 _report = msgspec.json.Decoder(EngineReport)
 _telemetry = msgspec.json.Decoder(Telemetry)
-_evict = msgspec.json.Decoder(EvictOrder)
 _drain = msgspec.json.Decoder(DrainOrder)
 _ids = msgspec.json.Decoder(list[str])
-_setup_keys = msgspec.json.Decoder(tuple[SetupKey, ...])
 
 
 class Renewal(Struct, frozen=True, kw_only=True):
@@ -209,7 +203,7 @@ class Engines:
         found = [
             (entry.decode(), message)
             for entry, fields in entries
-            if (message := _readable(engine_id, fields)) is not None
+            if (message := readable(engine_id, fields)) is not None
         ]
         stay = {entry for entry, message in found if isinstance(message, Assignment)}
         read = [entry.decode() for entry, _ in entries if entry.decode() not in stay]
@@ -350,6 +344,9 @@ class Engines:
     async def finish(self, order: Assignment, engine_id: EngineId, outcome: Outcome) -> None:
         """End an attempt with its outcome. Idempotent by (task, attempt).
 
+        What another attempt may put right is queued again, if the task has one left. Scripts: lua/finish.lua,
+        lua/retry.lua.
+
         Raises:
             StaleAttempt: another attempt owns the task; drop the outcome.
             ProtocolRefusal: TASK_UNKNOWN, ILLEGAL_MOVE.
@@ -364,7 +361,11 @@ class Engines:
             "run_s": outcome.run_s,
             "vram_bytes": outcome.vram_bytes,
             "instance_ended": outcome.instance_ended,
+            "at_fault": outcome.error if outcome.at_fault else "",
         }
+        if outcome.retryable:
+            await self._retry(order, engine_id, outcome, _encode(measures))
+            return
         await self._connection.script(
             "finish",
             [
@@ -384,6 +385,32 @@ class Engines:
                 bytes(outcome.output_meta),
                 _encode([outcome.error, outcome.error_code]),
                 _encode(measures),
+            ],
+        )
+
+    async def _retry(self, order: Assignment, engine_id: EngineId, outcome: Outcome, measures: bytes) -> None:
+        keys = self._keys
+        task_id = order.task.id
+        await self._connection.script(
+            "retry",
+            [
+                keys.task(task_id),
+                keys.task_events(task_id),
+                keys.control(task_id),
+                keys.delayed,
+                keys.wake,
+                keys.outbox,
+                keys.engine_tasks(engine_id),
+                keys.queued,
+            ],
+            [
+                task_id,
+                order.attempt,
+                order.token,
+                outcome.error,
+                outcome.error_code,
+                int(outcome.kills),
+                measures,
             ],
         )
 
@@ -448,34 +475,3 @@ async def _read_engine(connection: Connection, keys: Keys, engine_id: EngineId) 
         tasks={task.decode(): int(owned.split(b" ")[0]) for task, owned in tasks.items()},
         drain=_drain.decode(drain) if drain else None,
     )
-
-
-def _readable(engine_id: EngineId, fields: dict[bytes, bytes]) -> InboxMessage | None:
-    """A message; None for an assignment whose request another engine has spoiled in the task's hash."""
-    try:
-        return _inbox_message(fields)
-    except (ValueError, KeyError, msgspec.MsgspecError) as error:
-        _log.warning(Event.INBOX_UNREADABLE, engine=engine_id, reason=type(error).__name__)
-        return None
-
-
-def _inbox_message(fields: dict[bytes, bytes]) -> InboxMessage:
-    kind = fields[b"k"]
-    if kind == b"assign":
-        return Assignment(
-            task=_request.decode(fields[b"request"]),
-            attempt=int(fields[b"attempt"]),
-            token=fields[b"token"].decode(),
-            worker_id=WorkerId(fields[b"worker"].decode()),
-            evict=_setup_keys.decode(fields[b"evict"]),
-        )
-    if kind == b"cancel":
-        return CancelOrder(
-            task_id=TaskId(fields[b"task"].decode()),
-            attempt=int(fields[b"attempt"]),
-            force=fields[b"force"] == b"1",
-            grace_ms=int(fields[b"grace"]),
-        )
-    if kind == b"evict":
-        return _evict.decode(fields[b"body"])
-    return _drain.decode(fields[b"body"])

@@ -32,6 +32,7 @@ class Enrolments:
     def __init__(self, connection: Connection, keys: Keys) -> None:
         self._connection = connection
         self._keys = keys
+        self._current: set[EngineId] = set()  # whose users have the rights of this version, for sure
 
     async def invite(
         self, name: str, token_sha256: str, ttl_s: float, by: str, change: Change | None = None
@@ -128,6 +129,7 @@ class Enrolments:
         await self._manage(
             "ACL", "SETUSER", user, *acl.rules(self._keys, enrolment.name, enrolment.password_sha256)
         )
+        self._current.add(enrolment.name)
         now = await self.find(enrolment.name)
         if now is None or now.password_sha256 != enrolment.password_sha256:
             await self.expel(enrolment.name)
@@ -138,10 +140,11 @@ class Enrolments:
         Raises:
             Conflict: the gateway's own user may not do that.
         """
+        self._current.discard(EngineId(name))
         await self._manage("ACL", "DELUSER", acl.user_name(self._keys, EngineId(name)))
 
     async def settle(self) -> None:
-        """Give every machine that has joined its user, and take it from the others.
+        """Give every machine that has joined its user, with the rights of this version, and take it from the others.
 
         Raises:
             Conflict: the gateway's own user may not do that.
@@ -152,9 +155,10 @@ class Enrolments:
         users = {_text(user) for user in await self._manage("ACL", "USERS")}
         for each in enrolled:
             has_user = acl.user_name(self._keys, each.name) in users
-            if each.state is EnrolmentState.JOINED and not has_user:
-                await self.admit(each)
-            elif each.state is not EnrolmentState.JOINED and has_user:
+            if each.state is EnrolmentState.JOINED:
+                if not has_user or each.name not in self._current:
+                    await self.admit(each)
+            elif has_user:
                 await self.expel(each.name)
 
     async def _manage(self, *parts: Arg) -> Iterable[bytes]:

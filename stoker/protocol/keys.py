@@ -16,6 +16,8 @@ class Keys:
         self.prefix = f"stoker:{{{pool}}}"
         self.pending = f"{self.prefix}:pending"
         self.queued = f"{self.prefix}:queued"
+        self.quarantine = f"{self.prefix}:quarantine"
+        self.delayed = f"{self.prefix}:delayed"
         self.wake = f"{self.prefix}:wake"
         self.outbox = f"{self.prefix}:outbox"
         self.leases = f"{self.prefix}:leases"

@@ -1,15 +1,14 @@
 """What the scheduler asks: leadership, what is new, assignments, taking back what was lost."""
 
+import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from typing import Final
 
 import msgspec
 from msgspec import Struct
 
-from stoker.core.errors import Conflict, NotFound, ProtocolRefusal, ScriptFailed, StaleAttempt
-from stoker.core.events import Event
+from stoker.core.errors import Conflict, NotFound, ProtocolRefusal, ScriptFailed, StaleAttempt, WorkerLost
 from stoker.core.messages import (
     DrainOrder,
     EngineId,
@@ -22,13 +21,11 @@ from stoker.core.messages import (
 )
 from stoker.core.protocol_version import OURS, Speaks
 from stoker.core.states import TaskState
-from stoker.log import get_logger
 from stoker.protocol.connection import Connection
 from stoker.protocol.engines import read_engines
 from stoker.protocol.keys import Keys
-from stoker.protocol.streams import stream
-
-_log = get_logger("scheduling")
+from stoker.protocol.streams import pairs, stream
+from stoker.protocol.wake import FACTS, WakeEvent, WakeKind, read_spec, wake_event
 
 SCRIPT_FAILED: Final = "SCRIPT_FAILED"
 """Why a task could not be assigned of which an engine has made nonsense."""
@@ -36,55 +33,12 @@ SCRIPT_FAILED: Final = "SCRIPT_FAILED"
 _CLIENT_MARGIN_S = 3.0
 """How much longer than the server's own bound this side waits for a blocking read."""
 _TOKEN_BYTES = 24
+RELEASE_PAUSE_MS: Final = 1000
+"""Until the next look, when nothing of what is due can be released."""
 _PENDING_PART = 5_000
 """Specs asked for at a time: a long queue must not fill the connection's own."""
 
 _encode = msgspec.json.Encoder().encode
-_spec = msgspec.json.Decoder(TaskSpec)
-
-
-class WakeKind(StrEnum):
-    """What happened that the scheduler must look at."""
-
-    SUBMITTED = "submitted"
-    REQUEUED = "requeued"
-    CANCELLED = "cancelled"
-    MOVED = "moved"
-    FINISHED = "finished"
-    ORPHANED = "orphaned"
-    ENGINE = "engine"
-    LOST = "lost"
-    SESSION = "session"
-    """A session is over."""
-
-
-class Measures(Struct, frozen=True, kw_only=True):
-    """What an attempt measured; all zero when nobody did."""
-
-    engine: str = ""
-    worker: str = ""
-    setup_key: str = ""
-    load_s: float = 0
-    run_s: float = 0
-    vram_bytes: int = 0
-    instance_ended: bool = False
-
-
-_measures = msgspec.json.Decoder(Measures)
-
-
-class WakeEvent(Struct, frozen=True, kw_only=True):
-    """One entry of the wake stream. Which fields are set follows from `kind`."""
-
-    kind: WakeKind
-    task_id: TaskId = TaskId("")
-    engine_id: EngineId = EngineId("")
-    attempt: int = 0
-    reason: str = ""
-    session_id: str = ""
-    spec: TaskSpec | None = None
-    state: TaskState | None = None
-    measures: Measures | None = None
 
 
 class AssignOrder(Struct, frozen=True, kw_only=True):
@@ -146,20 +100,70 @@ class Scheduling:
 
     async def pending(self) -> list[TaskSpec]:
         """All queued tasks, in order. Cost: O(n); for the start of a leadership alone."""
-        ids = await self._connection.command("ZRANGE", self._keys.pending, 0, -1)
+        return await self._specs(self._keys.pending)
+
+    async def delayed(self) -> list[TaskSpec]:
+        """All queued tasks that wait for a time. Cost: O(n); never for a decision."""
+        return await self._specs(self._keys.delayed)
+
+    async def _specs(self, index: str) -> list[TaskSpec]:
+        ids = await self._connection.command("ZRANGE", index, 0, -1)
         specs: list[TaskSpec] = []
         for start in range(0, len(ids), _PENDING_PART):
             part = (TaskId(i.decode()) for i in ids[start : start + _PENDING_PART])
-            calls = [self._connection.start("HMGET", self._keys.control(i), "spec", "created") for i in part]
-            for call in calls:
-                spec, created = await call
-                if spec is not None:
-                    specs.append(_created_at(_spec.decode(spec), created or b"0"))
+            calls = [self._connection.start("HMGET", self._keys.control(i), *FACTS) for i in part]
+            specs += [spec for call in calls if (spec := read_spec(await call)) is not None]
         return specs
 
     async def pending_count(self) -> int:
         """How many tasks wait."""
         return int(await self._connection.command("ZCARD", self._keys.pending))
+
+    async def delayed_count(self) -> int:
+        """How many tasks wait for a time."""
+        return int(await self._connection.command("ZCARD", self._keys.delayed))
+
+    async def release(self, epoch: int, now_ms: int, limit: int = 500) -> tuple[list[TaskSpec], int]:
+        """Queue the tasks whose time has come, the earliest first.
+
+        Args:
+            now_ms: the server's time; the script looks at its own clock again.
+            limit: how many at most.
+
+        Returns:
+            Them, and when to look again (ms; 0 = none waits).
+
+        Raises:
+            ProtocolRefusal: NOT_LEADER.
+
+        Cost: one round trip, and two more when there are some. Script: lua/release.lua.
+        """
+        keys = self._keys
+        first = pairs(await self._connection.command("ZRANGE", keys.delayed, 0, 0, "WITHSCORES"))
+        if not first or first[0][1] > now_ms:
+            return [], int(first[0][1]) if first else 0
+        found = await self._connection.command(
+            "ZRANGEBYSCORE", keys.delayed, "-inf", now_ms, "LIMIT", 0, limit
+        )
+        due = [TaskId(member.decode()) for member in found]
+        calls = [
+            self._connection.start_script(
+                "release",
+                [keys.task(i), keys.control(i), keys.pending, keys.delayed, keys.leader],
+                [i, epoch],
+            )
+            for i in due
+        ]
+        specs: list[TaskSpec] = []
+        for found_one in await asyncio.gather(*calls, return_exceptions=True):
+            refused = isinstance(found_one, ProtocolRefusal) and found_one.refusal != "NOT_LEADER"
+            if refused or isinstance(found_one, ScriptFailed):
+                continue
+            if isinstance(found_one, BaseException):
+                raise found_one
+            if (spec := read_spec(found_one)) is not None:
+                specs.append(spec)
+        return specs, now_ms if specs else now_ms + RELEASE_PAUSE_MS
 
     async def wake(self, last_id: str, block_ms: int, count: int = 1000) -> tuple[str, list[WakeEvent]]:
         """What came after `last_id` ("0" = all that no leader has seen); waits up to `block_ms` for it."""
@@ -175,22 +179,21 @@ class Scheduling:
             timeout_s=block_ms / 1000 + _CLIENT_MARGIN_S,
         )
         entries = stream(reply)
-        events = [event for _, fields in entries if (event := _wake_event(fields)) is not None]
+        events = [event for _, fields in entries if (event := wake_event(fields)) is not None]
         events = await self._with_specs(events)
         return (entries[-1][0].decode() if entries else last_id), events
 
     async def _with_specs(self, events: list[WakeEvent]) -> list[WakeEvent]:
         """Add the specs of tasks that were put back: an engine that hands one back cannot read it."""
         calls = {
-            index: self._connection.start("HMGET", self._keys.control(event.task_id), "spec", "created")
+            index: self._connection.start("HMGET", self._keys.control(event.task_id), *FACTS)
             for index, event in enumerate(events)
             if event.kind is WakeKind.REQUEUED
         }
         for index, call in calls.items():
-            spec, created = await call
+            spec = read_spec(await call)
             if spec is not None:  # else it was deleted meanwhile
-                found = _created_at(_spec.decode(spec), created or b"0")
-                events[index] = msgspec.structs.replace(events[index], spec=found)
+                events[index] = msgspec.structs.replace(events[index], spec=spec)
         return events
 
     async def forget_wake(self, last_id: str) -> None:
@@ -304,9 +307,12 @@ class Scheduling:
         attempt: int,
         reason: str,
         *,
-        spend: bool = True,
+        code: str = WorkerLost.code,
     ) -> TaskState | None:
         """Take a task back from an engine that no longer runs it.
+
+        Args:
+            code: of the error, should this have been the last attempt; '' = no attempt is spent.
 
         Returns:
             The new state: QUEUED, FAILED when the attempts are used up, CANCELLED when that was asked;
@@ -328,10 +334,39 @@ class Scheduling:
                     keys.outbox,
                     keys.engine_tasks(engine_id),
                     keys.leader,
+                    keys.delayed,
                     keys.queued,
                 ],
-                [task_id, epoch, attempt, reason, int(spend)],
+                [task_id, epoch, attempt, reason, code],
             )
+        except (StaleAttempt, ScriptFailed):
+            return None
+        except ProtocolRefusal as refusal:
+            if refusal.refusal == "NOT_LEADER":
+                raise
+            return None
+        return TaskState(int(result[0]))
+
+    async def expire(
+        self, epoch: int, task_id: TaskId, engine_id: EngineId, attempt: int, code: str, error: str
+    ) -> TaskState | None:
+        """End an attempt whose time is over; None when it did not own the task any more.
+
+        Raises:
+            ProtocolRefusal: NOT_LEADER.
+        """
+        keys = self._keys
+        names = [
+            keys.task(task_id),
+            keys.task_events(task_id),
+            keys.control(task_id),
+            keys.wake,
+            keys.outbox,
+            keys.engine_tasks(engine_id),
+            keys.leader,
+        ]
+        try:
+            result = await self._connection.script("expire", names, [task_id, epoch, attempt, code, error])
         except (StaleAttempt, ScriptFailed):
             return None
         except ProtocolRefusal as refusal:
@@ -358,6 +393,7 @@ class Scheduling:
                     keys.outbox,
                     keys.leader,
                     keys.queued,
+                    keys.delayed,
                 ],
                 [task_id, epoch, code, error],
             )
@@ -380,39 +416,3 @@ class Scheduling:
             await self._connection.command("HSET", self._keys.reasons, *flat)
         if gone:
             await self._connection.command("HDEL", self._keys.reasons, *gone)
-
-
-def _created_at(spec: TaskSpec, created: bytes) -> TaskSpec:
-    """The server's time of submission counts, not the caller's."""
-    return msgspec.structs.replace(spec, created_ms=int(created))
-
-
-def _wake_event(fields: dict[bytes, bytes]) -> WakeEvent | None:
-    """One entry; None for one that nobody of ours wrote: engines may add to the stream."""
-    try:
-        return _read_wake_event(fields)
-    except (ValueError, KeyError, msgspec.DecodeError) as error:
-        _log.warning(Event.WAKE_UNREADABLE, reason=str(error))
-        return None
-
-
-def _read_wake_event(fields: dict[bytes, bytes]) -> WakeEvent:
-    def text(name: bytes) -> str:
-        return fields.get(name, b"").decode()
-
-    spec = fields.get(b"spec")
-    measures = fields.get(b"o")
-    decoded = _spec.decode(spec) if spec else None
-    if decoded is not None and b"at" in fields:
-        decoded = _created_at(decoded, fields[b"at"])
-    return WakeEvent(
-        kind=WakeKind(text(b"k")),
-        task_id=TaskId(text(b"task")),
-        engine_id=EngineId(text(b"engine")),
-        attempt=int(text(b"attempt") or 0),
-        reason=text(b"reason"),
-        session_id=text(b"session"),
-        spec=decoded,
-        state=TaskState(int(fields[b"s"])) if b"s" in fields else None,
-        measures=_measures.decode(measures) if measures else None,
-    )

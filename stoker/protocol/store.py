@@ -17,6 +17,7 @@ from stoker.protocol.keys import Keys
 from stoker.protocol.limits import Limits
 from stoker.protocol.outbox import Outbox
 from stoker.protocol.pulses import Pulses
+from stoker.protocol.quarantines import Quarantines
 from stoker.protocol.scheduling import Scheduling
 from stoker.protocol.secret_records import Secrets
 from stoker.protocol.sessions import Sessions
@@ -44,6 +45,7 @@ class Store:
         self.limits = Limits(connection, keys)
         self.outbox = Outbox(connection, keys)
         self.pulses = Pulses(connection, keys)
+        self.quarantines = Quarantines(connection, keys)
         self.secrets = Secrets(connection, keys)
         self.enrolments = Enrolments(connection, keys)
         self._keys = keys

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -83,6 +84,8 @@ class Tasks:
         fields = {
             "priority": spec.priority,
             "max_attempts": spec.max_attempts,
+            "retry_delay_ms": spec.retry_delay_s * 1000,
+            "run_at_ms": request.run_at_ms,
             "retention_ms": retention_s * 1000,
             "group": spec_group(spec),
             "notify": request.webhook,
@@ -108,14 +111,16 @@ class Tasks:
             _encode(fields),
             repeat.body_hash if repeat else "",
         ]
-        if request.session_id:
+        if not request.session_id:
+            names += [keys.queued, keys.delayed]
+        else:
             names += [
                 keys.session(request.session_id),
                 keys.session_tasks(request.session_id),
                 keys.sessions,
+                keys.queued,
             ]
             arguments += [request.session_id, _encode(session) if session else ""]
-        names.append(keys.queued)
         try:
             result = await self._connection.script(
                 "call" if request.session_id else "submit", names, arguments
@@ -161,7 +166,9 @@ class Tasks:
                 continue
             logs = tails[task_id].lines if task_id in tails else ()
             reason = ""
-            if fields.get(b"state") == b"2":
+            if fields.get(b"due") and fields.get(b"state") == b"2":
+                reason = _delay_reason(fields)
+            elif fields.get(b"state") == b"2":
                 raw = await connection.command("HGET", keys.reasons, fields.get(b"group", b""))
                 reason = raw.decode() if raw else "waiting for the scheduler to look at it"
             views.append(_readable(task_id, fields, logs, reason))
@@ -184,10 +191,18 @@ class Tasks:
         Raises:
             NotFound: no such task.
         """
+        return (await self.spec(task_id)).version_id
+
+    async def spec(self, task_id: TaskId) -> TaskSpec:
+        """What the scheduler was told of a task, from where no engine can write.
+
+        Raises:
+            NotFound: no such task.
+        """
         raw = await self._connection.command("HGET", self._keys.control(task_id), "spec")
         if raw is None:
             raise NotFound("Task not found")
-        return _spec.decode(raw).version_id
+        return _spec.decode(raw)
 
     async def page(self, owner_id: str, cursor: str = "", limit: int = 20) -> tuple[list[TaskId], str]:
         """Ids of an owner's tasks, newest first, and the cursor of the next page ('' at the end)."""
@@ -229,6 +244,7 @@ class Tasks:
                         keys.inbox(engine),
                         keys.engine_tasks(engine),
                         keys.queued,
+                        keys.delayed,
                     ],
                     [task_id, engine, int(force), grace_ms],
                 )
@@ -327,6 +343,19 @@ def _readable(
         return None
 
 
+def _delay_reason(fields: dict[bytes, bytes]) -> str:
+    """Why a task waits that no worker could have now. An engine may have written what is no time."""
+    try:
+        until = datetime.fromtimestamp(int(fields[b"due"]) / 1000, UTC).isoformat(timespec="seconds")
+        attempt, why = fields[b"attempt"].decode(), fields.get(b"due_why", b"").decode()
+    except (ValueError, KeyError, OverflowError, OSError):
+        return "it waits for its time"
+    until = until.replace("+00:00", "Z")
+    if attempt == "0":
+        return f"it is to run at {until}, not before"
+    return f"it is tried again at {until}: attempt {attempt} failed ({why})"
+
+
 def _view(fields: dict[bytes, bytes], logs: tuple[LogLine, ...], reason: str) -> TaskView:
     state = TaskState(int(fields[b"state"]))
     history = tuple(
@@ -347,6 +376,7 @@ def _view(fields: dict[bytes, bytes], logs: tuple[LogLine, ...], reason: str) ->
         error_code=fields.get(b"error_code", b"").decode(),
         cancel_requested=state not in TERMINAL and bool(fields.get(b"cancel")),
         queue_reason=reason,
+        due_ms=int(fields.get(b"due") or 0) if state is TaskState.QUEUED else 0,
         log_dropped=int(fields.get(b"log_dropped", b"0")),
         history=history,
         logs=logs,

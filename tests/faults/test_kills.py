@@ -5,7 +5,8 @@
 | scheduler | running | completed, attempt 1 | a new task completes |
 | scheduler | queued | completed, attempt 1 | - |
 | worker daemon | running | completed, attempt 2 | no process of the old daemon is left |
-| app process | running | failed; the error names the signal | a new task completes on the worker |
+| app process | running | completed, attempt 2 | no process of the old instance is left |
+| app process | running, three times | failed as `poison`; the error names the signal three times | a new task completes on the worker |
 | gateway | running | completed, attempt 1 | the same address answers |
 | server | queued and running | completed | nothing accepted is lost |
 | `stoker up` | running | - | no process is left |
@@ -96,16 +97,38 @@ def test_a_task_of_a_killed_daemon_runs_again(breakable):
     wait_gone(old)
 
 
-def test_a_killed_app_fails_its_task_with_the_signal_and_the_worker_goes_on(breakable):
-    task_id = running(breakable, seconds=30)
-    killed = app_processes(breakable)
+def kill_apps(system):
+    killed = app_processes(system)
     for pid in killed:
         if psutil.pid_exists(pid):
             os.kill(pid, signal.SIGKILL)
-    task = ended(breakable, task_id)
-    assert task["status"] == FAILED
-    assert "SIGKILL" in task["error"]
     wait_gone(killed)
+
+
+def in_attempt(system, task_id, attempt):
+    def reached():
+        found = read(system, task_id)
+        return found and (found["status"], found["attempt"]) == (7, attempt)
+
+    wait_until(reached, f"attempt {attempt} of task {task_id}", BOUND_S)
+
+
+def test_a_task_of_a_killed_app_runs_again(breakable):
+    task_id = running(breakable)
+    kill_apps(breakable)
+    task = ended(breakable, task_id)
+    assert (task["status"], task["attempt"]) == (COMPLETED, 2)
+
+
+def test_a_task_whose_app_is_killed_three_times_is_not_run_again_and_the_worker_goes_on(breakable):
+    task_id = submit(breakable, "examples/slow", seconds=30, lines=3)
+    for attempt in (1, 2, 3):
+        in_attempt(breakable, task_id, attempt)
+        kill_apps(breakable)
+    task = ended(breakable, task_id)
+    assert (task["status"], task["error_code"]) == (FAILED, "poison")
+    assert all(f"[attempt {attempt} on " in task["error"] for attempt in (1, 2, 3))
+    assert task["error"].count("SIGKILL") == 3
     assert ended(breakable, submit(breakable, "examples/slow", seconds=0, lines=1))["status"] == COMPLETED
 
 

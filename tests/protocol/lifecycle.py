@@ -6,14 +6,15 @@ end, and no key may be left that belonged to one.
 
 import asyncio
 import itertools
-from dataclasses import dataclass, field
 
 import msgspec
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from protocol.delays import MAX_TASKS, Delays
 from protocol.draining import ENGINES, Draining, Engine
 from protocol.faulty import open_store
+from protocol.lifecycle_model import MAX_ATTEMPTS, OF_THE_POOL, Model, Order, keys_of
 
 from stoker.core.errors import (
     KeyQueueFull,
@@ -43,16 +44,12 @@ from stoker.protocol.streams import mapping
 
 SCHEDULERS = ("first", "second")
 OWNER = Owner(user_id="u", key_id="k")
-MAX_ATTEMPTS = 2
-MAX_TASKS = 3
-"""Few enough that a story of some dozen steps gets far with each."""
 ROOM = Room(key=2)
 """One fewer than tasks: the last one finds the queue full, or not."""
 LEASE_S = 600
+PAUSE_S = 600
+"""Before another attempt: no story lasts so long, so that it ends when the story says so."""
 TELEMETRY = Telemetry(cpu_percent=0, ram_used_bytes=0, ram_total_bytes=0)
-OF_THE_POOL = {"wake", "leases", "engines", "leader", "epoch", "protocol", "reasons", "outbox"}
-"""Keys that belong to no task and stay."""
-
 _pools = itertools.count()
 pick = st.integers(0, 7)
 some_tasks = precondition(lambda self: bool(self.tasks))
@@ -61,33 +58,7 @@ engines = st.sampled_from(ENGINES)
 twice = st.booleans()
 
 
-@dataclass
-class Model:
-    """What one task must look like."""
-
-    state: S = S.QUEUED
-    attempt: int = 0
-    spent: int = 0
-    engine: str = ""
-    cancel: bool = False
-    ended_by: str = ""
-    lines: dict[int, set[int]] = field(default_factory=dict)  # attempt -> numbers of the lines written
-
-
-@dataclass
-class Order:
-    """An assignment that an engine read, however long ago."""
-
-    engine: str
-    message: Assignment
-    entry: str
-
-    @property
-    def task(self):
-        return self.message.task.id
-
-
-class Lifecycle(Draining, RuleBasedStateMachine):
+class Lifecycle(Draining, Delays, RuleBasedStateMachine):
     """Set `url` before it runs."""
 
     url = ""
@@ -133,18 +104,20 @@ class Lifecycle(Draining, RuleBasedStateMachine):
 
     @precondition(lambda self: len(self.tasks) < MAX_TASKS)
     @rule(repeat=twice)
-    def submit(self, repeat):
+    def submit(self, repeat, run_at_ms=0):
         task = f"t{len(self.tasks) + self.deleted}"
         common = {"setup_key": "s", "version_id": "v", "env_key": "e", "app": "a/b"}
-        request = TaskRequest(id=task, app_id="a", function="run", input={}, setup={}, **common)
-        spec = TaskSpec(id=task, needs=Needs(), max_attempts=MAX_ATTEMPTS, **common)
+        request = TaskRequest(
+            id=task, app_id="a", function="run", input={}, setup={}, run_at_ms=run_at_ms, **common
+        )
+        spec = TaskSpec(id=task, needs=Needs(), max_attempts=MAX_ATTEMPTS, retry_delay_s=PAUSE_S, **common)
         call = self.store.tasks.submit(request, spec, OWNER, room=ROOM)
         if self.waiting() >= ROOM.key:
             with pytest.raises(KeyQueueFull):
                 self.run(call, repeat=repeat)
             return
         assert self.run(call, repeat=repeat) == task
-        self.tasks[task] = Model()
+        self.tasks[task] = Model(delayed=run_at_ms > 0)
 
     def waiting(self):
         return sum(model.state is S.QUEUED for model in self.tasks.values())
@@ -156,7 +129,7 @@ class Lifecycle(Draining, RuleBasedStateMachine):
         model = self.tasks[task]
         self.run(self.store.tasks.cancel(task), repeat=repeat)
         if model.state is S.QUEUED:
-            model.state = S.CANCELLED
+            model.state, model.due = S.CANCELLED, False
         elif model.state in ON_ENGINE:
             model.cancel = True
 
@@ -196,8 +169,9 @@ class Lifecycle(Draining, RuleBasedStateMachine):
         order = AssignOrder(task_id=task, engine_id=engine, worker_id=f"{engine}-cpu-0")
         [result] = self.run(self.store.scheduling.assign_many(self.epoch, [order]), repeat=repeat)
         alive = self.takes_tasks(engine)
-        if model.state is not S.QUEUED or not alive:
-            assert result.refusal == ("ENGINE_GONE" if model.state is S.QUEUED else "NOT_QUEUED")
+        waits = model.state is S.QUEUED and not model.delayed
+        if not waits or not alive:
+            assert result.refusal == ("ENGINE_GONE" if waits else "NOT_QUEUED")
             return
         assert result.attempt == model.attempt + 1
         self.assigned(task, engine)
@@ -218,7 +192,7 @@ class Lifecycle(Draining, RuleBasedStateMachine):
     @rule(number=pick, engine=engines, calls=st.integers(0, 2))
     def die_while_assigning(self, number, engine, calls):
         """The scheduler is cut off after so many calls. The task is where it was, or where it was going."""
-        queued = sorted(name for name, model in self.tasks.items() if model.state is S.QUEUED)
+        queued = sorted(n for n, model in self.tasks.items() if model.state is S.QUEUED and not model.delayed)
         if not queued or not self.takes_tasks(engine):
             return
         task = queued[number % len(queued)]
@@ -247,9 +221,13 @@ class Lifecycle(Draining, RuleBasedStateMachine):
             scheduling.requeue(self.former, task, model.engine or engine, model.attempt, "old"),
             scheduling.fail_queued(self.former, task, "queue_timeout", "old"),
             scheduling.reap(self.former, engine),
+            scheduling.expire(self.former, task, engine, model.attempt, "run_timeout", "old"),
         ):
             with pytest.raises(ProtocolRefusal, match="NOT_LEADER"):
                 self.run(call)
+        if any(model.due for model in self.tasks.values()):
+            with pytest.raises(ProtocolRefusal, match="NOT_LEADER"):
+                self.run(scheduling.release(self.former, 2**41))
 
     @some_tasks
     @rule(number=pick, repeat=twice)
@@ -259,9 +237,26 @@ class Lifecycle(Draining, RuleBasedStateMachine):
         call = self.store.scheduling.fail_queued(self.epoch, task, "queue_timeout", "waited too long")
         done = self.run(call, repeat=repeat)
         if model.state is S.QUEUED:
-            model.state = S.FAILED
+            model.state, model.due = S.FAILED, False
         else:
             assert not done
+
+    @some_tasks
+    @rule(number=pick, older=twice, repeat=twice)
+    def its_time_is_over(self, number, older, repeat):
+        """As the scheduler knows it, which may be of a former attempt."""
+        task = self.task_of(number)
+        model = self.tasks[task]
+        attempt = model.attempt - older
+        call = self.store.scheduling.expire(
+            self.epoch, task, model.engine or "one", attempt, "run_timeout", "too long"
+        )
+        got = self.run(call, repeat=repeat)
+        if older or model.state not in ON_ENGINE:
+            assert got is None
+            return
+        model.state, model.engine = S.CANCELLED if model.cancel else S.FAILED, ""
+        assert got is (None if repeat else model.state)
 
     @rule(repeat=twice)
     def reap(self, repeat):
@@ -345,6 +340,24 @@ class Lifecycle(Draining, RuleBasedStateMachine):
             self.refused(call, repeat)
 
     @some_orders
+    @rule(number=pick, kills=st.booleans(), repeat=twice)
+    def fail_for_now(self, number, kills, repeat):
+        """As `finish`, with a failure that another attempt may not meet."""
+        order = self.order_of(number)
+        model = self.tasks.get(order.task)
+        outcome = Outcome(state=S.FAILED, error="no network", retryable=True, kills=kills)
+        call = self.store.engines.finish(order.message, order.engine, outcome)
+        if self.owns(order):
+            self.run(call, repeat=repeat)
+            self.taken_back(order.task, spend=True, pause=True)
+            model.ended_by = order.message.token
+            self.engines[order.engine].holds.pop(order.task, None)
+        elif model is not None and model.ended_by == order.message.token:
+            self.run(call, repeat=repeat)
+        else:
+            self.refused(call, repeat)
+
+    @some_orders
     @rule(number=pick)
     def hand_back(self, number):
         order = self.order_of(number)
@@ -400,14 +413,8 @@ class Lifecycle(Draining, RuleBasedStateMachine):
             and model.state in ON_ENGINE
         )
 
-    def taken_back(self, task, *, spend):
-        model = self.tasks[task]
-        model.spent += spend
-        model.engine = ""
-        if model.cancel:
-            model.state = S.CANCELLED
-        else:
-            model.state = S.FAILED if model.spent >= MAX_ATTEMPTS else S.QUEUED
+    def taken_back(self, task, *, spend, pause=False):
+        self.tasks[task].taken_back(spend=spend, pause=pause)
 
     # What must hold after every step.
 
@@ -435,9 +442,12 @@ class Lifecycle(Draining, RuleBasedStateMachine):
         if not hasattr(self, "tasks"):
             return
         waiting = [spec.id for spec in self.run(self.store.scheduling.pending())]
-        assert sorted(waiting) == sorted(t for t, m in self.tasks.items() if m.state is S.QUEUED)
+        later = [spec.id for spec in self.run(self.store.scheduling.delayed())]
+        queued = {t: m.delayed for t, m in self.tasks.items() if m.state is S.QUEUED}
+        assert sorted(waiting) == sorted(t for t, delayed in queued.items() if not delayed)
+        assert sorted(later) == sorted(t for t, delayed in queued.items() if delayed)
         counted = self.run(self.connection.command("HGETALL", f"stoker:{{{self.pool}}}:queued"))
-        assert [int(count) for count in mapping(counted).values()] == ([len(waiting)] if waiting else [])
+        assert [int(count) for count in mapping(counted).values()] == ([len(queued)] if queued else [])
         for engine in self.run(self.store.engines.list()):
             self.shows_whether_it_drains(engine)
             owned = {t: m.attempt for t, m in self.tasks.items() if m.engine == engine.info.id}
@@ -475,13 +485,6 @@ class Lifecycle(Draining, RuleBasedStateMachine):
         return bool(self.run(self.store.scheduling.wake(self.wake_at, 1))[1])
 
     def nothing_is_left(self):
-        prefix = f"stoker:{{{self.pool}}}:"
-        cursor, left = 0, set()
-        while True:
-            found = self.run(self.connection.command("SCAN", cursor, "MATCH", f"{prefix}*", "COUNT", 1000))
-            cursor = int(found[0])
-            left |= {key.decode().removeprefix(prefix) for key in found[1]}
-            if not cursor:
-                break
+        left = self.run(keys_of(self.connection, self.pool))
         known = OF_THE_POOL | {f"engine:{name}" for name in ENGINES}
         assert left <= known, "keys of tasks that are gone"

@@ -54,8 +54,15 @@ MUTATIONS: dict[str, tuple[Edit, ...]] = {
     "log lines that a repeat doubles": (
         Edit("append", "if have[1] == attempt and last <= tonumber(have[2] or '0') then", "if false then"),
     ),
-    "a lost attempt that is not spent": (
-        Edit("requeue", "have[3] = redis.call('HINCRBY', k.task, 'spent', 1)", ""),
+    "a lost attempt that is not spent": (Edit("requeue", "redis.call('HINCRBY', k.task, 'spent', 1)", ""),),
+    "a failure that queues its task twice": (
+        Edit("retry", "if have[1] == writer then", "if false then"),
+        Edit("retry", "if have[2] ~= attempt or have[3] ~= redis.sha1hex(token) then", "if false then"),
+    ),
+    "a time that is over for the attempt after it": (Edit("expire", "if have[2] ~= attempt or", "if"),),
+    "a pause that nobody keeps": (Edit("assign", "or (have[6] and have[6] ~= '')", ""),),
+    "a cancelled task that comes back when its time has come": (
+        Edit("cancel", "redis.call('ZREM', KEYS[10], task_id)", ""),
     ),
     "an engine's entry that stays": (Edit("finish", "redis.call('HDEL', KEYS[6], task_id)", ""),),
     "a cancel that an engine never hears of": (
@@ -65,7 +72,7 @@ MUTATIONS: dict[str, tuple[Edit, ...]] = {
         Edit("assign", "count_out(KEYS[10], have[5])", ""),
     ),
     "a count of waiting tasks that one taken back does not enter": (
-        Edit("requeue", "count_in(k.queued, have[7])", ""),
+        Edit("requeue", "count_in(k.queued, redis.call('HGET', k.task, 'counted'))", ""),
     ),
     "a count of waiting tasks that a cancelled one stays in": (
         Edit("cancel", "count_out(KEYS[9], have[4])", ""),

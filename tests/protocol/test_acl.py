@@ -91,6 +91,19 @@ async def test_an_engine_does_all_of_its_work_as_its_own_user(store, engine):
     await engine.engines.hand_back(order, "box", entry, "drains")
     with pytest.raises(KeyQueueFull):  # what it handed back counts
         await store.tasks.submit(request("t3"), spec("t3"), OWNER, room=room)
+    await scene.submit("t3", retry_delay_s=600)
+    await scene.assign("t3")
+    _, [(entry, order)] = await engine.engines.inbox("box", "0", 100)
+    failed = Outcome(state=TaskState.FAILED, error="no network", retryable=True)
+    await engine.engines.accept(order, "box", entry, TaskState.PREPARING)
+    await engine.engines.finish(order, "box", failed)
+    assert "no network" in (await store.tasks.read("t3")).queue_reason
+    await scene.submit("t4", max_attempts=1)
+    await scene.assign("t4")
+    _, [(entry, order)] = await engine.engines.inbox("box", "0", 100)
+    await engine.engines.accept(order, "box", entry, TaskState.RUNNING)
+    await engine.engines.finish(order, "box", failed)
+    assert (await store.tasks.read("t4")).state is TaskState.FAILED
     drain = DrainOrder(reason="new driver")
     await store.scheduling.drain("box", drain)
     session, _ = await engine.engines.register(info(), EngineReport(), {}, 30, returning=True)
@@ -137,6 +150,7 @@ def reads(keys):
         "what a task may be given": ("HGETALL", keys.control("t1")),
         "its own enrolment": ("HGETALL", keys.enrolment("box")),
         "the wake stream": ("XREAD", "STREAMS", keys.wake, "0"),
+        "what waits for a time": ("ZRANGE", keys.delayed, 0, -1),
         "the queue": ("ZRANGE", keys.pending, 0, -1),
         "the sessions": ("HGETALL", keys.session("s")),
         "the files": ("GET", keys.file("f")),
@@ -157,6 +171,8 @@ def writes(keys):
         "another engine's entry": ("HSET", keys.engine("box-2"), "status", "stopped"),
         "an API key": ("HSET", keys.api_keys, "0", "{}"),
         "empty the wake stream": ("XTRIM", keys.wake, "MAXLEN", 0),
+        "remove what waits for a time": ("DEL", keys.delayed),
+        "take from what waits for a time": ("ZREM", keys.delayed, "t1"),
         "remove the queue": ("DEL", keys.pending),
         "take from the queue": ("ZREM", keys.pending, "t1"),
         "the record of changes": ("XADD", keys.audit, "*", "change", "{}"),
@@ -257,6 +273,19 @@ async def test_users_that_the_server_forgot_are_made_again(store, engine):
     await store.enrolments.expel("box")
     await store.enrolments.settle()
     await engine.ping()
+
+
+async def test_a_user_of_an_older_version_gets_the_rights_of_this_one(store, engine):
+    admin = Redis.from_url(store.url)
+    user = user_name(Keys(store.pool), "box")
+    await admin.execute_command("ACL", "SETUSER", user, "clearselectors")
+    with pytest.raises(ScriptFailed):
+        await engine.engines.register(info(), EngineReport(), {}, 30)
+    started = await Store.open(store.url, store.pool)  # the gateway, after an upgrade
+    await started.enrolments.settle()
+    await engine.engines.register(info(), EngineReport(), {}, 30)
+    await started.close()
+    await admin.aclose()
 
 
 async def test_a_user_that_must_not_be_is_removed(store, engine):

@@ -20,10 +20,10 @@ def version(app_id, version_id="v1", file_id="file1"):
     return AppVersion(id=version_id, short_id=version_id, app_id=app_id, created_ms=1, bundle_file_id=file_id)
 
 
-async def queue(store, version_id):
+async def queue(store, version_id, run_at_ms=0):
     request = TaskRequest(
         id=TaskId("task1"), app_id="a", app="t/words", version_id=version_id, function="run", input={}, setup={},
-        setup_key="s", env_key="e",
+        setup_key="s", env_key="e", run_at_ms=run_at_ms,
     )  # fmt: skip
     spec = TaskSpec(
         id=request.id,
@@ -80,9 +80,10 @@ async def files(store, tmp_path):
     return local
 
 
-async def test_code_goes_when_the_last_task_has_ended(store, files):
+@pytest.mark.parametrize("run_at_ms", [0, 2**42], ids=["now", "later"])
+async def test_code_goes_when_the_last_task_has_ended(store, files, run_at_ms):
     await store.catalog.put_version(version("a"))
-    task_id = await queue(store, "v1")
+    task_id = await queue(store, "v1", run_at_ms=run_at_ms)
     await store.catalog.delete_version(version("a"), 0)
     sweeper = Sweeper(store, files)
     assert await sweeper.sweep(GRACE_MS - 1) == []

@@ -44,6 +44,13 @@ def is_problem(answer, status, *words):
         ({"app": ECHO, "input": {"message": "x"}, "setup": []}, 400, ("setup", "object")),
         ({"app": "examples/plain", "setup": {"a": 2**60}}, 400, ("setup", "2^53")),
         ({"app": ECHO, "input": {"message": "x"}, "priority": 1000}, 400, ("priority", "-100 to 100")),
+        ({"app": ECHO, "input": {"message": "x"}, "run_at": "tomorrow"}, 400, ("run_at", "ISO 8601")),
+        ({"app": ECHO, "input": {"message": "x"}, "run_at": "2999-01-01"}, 400, ("run_at", "366 days")),
+        ({"app": ECHO, "input": {"message": "x"}, "timeouts": {"run": 0}}, 400, ("timeouts.run", "above 0")),
+        ({"app": ECHO, "input": {"message": "x"}, "timeouts": {"walk": 1}}, 400, ("walk", "no_match")),
+        ({"app": ECHO, "input": {"message": "x"}, "timeouts": {"run": 1e9}}, 400, ("TIMEOUT_MAX_S",)),
+        ({"app": ECHO, "input": {"message": "x"}, "retry": {"max_attempts": 99}}, 400, ("99", "10")),
+        ({"app": ECHO, "input": {"message": "x"}, "retry": 3}, 400, ("retry", "max_attempts")),
     ],
 )
 def test_a_wrong_run_says_what_is_wrong(http, body, status, words):

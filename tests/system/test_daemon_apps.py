@@ -291,7 +291,7 @@ async def test_binary_output_is_a_log_like_any_other(box):
 
 async def test_a_run_that_takes_too_long_ends_with_the_limit_in_its_text(box):
     view = await box.run("deaf", run_timeout_s=0.5)
-    assert (view.state, view.error_code) == (S.FAILED, "timeout")
+    assert (view.state, view.error_code) == (S.FAILED, "run_timeout")
     assert "0.5 s" in view.error
     assert (await box.run("good")).state is S.COMPLETED
 

@@ -11,7 +11,7 @@ import pytest
 from instances import APPS, LIMIT_S, is_gone
 
 from stoker.core.messages import LogType
-from stoker_worker.instance import AppError, InputError, InstanceLost, InstanceTimeout
+from stoker_worker.instance_errors import AppError, InputError, InstanceLost, InstanceTimeout
 
 
 def is_same(one, other):

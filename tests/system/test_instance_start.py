@@ -7,14 +7,8 @@ from pathlib import Path
 import pytest
 from instances import APPS, LIMIT_S, is_gone
 
-from stoker_worker.instance import (
-    AppError,
-    InputError,
-    Instance,
-    InstanceFailed,
-    InstanceSpec,
-    InstanceTimeout,
-)
+from stoker_worker.instance import Instance, InstanceSpec
+from stoker_worker.instance_errors import AppError, InputError, InstanceFailed, InstanceTimeout
 
 
 async def test_a_failed_setup_says_why(start):

@@ -15,7 +15,7 @@ from stoker import manifest
 from stoker.core.messages import LogType
 from stoker_worker.describe import describe
 from stoker_worker.environment import BuildFailed, Environments, Policy
-from stoker_worker.instance import AppError, InputError, InstanceFailed, InstanceLost
+from stoker_worker.instance_errors import AppError, InputError, InstanceFailed, InstanceLost
 from stoker_worker.nodes import NodeMissing, choose, find_nodes, npm_of
 
 FOLDER = APPS / "node"

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from stoker.core.errors import StoreUnavailable
 from stoker.core.events import Event
-from stoker.core.messages import DrainOrder, EngineId
+from stoker.core.messages import DrainOrder, EngineId, Outcome
 from stoker.core.protocol_version import PROTOCOL_OLDEST
 from stoker.core.states import TaskState
 from stoker.embedded import EmbeddedServer
@@ -106,7 +106,7 @@ async def test_a_task_that_nothing_can_run_fails_after_its_no_match_timeout(stor
 
         view = await eventually(failed, "the failure")
         assert "no worker has a GPU" in view.error
-        assert view.error_code == "no_capacity"
+        assert view.error_code == "no_match_timeout"
 
 
 async def test_a_task_that_waits_too_long_fails_with_its_last_reason(store):
@@ -120,6 +120,7 @@ async def test_a_task_that_waits_too_long_fails_with_its_last_reason(store):
 
         view = await eventually(failed, "the failure")
         assert "in the queue and was not started" in view.error
+        assert view.error_code == "queue_timeout"
         assert "box-cpu-0" in view.error
         engine.release.set()
         await done(store, first)
@@ -316,6 +317,25 @@ async def test_a_task_that_is_held_beyond_every_limit_is_taken_back(store):
             assert (await done(store, task_id)).worker_id == "good-cpu-0"
 
 
+async def test_a_run_that_its_worker_does_not_end_in_time_is_ended_by_the_scheduler(store):
+    clock = Clock()
+    async with FakeEngine(store, engine_info(), hold=True) as engine, scheduling(store, clock=clock) as loop:
+        task_id = await submit(store, spec("a"), run_timeout_s=30)
+        held = await eventually(lambda: loop.mirror.fleet.held(task_id), "the assignment")
+        await eventually(lambda: held.running_ms, "the run")
+        clock.ahead_s = 30 + 120 + 1
+
+        async def failed():
+            view = await store.tasks.read(task_id)
+            return view if view.state is TaskState.FAILED else None
+
+        view = await eventually(failed, "the failure")
+        assert view.error_code == "run_timeout"
+        assert "did not end within 30 s, and box-cpu-0 did not end it" in view.error
+        assert (await store.engines.get(EngineId("box"))).tasks == {}
+        engine.release.set()  # its own word comes too late
+
+
 async def test_a_leader_whose_write_is_refused_stops(store):
     async def lose():
         async with FakeEngine(store, engine_info()), scheduling(store) as loop:
@@ -363,3 +383,51 @@ async def test_a_second_scheduler_stands_by_and_takes_over(store):
         await done(store, await submit(store, spec("a")))
     stops[1 - first].set()
     await asyncio.gather(*tasks)
+
+
+async def test_a_task_that_failed_for_now_is_assigned_again(store):
+    lost = Outcome(state=TaskState.FAILED, error="no network", retryable=True)
+    async with FakeEngine(store, engine_info(), fails=lost) as engine, scheduling(store):
+        task_id = await submit(store, spec("a", retry_delay_s=0.2))
+        await reason_of(store, task_id, "it is tried again at")
+        engine.fails = None
+        assert (await done(store, task_id)).attempt > 1
+
+
+async def test_a_worker_on_which_everything_fails_gets_no_tasks_until_it_is_released(store):
+    lost = Outcome(state=TaskState.FAILED, error="no network", retryable=True, at_fault=True)
+    rules = Rules(quarantine_failures=2)
+    async with FakeEngine(store, engine_info(), fails=lost) as engine:
+        async with scheduling(store, rules):
+            task_id = await submit(store, spec("a", max_attempts=99))
+            await submit(store, spec("a", max_attempts=99))
+            await reason_of(store, task_id, "2 tasks in a row failed there, and not by their apps")
+            engine.fails = None
+        async with scheduling(store, rules):  # the next leader knows it
+            await reason_of(store, await submit(store, spec("b")), "the last one: no network")
+            [found] = (await store.quarantines.list()).values()
+            assert (found.worker_id, found.failures, found.reason) == ("box-cpu-0", 2, "no network")
+            await store.quarantines.release(found.worker_id)
+            await done(store, task_id)
+            assert await store.quarantines.list() == {}
+
+
+async def test_an_attempt_that_failed_does_not_use_up_the_time_in_the_queue(store):
+    lost = Outcome(state=TaskState.FAILED, error="no network", retryable=True)
+    async with FakeEngine(store, engine_info(), fails=lost, hold=True) as engine, scheduling(store) as loop:
+        task_id = await submit(store, spec("a", queue_timeout_s=1, max_attempts=99))
+        await eventually(lambda: engine.loads, "the load")
+        view = await store.tasks.read(task_id)
+
+        async def late():
+            return await store.now_ms() > view.created_ms + 1000 and not len(loop.mirror.deadlines)
+
+        await eventually(late, "the first time in the queue is over")
+        engine.release.set()
+
+        async def again():
+            return (await store.tasks.read(task_id)).attempt > 1
+
+        await eventually(again, "a second attempt")
+        engine.fails = None
+        assert (await done(store, task_id)).state is TaskState.COMPLETED

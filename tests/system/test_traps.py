@@ -26,7 +26,7 @@ from stoker import manifest
 from stoker.core.messages import LogType
 from stoker_cli.packing import pack
 from stoker_worker.environment import Environments
-from stoker_worker.instance import AppError, InputError, InstanceFailed
+from stoker_worker.instance_errors import AppError, InputError, InstanceFailed
 from stoker_worker.main import find_uv
 
 FORMS = {

@@ -17,9 +17,14 @@ class Explained:
     hint: str
 
 
+_DISK_HINT: Final = "The disk is full: free some space, or lower cache_max_bytes."
+_NETWORK_HINT: Final = (
+    "The package index (or the address) cannot be reached from the worker's machine: check its network, "
+    "its proxy and the setting package_indexes."
+)
 # The first that matches counts: what is more special comes first.
 _HINTS: Final[tuple[tuple[str, str], ...]] = (
-    (r"No space left on device|ENOSPC", "The disk is full: free some space, or lower cache_max_bytes."),
+    (r"No space left on device|ENOSPC", _DISK_HINT),
     (
         r"Git executable not found|spawn git|git: not found|syscall spawn git",
         "It needs git on the worker's machine: apt install git.",
@@ -49,10 +54,7 @@ _HINTS: Final[tuple[tuple[str, str], ...]] = (
             r"|network connectivity is disabled|error sending request|Could not resolve host|Failed to connect"
             r"|tcp connect error|timed out"
         ),
-        (
-            "The package index (or the address) cannot be reached from the worker's machine: check its network, "
-            "its proxy and the setting package_indexes."
-        ),
+        _NETWORK_HINT,
     ),
     (
         (
@@ -115,6 +117,11 @@ def explain(lines: Sequence[str]) -> Explained:
     hint = next((hint for pattern, hint in _HINTS if re.search(pattern, text)), "")
     essential = _of_npm(lines) if any(_NPM.match(line) for line in lines) else _of_uv(lines)
     return Explained(essential=_cut(essential or _last(lines)), hint=hint)
+
+
+def may_pass(text: str) -> bool:
+    """Whether the error of a build, with its hint, speaks of the network or the disk: it may go well later, or elsewhere."""
+    return _DISK_HINT in text or _NETWORK_HINT in text
 
 
 def _of_npm(lines: Sequence[str]) -> str:

@@ -14,7 +14,8 @@ from stoker.core.errors import CallerError
 from stoker.core.messages import AppFunction
 from stoker.manifest import Manifest
 from stoker_worker.environment import Environments
-from stoker_worker.instance import Instance, InstanceFailed, InstanceSpec
+from stoker_worker.instance import Instance, InstanceSpec
+from stoker_worker.instance_errors import InstanceFailed
 
 IMPORT_TIMEOUT_S: Final = 600.0
 """Importing torch and its like from a cold disk takes minutes."""

@@ -22,6 +22,7 @@ from stoker.core.messages import LogType
 from stoker.manifest import Manifest
 from stoker.settings import WorkerSettings
 from stoker_worker import nodes, pythons, requirements, system_packages
+from stoker_worker.build_errors import may_pass
 from stoker_worker.installer import Step, StepFailed, run_steps
 from stoker_worker.procs import clean_environment
 from stoker_worker.pythons import PythonMissing
@@ -39,6 +40,17 @@ class BuildFailed(StokerError):
     """The app's environment cannot be built."""
 
     code = "environment_failed"
+
+
+class BuildHindered(BuildFailed):
+    """The app's environment cannot be built here and now: no network, or a full disk."""
+
+    retryable = True
+
+
+def build_error(text: str) -> BuildFailed:
+    """The error of a build that says `text`, of another task's build too."""
+    return BuildHindered(text) if may_pass(text) else BuildFailed(text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +111,7 @@ class Environments:
     """The environments below one cache directory; several processes may share it."""
 
     def __init__(self, cache_dir: Path, uv: str, policy: Policy | None = None) -> None:
-        self.shelf = Shelf(cache_dir / "envs", is_sound=_is_sound, revive=BuildFailed)
+        self.shelf = Shelf(cache_dir / "envs", is_sound=_is_sound, revive=build_error)
         self._uv = uv
         self._policy = policy or Policy()
         self._nodes: list[nodes.Node] | None = None
@@ -218,9 +230,9 @@ class Environments:
             else:
                 await self._build_python(site, runtime, app_dir, app)
         except StepFailed as failure:
-            raise BuildFailed(_failure(failure, app, app_dir)) from failure
+            raise build_error(_failure(failure, app, app_dir)) from failure
         except OSError as error:  # no uv, or a full disk
-            raise BuildFailed(f"The environment of {app.name!r} cannot be built: {error}") from error
+            raise BuildHindered(f"The environment of {app.name!r} cannot be built: {error}") from error
         if not _is_sound(site.folder):
             raise BuildFailed(
                 f"The environment of {app.name!r} was built with {runtime.path}, which does not exist."

@@ -23,7 +23,8 @@ from stoker.core.messages import Assignment, EngineId, LogType, Outcome, Residen
 from stoker.core.states import TaskState
 from stoker.log import get_logger
 from stoker_worker.attempt_log import LogSpool
-from stoker_worker.instance import InstanceLost, RunResult
+from stoker_worker.instance import RunResult
+from stoker_worker.instance_errors import InstanceLost
 from stoker_worker.outcomes import (
     LoadTimeout,
     OutputFileMissing,
@@ -317,7 +318,7 @@ class Execution:
         if not result.files:
             return result.output
         self._enter(_S.UPLOADING)
-        limit_s = self._tools.upload_timeout_s
+        limit_s = self.order.task.upload_timeout_s or self._tools.upload_timeout_s
         try:
             async with self._stoppable(limit_s):
                 return await self._tools.machine.upload(self.order, result, self.writes.line)
@@ -327,7 +328,8 @@ class Execution:
             raise
         except TimeoutError:
             raise UploadTimeout(
-                f"The files of the result were not stored within {limit_s:g} s (STOKER_UPLOAD_TIMEOUT_S)."
+                f"The files of the result were not stored within {limit_s:g} s (timeouts.upload of the "
+                "request or of inf.yml, STOKER_UPLOAD_TIMEOUT_S)."
             ) from None
 
     async def _end(self, ending: Outcome | str | None) -> None:
@@ -369,7 +371,12 @@ class Execution:
         )
 
     def _ending_of_failure(self, error: Exception) -> Outcome:
-        outcome = failure_outcome(error, load_s=self._load_s, run_s=self._run_s)
+        outcome = failure_outcome(
+            error,
+            load_s=self._load_s,
+            run_s=self._run_s,
+            retry_app_errors=self.order.task.retry_app_errors,
+        )
         if outcome.error_code == "internal_error":
             _log.error(Event.TASK_FAILED, **self._names, exc_info=error)
         return outcome

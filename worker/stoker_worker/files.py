@@ -45,6 +45,11 @@ class GatewayRefused(StokerError):
         self.status = status
         self.said = said
 
+    @property
+    def passing(self) -> bool:
+        """Whether it may answer otherwise later."""
+        return not self.status or self.status in _PATIENCE
+
 
 class SecretsMissing(StokerError):
     """A secret that the app needs is gone."""

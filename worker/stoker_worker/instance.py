@@ -22,9 +22,17 @@ from typing import Any, Final
 
 import msgspec
 
-from stoker.core.errors import AppFailed, StokerError
 from stoker.core.messages import LogType
 from stoker_worker.installer import guarded
+from stoker_worker.instance_errors import (
+    AppError,
+    InputError,
+    InstanceFailed,
+    InstanceLost,
+    InstanceNotStarted,
+    RunTimeout,
+    SetupTimeout,
+)
 from stoker_worker.link import Link, Message
 from stoker_worker.procs import LinePipe, ShortPath, clean_environment, describe_exit, signal_group
 from stoker_worker.redaction import Redactor
@@ -49,46 +57,6 @@ _encode: Final = msgspec.json.Encoder().encode
 OnLine = Callable[[LogType, str], None]
 OnPartial = Callable[[bytes], None]
 OnDelta = Callable[[int, bytes], None]
-
-
-class AppError(AppFailed):
-    """The app's function failed."""
-
-
-class InputError(AppFailed):
-    """The input does not fit the function; `fields` are (path, message)."""
-
-    code = "invalid_input"
-
-    def __init__(self, message: str = "", fields: tuple[tuple[str, str], ...] = ()) -> None:
-        super().__init__(message)
-        self.input_fields = fields
-
-
-class InstanceFailed(StokerError):
-    """The app could not be imported or set up."""
-
-    code = "setup_failed"
-
-    def __init__(self, message: str = "", phase: str = "") -> None:
-        super().__init__(message)
-        self.phase = phase
-
-
-class InstanceTimeout(StokerError):
-    """The app took longer than it may."""
-
-    code = "timeout"
-
-
-class InstanceLost(StokerError):
-    """The app's process ended."""
-
-    code = "app_crashed"
-
-    def __init__(self, message: str = "", returncode: int | None = None) -> None:
-        super().__init__(message)
-        self.returncode = returncode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,7 +172,7 @@ class Instance:
             instance._namespace = Namespace.hold(instance.pid, ready.namespace)
         except OSError as error:
             await instance.stop("it could not be started")
-            raise InstanceFailed(f"The app's process cannot be started: {error}", "start") from error
+            raise InstanceNotStarted(f"The app's process cannot be started: {error}", "start") from error
         except BaseException:  # a cancellation too: nobody else knows of this process
             await instance.stop("it could not be started")
             raise
@@ -215,7 +183,7 @@ class Instance:
 
         Raises:
             InstanceFailed: the app's own message, or how the process ended.
-            InstanceTimeout: not ready in time.
+            SetupTimeout: not ready in time.
         """
         self._phase = LogType.SETUP
         order = {"type": "setup", "setup": self._spec.setup, "metadata": self._spec.metadata}
@@ -223,7 +191,7 @@ class Instance:
             async with asyncio.timeout(timeout_s):
                 await self._loading(order, "setup")
         except TimeoutError:
-            raise InstanceTimeout(f"The app's setup took longer than {timeout_s:g} s.") from None
+            raise SetupTimeout(f"The app's setup took longer than {timeout_s:g} s.") from None
         self._phase = LogType.RUN
 
     async def run(
@@ -241,7 +209,7 @@ class Instance:
             AppError: the app's own message; the instance is usable.
             InputError: names the fields; the instance is usable.
             InstanceLost: the process ended.
-            InstanceTimeout: it took too long.
+            RunTimeout: it took too long.
         """
         order = {
             "type": "run",
@@ -259,7 +227,7 @@ class Instance:
         except FrameTooLarge as error:
             raise InputError(f"The input is too large: {error}. Pass large data as a file.") from error
         except TimeoutError:
-            raise InstanceTimeout(f"The app took longer than {timeout_s:g} s for this task.") from None
+            raise RunTimeout(f"The app took longer than {timeout_s:g} s for this task.") from None
         finally:
             self._task_id, self._on_partial, self._on_delta = "", None, None
         if answer.type == "result":
@@ -385,7 +353,7 @@ class Instance:
         text = self._link.broken or f"the app's process {describe_exit(returncode)}"
         if returncode == -signal.SIGKILL:
             text += "; often the machine ran out of memory"
-        self.lost = InstanceLost(_sentence(text), returncode)
+        self.lost = InstanceLost(_sentence(text), None if self._link.broken else returncode)
         self.exited.set()
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(self.lost)
@@ -395,7 +363,8 @@ class Instance:
         try:
             answer = await self._ask(order)
         except InstanceLost as lost:
-            raise InstanceFailed(f"{lost.message} (while it did: {phase})", phase) from lost
+            text = f"{lost.message} (while it did: {phase})"
+            raise InstanceFailed(text, phase, killed=lost.killed) from lost
         if answer.type == "failed":
             raise InstanceFailed(self._spec.redactor.text(answer.message), phase)
         return answer

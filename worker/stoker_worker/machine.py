@@ -24,7 +24,7 @@ from stoker_worker.environment import Environment, Environments
 from stoker_worker.files import Gateway, GatewayRefused
 from stoker_worker.inputs import Inputs
 from stoker_worker.instance import Instance, InstanceSpec, RunResult, RunSpec
-from stoker_worker.outcomes import PreparationFailed
+from stoker_worker.outcomes import PreparationFailed, PreparationHindered
 from stoker_worker.outputs import Outputs
 from stoker_worker.pointers import put_at
 from stoker_worker.ports import OnLine, Prepared, RunningInstance
@@ -139,9 +139,10 @@ class Machine:
                 prepared.release()
                 raise
         except GatewayRefused as error:
-            raise PreparationFailed(f"The code of {name} could not be fetched. {error.message}") from error
+            kind = PreparationHindered if error.passing else PreparationFailed
+            raise kind(f"The code of {name} could not be fetched. {error.message}") from error
         except OSError as error:  # a full disk, or no uv
-            raise PreparationFailed(f"{name} could not be prepared on this machine: {error}") from error
+            raise PreparationHindered(f"{name} could not be prepared on this machine: {error}") from error
         return prepared
 
     async def start(
@@ -207,7 +208,8 @@ class Machine:
         try:
             return await self._gateway.fetch_secrets(order)
         except GatewayRefused as error:
-            raise PreparationFailed(
+            kind = PreparationHindered if error.passing else PreparationFailed
+            raise kind(
                 f"The secrets of {order.task.app} could not be fetched. {error.said or error.message}"
             ) from error
 

@@ -4,10 +4,10 @@ from typing import Final
 
 import msgspec
 
-from stoker.core.errors import StokerError, TooLarge
+from stoker.core.errors import NoCapacity, StokerError, TooLarge
 from stoker.core.messages import Outcome
 from stoker.core.states import TaskState
-from stoker_worker.instance import AppError, InputError
+from stoker_worker.instance_errors import AppError, InputError, InstanceFailed, InstanceLost, InstanceTimeout
 
 MAX_OUTPUT_BYTES: Final = 4 * 1024 * 1024
 """A result lies in Redis and in every answer of the gateway; larger data belongs into files."""
@@ -17,6 +17,12 @@ class PreparationFailed(StokerError):
     """The app's code or environment could not be brought to this machine."""
 
     code = "preparation_failed"
+
+
+class PreparationHindered(PreparationFailed):
+    """As above, and not for the app's sake: the gateway did not answer, or the disk is full."""
+
+    retryable = True
 
 
 class LoadTimeout(StokerError):
@@ -61,15 +67,31 @@ class OutputTooLarge(TooLarge):
     code = "output_too_large"
 
 
-def failure_outcome(error: Exception, *, load_s: float, run_s: float) -> Outcome:
-    """The outcome of an attempt that `error` ended; the app's own words where it had some."""
+def failure_outcome(
+    error: Exception, *, load_s: float, run_s: float, retry_app_errors: bool = False
+) -> Outcome:
+    """The outcome of an attempt that `error` ended; the app's own words where it had some.
+
+    Another attempt may end otherwise when the machine, its surroundings or a signal ended this one. What the app
+    says itself it would say again; it is tried again where somebody asks for that.
+    """
+    kills = isinstance(error, (InstanceLost, InstanceFailed)) and error.killed
+    hindered = kills or not isinstance(error, StokerError) or error.retryable
+    by_app = isinstance(error, (AppError, InstanceFailed, InstanceLost, InstanceTimeout))
     if isinstance(error, StokerError):
         text, code = error.message, error.code
     else:
         text = f"The worker failed on this task ({type(error).__name__}: {error}). Please report it."
         code = "internal_error"
     return Outcome(
-        state=TaskState.FAILED, error=text or "Task failed", error_code=code, load_s=load_s, run_s=run_s
+        state=TaskState.FAILED,
+        error=text or "Task failed",
+        error_code=code,
+        load_s=load_s,
+        run_s=run_s,
+        retryable=hindered or (retry_app_errors and by_app),
+        kills=kills,
+        at_fault=hindered and not isinstance(error, NoCapacity),
     )
 
 

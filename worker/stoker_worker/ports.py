@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from stoker.core.messages import Assignment, LogType, TaskRequest, WorkerInfo
-from stoker_worker.instance import InstanceLost, OnDelta, OnPartial, RunResult, RunSpec
+from stoker_worker.instance import OnDelta, OnPartial, RunResult, RunSpec
+from stoker_worker.instance_errors import InstanceLost
 from stoker_worker.shelf import Use
 
 OnLine = Callable[[LogType, str], None]

@@ -10,6 +10,7 @@ from typing import Final
 
 from stoker.core.errors import StokerError
 from stoker.core.messages import LogType
+from stoker_worker.build_errors import may_pass
 from stoker_worker.installer import Step, StepFailed, run_steps
 from stoker_worker.shelf import OnLine
 
@@ -24,6 +25,12 @@ class PythonMissing(StokerError):
     """This machine has no interpreter of the version that the app wants."""
 
     code = "python_missing"
+
+
+class PythonUnreachable(PythonMissing):
+    """This machine lacks the Python, and it could not be fetched just now."""
+
+    retryable = True
 
 
 class UnknownKernel(StokerError):
@@ -79,7 +86,8 @@ async def fetch_python(version: str, uv: str, on_line: OnLine) -> Path:
     except (StepFailed, OSError) as error:
         reason = error.essential if isinstance(error, StepFailed) else str(error)
         why = f" uv could not fetch it: {reason.rstrip('.')}."
-        raise PythonMissing(missing_text(version, found_versions(), why)) from error
+        kind = PythonUnreachable if isinstance(error, StepFailed) and may_pass(error.hint) else PythonMissing
+        raise kind(missing_text(version, found_versions(), why)) from error
     return find_python(version)
 
 

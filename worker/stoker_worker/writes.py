@@ -294,7 +294,7 @@ class Writes:
     async def _write_ending(self) -> None:
         if isinstance(self._ending, Outcome):
             await self._store.finish(self.order, self._engine_id, self._ending)
-            self._ended_here = True
+            self._ended_here = not self._ending.retryable  # another attempt's lines may push these out
         elif self._ending is not None:
             await self._store.hand_back(self.order, self._engine_id, self._entry, self._ending)
         self._close()

@@ -34,6 +34,8 @@ KNOWN: Final = frozenset(
         "integrations",
         "functions",
         "default_function",
+        "timeouts",
+        "retry",
     ]
 )
 OLDER: Final = {

@@ -19,6 +19,7 @@ from stoker_gateway.dialect import Deltas, status_number
 from stoker_gateway.door import caller_of
 from stoker_gateway.dto import iso, task_dto, timings_dto
 from stoker_gateway.numbers import whole
+from stoker_gateway.run_again import retry_body
 from stoker_gateway.services import Answer, AnyRequest, answer, own_task, page, services_of
 from stoker_gateway.streams import media_type
 from stoker_gateway.submit import RunBody
@@ -117,6 +118,21 @@ async def cancel_task(request: AnyRequest, task_id: str) -> Answer:
     return answer(request, {"id": task_id, "status": status, "cancelled": True})
 
 
+@post("/tasks/{task_id:str}/retry", status_code=200, tags=["tasks"], summary="Run a task again")
+async def retry_task(request: AnyRequest, task_id: str) -> Answer:
+    """Queue a new task from the request of one that failed or was cancelled, with the caller's own rights.
+
+    App version, function, input, setup, workers, priority and limits are those of the first; `retry_of` of the new one names it.
+    The header `Idempotency-Key` makes a repeat give the same new task.
+    """
+    view = await own_task(request, task_id, with_logs=False)
+    services, caller = services_of(request), caller_of(request)
+    spec = await services.store.tasks.spec(TaskId(task_id))
+    key = caller.headers.get("idempotency-key", "")
+    again, messages = await services.submitter.submit(retry_body(view, spec), caller.owner, key, task_id)
+    return answer(request, task_dto(again, caller.dialect, caller.owner.user_id), messages)
+
+
 @get("/tasks/{task_id:str}/timings", tags=["tasks"], summary="Read a task's timings")
 async def read_timings(request: AnyRequest, task_id: str) -> Answer:
     """How long the task was in each state."""
@@ -183,5 +199,5 @@ ROUTES = [
         list_tasks,
         get_tasks,
     ),
-    *needs(Scope.APPS_EXECUTE, run_app, cancel_task, delete_task),
+    *needs(Scope.APPS_EXECUTE, run_app, cancel_task, retry_task, delete_task),
 ]

@@ -9,7 +9,7 @@ local task_id, epoch, engine_id, worker_id, token, evict = ARGV[1], ARGV[2], ARG
 if not leads(KEYS[4], epoch) then
   return {'NOT_LEADER'}
 end
-local have = redis.call('HMGET', task, 'state', 'attempt', 'token_hash', 'request', 'counted')
+local have = redis.call('HMGET', task, 'state', 'attempt', 'token_hash', 'request', 'counted', 'due')
 if not have[1] then
   redis.call('ZREM', KEYS[3], task_id)
   return {'TASK_UNKNOWN'}
@@ -18,7 +18,7 @@ local token_hash = redis.sha1hex(token)
 if have[3] == token_hash then
   return {'OK', have[2]}
 end
-if have[1] ~= '2' then
+if have[1] ~= '2' or (have[6] and have[6] ~= '') then
   return {'NOT_QUEUED'}
 end
 local lease = redis.call('ZSCORE', KEYS[8], engine_id)

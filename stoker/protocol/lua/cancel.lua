@@ -1,5 +1,5 @@
 -- cancel: end a queued task at once; ask the engine of any other. A task that has ended stays as it is.
--- KEYS  1 task  2 task events  3 control  4 pending  5 wake  6 outbox  7 engine inbox  8 engine tasks  9 queued
+-- KEYS  1 task  2 task events  3 control  4 pending  5 wake  6 outbox  7 engine inbox  8 engine tasks  9 queued  10 delayed
 -- ARGV  1 task id  2 engine id  3 force  4 grace (ms)
 -- OK    {"OK", state}        ERR  TASK_UNKNOWN  MOVED
 -- include common, ending, leaving
@@ -13,6 +13,7 @@ end
 if state == '2' then
   redis.call('ZREM', KEYS[4], task_id)
   count_out(KEYS[9], have[4])
+  redis.call('ZREM', KEYS[10], task_id)
   move(task, KEYS[2], state, '11', attempt, '')
   settle(task, KEYS[2], KEYS[3], KEYS[6], task_id, '11')
   redis.call('XADD', KEYS[5], '*', 'k', 'cancelled', 'task', task_id)

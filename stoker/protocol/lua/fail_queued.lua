@@ -1,5 +1,5 @@
 -- fail_queued: the scheduler ends a task that waits and will not run (deadline, nothing can match).
--- KEYS  1 task  2 task events  3 control  4 pending  5 outbox  6 leader  7 queued
+-- KEYS  1 task  2 task events  3 control  4 pending  5 outbox  6 leader  7 queued  8 delayed
 -- ARGV  1 task id  2 epoch  3 error code  4 error
 -- OK    {"OK"}        ERR  NOT_LEADER  TASK_UNKNOWN  NOT_QUEUED
 -- include common, ending, leadership, leaving
@@ -17,6 +17,7 @@ if have[1] ~= '2' then
 end
 redis.call('ZREM', KEYS[4], task_id)
 count_out(KEYS[7], have[3])
+redis.call('ZREM', KEYS[8], task_id)
 redis.call('HSET', task, 'error_code', ARGV[3], 'error', ARGV[4])
 move(task, KEYS[2], '2', '10', have[2], '')
 settle(task, KEYS[2], KEYS[3], KEYS[5], task_id, '10')

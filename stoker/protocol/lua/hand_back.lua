@@ -13,5 +13,7 @@ end
 local keys = {task = KEYS[1], events = KEYS[2], control = KEYS[3], pending = KEYS[4], wake = KEYS[5],
   outbox = KEYS[6], engine_tasks = KEYS[7], queued = KEYS[9]}
 local state
-state, problem = put_back(keys, task_id, attempt, reason, '0')
+state, problem = put_back(keys, task_id, attempt, reason, nil, function()
+  return 0
+end)
 return {problem or 'OK', state}

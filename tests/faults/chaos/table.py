@@ -60,9 +60,8 @@ FAULTS: Final = (
 )
 
 REASONS: Final = {
-    "SIGKILL": "its app's process was killed",
     "the child is gone": "its app's child was killed",
-    "The worker was lost": "its worker was lost three times",
-    "killed its worker": "its worker was lost three times",
+    "is not run again": "its app's process or its worker was killed three times",
+    "in each of its": "each of its attempts met another fault",
 }
 """What an error of a failed task may hold -> what that means. Any other failure is a defect."""

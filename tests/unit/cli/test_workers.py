@@ -3,7 +3,7 @@
 import pytest
 
 from stoker_cli.output import CommandFailed
-from stoker_cli.workers import engine_of, state_of
+from stoker_cli.workers import engine_of, state_of, worker_rows
 
 ENGINES = [{"id": "gpubox", "name": "GPU box"}]
 WORKERS = [{"id": "gpubox-gpu-0", "engine_id": "gpubox"}]
@@ -35,3 +35,13 @@ def test_what_is_no_machine_is_refused_in_words(name, words):
 )
 def test_a_worker_shows_that_its_machine_drains(worker, engine, shown):
     assert state_of({"status": worker}, engine) == shown
+
+
+@pytest.mark.parametrize(
+    ("quarantine", "state"),
+    [(None, "idle"), ({"until": "2030", "failures": 5, "reason": "x"}, "quarantined")],
+)
+def test_a_worker_that_gets_no_tasks_is_not_called_idle(quarantine, state):
+    worker = {"id": "box-cpu-0", "status": "idle", "quarantine": quarantine}
+    [(name, shown, *_)] = worker_rows([], [worker])
+    assert (name, shown) == ("box-cpu-0", state)

@@ -7,6 +7,7 @@ from stoker.core.messages import (
     EngineInfo,
     EngineReport,
     EngineView,
+    Quarantine,
     Resident,
     ResidentState,
     WorkerInfo,
@@ -30,7 +31,7 @@ def test_a_worker_is_busy_while_its_engine_holds_the_task(held, status, task_id)
         report=EngineReport(residents=(BUSY,)),
         tasks=held,
     )
-    dto = worker_dto(engine, WORKER)
+    dto = worker_dto(engine, WORKER, {})
     assert (dto["status"], dto["task_id"]) == (status, task_id)
     assert [warm["app"] for warm in dto["warm_apps"]] == ["a/b"]
 
@@ -55,7 +56,7 @@ def test_an_engine_that_drains_shows_how_far_it_is(status, held, shown, worker, 
         tasks=held,
         drain=DrainOrder(reason="new driver"),
     )
-    dto = engine_dto(engine)
+    dto = engine_dto(engine, {})
     assert dto["refused"] is None
     assert (dto["status"], dto["drain"]) == (shown, {"reason": "new driver", "done": done})
     assert [(each["status"], each["engine_status"]) for each in dto["workers"]] == [(worker, shown)]
@@ -63,6 +64,18 @@ def test_an_engine_that_drains_shows_how_far_it_is(status, held, shown, worker, 
 
 def test_an_engine_that_does_not_fit_shows_what_to_do():
     info = EngineInfo(id="box", name="box", version="1", hostname="box", workers=(), protocol_version=0)
-    dto = engine_dto(EngineView(info=info, status="refused", registered_ms=0, seen_ms=0))
+    dto = engine_dto(EngineView(info=info, status="refused", registered_ms=0, seen_ms=0), {})
     assert dto["status"] == "stopped"
     assert "Update the worker daemon" in dto["refused"]
+
+
+def test_a_worker_that_gets_no_tasks_says_why_and_until_when():
+    info = EngineInfo(id="box", name="box", version="1", hostname="box", workers=(WORKER,))
+    engine = EngineView(info=info, status="running", registered_ms=0, seen_ms=0)
+    found = Quarantine(worker_id=WORKER.id, since_ms=0, until_ms=300_000, failures=5, reason="no network")
+    assert worker_dto(engine, WORKER, {WORKER.id: found})["quarantine"] == {
+        "since": "1970-01-01T00:00:00.000Z",
+        "until": "1970-01-01T00:05:00.000Z",
+        "failures": 5,
+        "reason": "no network",
+    }

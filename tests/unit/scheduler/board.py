@@ -88,6 +88,10 @@ class Board:
         measured = Measured(run_s=run_s, load_s=load_s)
         self.mirror.on_finished(task_id, state, measured, self.now_ms)
 
+    def fail(self, task_id, why="no network"):
+        """An attempt fails, and not by its app; the task waits for its next one."""
+        self.mirror.on_delayed(task_id, 1, Measured(at_fault=why, instance_ended=True), self.now_ms)
+
     def worker_of(self, task_id):
         worker = self.mirror.fleet.worker_of(task_id)
         return worker.id if worker else None

@@ -1,14 +1,17 @@
 """The parts that a decision stands on: queue index, fleet, matching, knowledge, shares, deadlines, sentences."""
 
+import msgspec
 import pytest
-from scheduling import engine_info, engine_view, gpu_needs, resident, slot, spec
+from scheduling import engine_info, engine_view, gpu_needs, request, resident, slot, spec
 
-from stoker.core.messages import EngineInfo, GpuType, Needs, ResidentState, SetupKey
+from stoker.core.messages import EngineInfo, GpuType, Needs, ResidentState, SetupKey, TaskView
+from stoker.core.states import TaskState
 from stoker_scheduler.actions import Assign, GroupId, Reason, Rules, Start, Why
 from stoker_scheduler.deadlines import (
     COMPACT_AT,
     Deadlines,
     Limits,
+    deadline_of,
     no_match_text,
     overdue_unmatched,
     queue_timeout_text,
@@ -438,3 +441,41 @@ def test_a_slot_may_move_to_another_engine():
     )
     assert fleet.workers["old-cpu-0"].engine.id == "new"
     assert not fleet.engines["old"].workers
+
+
+def running_since(state, at_ms, **fields):
+    asked = msgspec.structs.replace(request(spec("a")), **fields)
+    history = ((1, 3, 500), (1, int(TaskState.PREPARING), 1_000), (1, int(state), at_ms))
+    return TaskView(
+        request=asked, state=state, attempt=1, created_ms=0, updated_ms=at_ms, worker_id="w", history=history
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "fields", "code", "at_s"),
+    [  # a part begins at 2 s, loading at 1 s; the grace is 120 s
+        (TaskState.SETTING_UP, {"setup_timeout_s": 10}, "setup_timeout", 1 + 10 + 120),
+        (TaskState.RUNNING, {"run_timeout_s": 10}, "run_timeout", 2 + 10 + 120),
+        (
+            TaskState.RUNNING,
+            {"run_timeout_s": 10, "input_files": ("/a",)},
+            "run_timeout",
+            2 + 10 + 120 + 3600,
+        ),
+        (TaskState.UPLOADING, {"upload_timeout_s": 10}, "upload_timeout", 2 + 10 + 120),
+    ],
+)
+def test_each_part_of_an_attempt_has_a_deadline_of_its_own(state, fields, code, at_s):
+    found = deadline_of(running_since(state, 2_000, **fields), Limits())
+    assert (found.code, found.at_ms) == (code, at_s * 1000)
+    assert "10 s" in found.text
+
+
+@pytest.mark.parametrize("state", [TaskState.SETTING_UP, TaskState.RUNNING, TaskState.UPLOADING])
+def test_what_a_task_does_not_say_is_its_workers_to_keep(state):
+    assert deadline_of(running_since(state, 2_000), Limits()) is None
+
+
+def test_the_time_in_the_queue_counts_from_when_a_task_was_queued_last():
+    again = spec("a", created_ms=1_000, queued_ms=5_000)
+    assert Limits(queue_timeout_s=10).queue_deadline_ms(again) == 15_000

@@ -1,10 +1,12 @@
 """inf.yml, as apps write it."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from stoker import manifest
+from stoker.core.limits import Retry, Timeouts
 from stoker.core.messages import GpuType, IntegrationNeed, Needs, SecretNeed
 from stoker.manifest import BadManifest, parse, size_of
 
@@ -196,3 +198,25 @@ def test_a_huge_file_is_refused(tmp_path):
 def test_bytes_that_are_no_text_are_refused():
     with pytest.raises(BadManifest, match="cannot be read"):
         manifest.parse_text(b"name: \xff")
+
+
+def test_time_limits_and_retry_rules_are_read():
+    app = parse({"name": "x", "timeouts": {"run": 60, "setup": 1.5}, "retry": {"max_attempts": 5}})
+    assert (app.timeouts, app.retry) == (Timeouts(run=60, setup=1.5), Retry(max_attempts=5))
+    assert parse({"name": "x", "timeouts": None}).timeouts == Timeouts()
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        (
+            {"timeouts": {"walk": 5}},
+            "timeouts: walk unknown; it may have queue, no_match, setup, run, upload",
+        ),
+        ({"timeouts": {"run": "5 min"}}, "timeouts.run: '5 min' is no number of seconds"),
+        ({"retry": {"max_attempts": 0}}, "retry.max_attempts: 0 is no whole number from 1 on"),
+    ],
+)
+def test_a_limit_that_is_none_is_named(document, words):
+    with pytest.raises(BadManifest, match=re.escape(words)):
+        parse({"name": "x"} | document)

@@ -10,7 +10,8 @@ from recorders import until
 from stoker.core.messages import LogType, ResidentState
 from stoker.core.states import TaskState as S
 from stoker_worker.execution import Stop, StopKind
-from stoker_worker.instance import AppError, InputError, InstanceFailed, InstanceLost, RunResult
+from stoker_worker.instance import RunResult
+from stoker_worker.instance_errors import AppError, InputError, InstanceFailed, InstanceLost
 from stoker_worker.outcomes import OutputFileMissing, PreparationFailed
 
 

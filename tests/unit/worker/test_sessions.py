@@ -9,7 +9,7 @@ from stoker.core.errors import NoCapacity
 from stoker.core.messages import ResidentState
 from stoker.core.sessions import session_key
 from stoker.core.states import TaskState as S
-from stoker_worker.instance import AppError, InstanceLost
+from stoker_worker.instance_errors import AppError, InstanceLost
 
 KEY = session_key("s", "sess_1")
 FIRST = {"setup_key": KEY, "session_id": "sess_1", "opens_session": True}

@@ -6,7 +6,7 @@ import pytest
 from recorders import DONE, StoreRecorder, log_spool, order, until
 
 from stoker.core.errors import StaleAttempt
-from stoker.core.messages import LogType
+from stoker.core.messages import LogType, Outcome
 from stoker.core.states import TaskState as S
 from stoker_worker.spool import Spool
 from stoker_worker.writes import Writes
@@ -171,6 +171,15 @@ async def test_the_log_of_an_outcome_that_waits_is_on_disk_too(scene):
     scene.writes.line(RUN, "a")
     await scene.writes.finish(DONE)
     assert log_spool(scene.folder).recover() == 1
+
+
+@pytest.mark.parametrize("retryable", [False, True])
+async def test_the_log_of_an_attempt_that_another_follows_is_kept(scene, retryable):
+    """The next attempt's lines may push these out of the tail."""
+    failed = Outcome(state=S.FAILED, error="no network", retryable=retryable)
+    scene.writes.line(RUN, "a")
+    await scene.writes.finish(failed)
+    assert bool(scene.logs.take_ready(9)) is retryable
 
 
 async def test_a_stale_attempt_writes_nothing_more_and_says_so_once(scene):

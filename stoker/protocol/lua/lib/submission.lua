@@ -20,7 +20,7 @@ local function no_room(k, fields)
   if fields.queue_limit == 0 and fields.key_limit == 0 then
     return nil
   end
-  local waiting = redis.call('ZCARD', k.pending)
+  local waiting = redis.call('ZCARD', k.pending) + (k.delayed and redis.call('ZCARD', k.delayed) or 0)
   if fields.key_limit > 0 then
     -- No key has more than wait in all: a wrong count, which an engine could make, shuts nobody out for ever.
     local own = math.min(waiting, tonumber(redis.call('HGET', k.queued, fields.counted) or '0'))
@@ -41,18 +41,25 @@ local function queue_task(k, task_id, request, spec, owner, fields, body_hash)
   end
   local now = now_ms()
   local at = text(now)
-  local score = text(now - fields.priority * 1e13)
+  local from = k.delayed and math.max(now, fields.run_at_ms) or now
+  local score = text(from - fields.priority * 1e13)
   redis.call('HSET', k.task, 'request', request, 'state', '2', 'attempt', '0', 'spent', '0',
     'max_attempts', fields.max_attempts, 'retention_ms', text(fields.retention_ms), 'group', fields.group,
-    'notify', fields.notify, 'score', score, 'created', at, 'updated', at,
+    'retry_delay_ms', text(fields.retry_delay_ms), 'notify', fields.notify, 'score', score, 'created', at, 'updated', at,
     'history', '0,1,' .. at .. ';0,2,' .. at .. ';')
-  redis.call('HSET', k.control, 'spec', spec, 'owner', owner, 'created', at)
+  redis.call('HSET', k.control, 'spec', spec, 'owner', owner, 'created', text(from))
   if fields.counted ~= '' then
     redis.call('HSET', k.task, 'counted', fields.counted)
     count_in(k.queued, fields.counted)
   end
-  redis.call('ZADD', k.pending, score, task_id)
   redis.call('ZADD', k.owner_tasks, at, task_id)
-  redis.call('XADD', k.wake, '*', 'k', 'submitted', 'task', task_id, 'spec', spec, 'at', at)
+  if from > now then
+    redis.call('HSET', k.task, 'due', text(from))
+    redis.call('ZADD', k.delayed, text(from), task_id)
+    redis.call('XADD', k.wake, '*', 'k', 'delayed', 'task', task_id, 'due', text(from))
+  else
+    redis.call('ZADD', k.pending, score, task_id)
+    redis.call('XADD', k.wake, '*', 'k', 'submitted', 'task', task_id, 'spec', spec, 'at', at)
+  end
   return {'OK', task_id}
 end

@@ -1,0 +1,116 @@
+"""What the wake stream and the control plane tell the scheduler, decoded."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+import msgspec
+from msgspec import Struct
+
+from stoker.core.events import Event
+from stoker.core.messages import EngineId, TaskId, TaskSpec, WorkerId
+from stoker.core.states import TaskState
+from stoker.log import get_logger
+
+_log = get_logger("scheduling")
+_spec = msgspec.json.Decoder(TaskSpec)
+
+
+class WakeKind(StrEnum):
+    """What happened that the scheduler must look at."""
+
+    SUBMITTED = "submitted"
+    REQUEUED = "requeued"
+    CANCELLED = "cancelled"
+    MOVED = "moved"
+    FINISHED = "finished"
+    DELAYED = "delayed"
+    """A task waits for a time: its own, or that of its next attempt."""
+    ORPHANED = "orphaned"
+    ENGINE = "engine"
+    LOST = "lost"
+    RELEASED = "released"
+    """Somebody took a worker out of quarantine."""
+    SESSION = "session"
+    """A session is over."""
+
+
+class Measures(Struct, frozen=True, kw_only=True):
+    """What an attempt measured; all zero when nobody did."""
+
+    engine: str = ""
+    worker: str = ""
+    setup_key: str = ""
+    load_s: float = 0
+    run_s: float = 0
+    vram_bytes: int = 0
+    instance_ended: bool = False
+    at_fault: str = ""  # what failed on the worker, and not in the app
+
+
+_measures = msgspec.json.Decoder(Measures)
+
+
+class WakeEvent(Struct, frozen=True, kw_only=True):
+    """One entry of the wake stream. Which fields are set follows from `kind`."""
+
+    kind: WakeKind
+    task_id: TaskId = TaskId("")
+    engine_id: EngineId = EngineId("")
+    attempt: int = 0
+    reason: str = ""
+    session_id: str = ""
+    spec: TaskSpec | None = None
+    state: TaskState | None = None
+    measures: Measures | None = None
+    due_ms: int = 0
+    worker_id: WorkerId = WorkerId("")
+
+
+FACTS = ("spec", "created", "queued")
+"""What the control plane keeps of a task for the scheduler."""
+
+
+def read_spec(facts: Sequence[bytes | None]) -> TaskSpec | None:
+    """A spec from where the control plane keeps it (`_FACTS`), None when it is gone."""
+    if facts[0] is None:
+        return None
+    spec = _created_at(_spec.decode(facts[0]), facts[1] or b"0")
+    return msgspec.structs.replace(spec, queued_ms=int(facts[2] or 0))
+
+
+def _created_at(spec: TaskSpec, created: bytes) -> TaskSpec:
+    """The server's time of submission counts, not the caller's."""
+    return msgspec.structs.replace(spec, created_ms=int(created))
+
+
+def wake_event(fields: dict[bytes, bytes]) -> WakeEvent | None:
+    """One entry; None for one that nobody of ours wrote: engines may add to the stream."""
+    try:
+        return _read_wake_event(fields)
+    except (ValueError, KeyError, msgspec.DecodeError) as error:
+        _log.warning(Event.WAKE_UNREADABLE, reason=str(error))
+        return None
+
+
+def _read_wake_event(fields: dict[bytes, bytes]) -> WakeEvent:
+    def text(name: bytes) -> str:
+        return fields.get(name, b"").decode()
+
+    spec = fields.get(b"spec")
+    measures = fields.get(b"o")
+    decoded = _spec.decode(spec) if spec else None
+    if decoded is not None and b"at" in fields:
+        decoded = _created_at(decoded, fields[b"at"])
+    return WakeEvent(
+        kind=WakeKind(text(b"k")),
+        task_id=TaskId(text(b"task")),
+        engine_id=EngineId(text(b"engine")),
+        attempt=int(text(b"attempt") or 0),
+        reason=text(b"reason"),
+        session_id=text(b"session"),
+        spec=decoded,
+        state=TaskState(int(fields[b"s"])) if b"s" in fields else None,
+        measures=_measures.decode(measures) if measures else None,
+        due_ms=int(text(b"due") or 0),
+        worker_id=WorkerId(text(b"worker")),
+    )

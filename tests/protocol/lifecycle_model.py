@@ -1,0 +1,59 @@
+"""What the state machine of the protocol knows: what every task must look like, and what every engine believes."""
+
+from dataclasses import dataclass, field
+
+from stoker.core.messages import Assignment
+from stoker.core.states import TaskState as S
+
+MAX_ATTEMPTS = 3
+OF_THE_POOL = {"wake", "leases", "engines", "leader", "epoch", "protocol", "reasons", "outbox"}
+"""Keys that belong to no task and stay."""
+
+
+async def keys_of(connection, pool):
+    """The keys of a pool, without their prefix."""
+    prefix = f"stoker:{{{pool}}}:"
+    cursor, found = 0, set()
+    while True:
+        cursor, keys = await connection.command("SCAN", cursor, "MATCH", f"{prefix}*", "COUNT", 1000)
+        found |= {key.decode().removeprefix(prefix) for key in keys}
+        if not int(cursor):
+            return found
+
+
+@dataclass
+class Model:
+    """What one task must look like."""
+
+    state: S = S.QUEUED
+    attempt: int = 0
+    spent: int = 0
+    delayed: bool = False  # while it is queued: it waits for a time
+    due: bool = False  # that time has come
+    engine: str = ""
+    cancel: bool = False
+    ended_by: str = ""
+    lines: dict[int, set[int]] = field(default_factory=dict)  # attempt -> numbers of the lines written
+
+    def taken_back(self, *, spend, pause):
+        """The first loss of a machine was pause enough."""
+        self.spent += spend
+        self.engine = ""
+        if self.cancel:
+            self.state = S.CANCELLED
+        else:
+            self.state = S.FAILED if self.spent >= MAX_ATTEMPTS else S.QUEUED
+            self.delayed = self.state is S.QUEUED and (pause or (spend and self.spent > 1))
+
+
+@dataclass
+class Order:
+    """An assignment that an engine read, however long ago."""
+
+    engine: str
+    message: Assignment
+    entry: str
+
+    @property
+    def task(self):
+        return self.message.task.id

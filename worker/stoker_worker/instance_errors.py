@@ -1,0 +1,65 @@
+"""How an instance fails: what the app says, that it takes too long, that its process ends."""
+
+from stoker.core.errors import AppFailed, StokerError
+
+
+class AppError(AppFailed):
+    """The app's function failed."""
+
+
+class InputError(AppFailed):
+    """The input does not fit the function; `fields` are (path, message)."""
+
+    code = "invalid_input"
+
+    def __init__(self, message: str = "", fields: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(message)
+        self.input_fields = fields
+
+
+class InstanceFailed(StokerError):
+    """The app could not be imported or set up."""
+
+    code = "setup_failed"
+
+    def __init__(self, message: str = "", phase: str = "", *, killed: bool = False) -> None:
+        super().__init__(message)
+        self.phase = phase
+        self.killed = killed
+
+
+class InstanceNotStarted(InstanceFailed):
+    """The machine has no room for another process."""
+
+    retryable = True
+
+
+class InstanceTimeout(StokerError):
+    """The app took longer than it may."""
+
+
+class SetupTimeout(InstanceTimeout):
+    """The app's setup took longer than it may."""
+
+    code = "setup_timeout"
+
+
+class RunTimeout(InstanceTimeout):
+    """The app took longer for one task than it may."""
+
+    code = "run_timeout"
+
+
+class InstanceLost(StokerError):
+    """The app's process ended. `returncode`: None when it had to be ended, because it sent nonsense."""
+
+    code = "app_crashed"
+
+    def __init__(self, message: str = "", returncode: int | None = None) -> None:
+        super().__init__(message)
+        self.returncode = returncode
+
+    @property
+    def killed(self) -> bool:
+        """Whether a signal ended it: the machine's, somebody's, or of a fault in its memory."""
+        return self.returncode is not None and self.returncode < 0
