@@ -8,11 +8,11 @@ from pathlib import Path
 import fakeredis
 import pytest
 from helpers import start_system
+from library_line import LibraryLine
 
 from stoker.embedded import EmbeddedServer
 from stoker.protocol import Store
 from stoker.protocol.connection import Connection
-from stoker.protocol.line import LibraryLine
 
 _pools = itertools.count()
 MARKED_FOLDERS = ("unit", "protocol", "system", "clients", "faults")

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 import hiredis
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import DataError, InvalidResponse, ResponseError
+from redis.exceptions import DataError, InvalidResponse
 
 Command = tuple[Any, ...]
 TOLD_LIMIT: Final = 10_000
@@ -184,28 +184,6 @@ class _Wire(asyncio.Protocol):
         self.on_push(None)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(error)
-
-
-class LibraryLine:
-    """An `Exchange` that leaves the reading to redis-py: for a client that has no socket, as fakeredis."""
-
-    def __init__(self, redis: Redis) -> None:
-        self._library: Any = redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
-
-    async def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        if not self._library.is_connected:
-            await self._library.connect()
-        await self._library.send_packed_command(self._library.pack_commands(commands), check_health=False)
-        replies = []
-        for _ in commands:
-            try:
-                replies.append(await self._library.read_response())
-            except ResponseError as error:
-                replies.append(error)
-        return replies
-
-    async def close(self) -> None:
-        await self._library.disconnect(nowait=True)
 
 
 def _ignore(_message: "list[Any] | None") -> None:

@@ -6,11 +6,11 @@ import itertools
 import fakeredis
 import pytest
 from fakeredis.commands_mixins.scripting_mixin import ScriptingCommandsMixin
+from library_line import LibraryLine
 
 from stoker.embedded import EmbeddedServer
 from stoker.protocol import Store
 from stoker.protocol.connection import Connection
-from stoker.protocol.line import LibraryLine
 
 _pools = itertools.count()
 
