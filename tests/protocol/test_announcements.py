@@ -10,6 +10,8 @@ from protocol_scene import DONE, Scene
 from stoker.core.errors import StoreUnavailable
 from stoker.embedded import EmbeddedServer
 from stoker.protocol import Store, line
+from stoker.settings import GatewaySettings
+from stoker_gateway import streams
 
 _pools = itertools.count()
 
@@ -67,3 +69,20 @@ async def test_a_subscription_that_the_server_closed_is_told_and_not_silently_lo
 
 async def subscribers(store):
     return (await store._connection.command("PUBSUB", "NUMSUB", store._keys.channel))[1]
+
+
+async def test_an_ending_is_read_at_once_while_other_changes_are_gathered(scene, monkeypatch):
+    monkeypatch.setattr(streams, "GATHER_S", 3600.0)
+    hub = streams.Hub(scene.store, GatewaySettings())
+    running = asyncio.ensure_future(hub.run())
+    try:
+        await eventually(lambda: subscribers(scene.store), "the hub's subscription")
+        with hub.watching("t1") as changed:
+            order = await scene.running()
+            await eventually(lambda: "t1" in hub._dirty, "the news of a change")
+            assert not changed.is_set()
+            await scene.store.engines.finish(order, "box", DONE)
+            await eventually(changed.is_set, "the ending")
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

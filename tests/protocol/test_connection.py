@@ -6,6 +6,7 @@ import pytest
 from redis.exceptions import BusyLoadingError, DataError, ResponseError
 
 from stoker.embedded import EmbeddedServer
+from stoker.protocol import Store
 from stoker.protocol import connection as module
 from stoker.protocol.connection import Connection
 from stoker.protocol.line import Line
@@ -92,3 +93,17 @@ async def test_nobody_waits_for_ever_when_a_batch_fails_in_a_way_that_nobody_tho
     with pytest.raises(UnicodeEncodeError):
         await connection.command("SET", "a", "\ud800")
     assert await connection.command("ECHO", "on") == b"on"
+
+
+async def test_the_count_of_requests_is_written_to_no_disk(server):
+    """A read of a task would wait for an fsync otherwise."""
+    store = await Store.open(server.url, "p")
+    try:
+        await store.limits.hit("k", "get", 0)
+        before = await store.info()
+        counts = [await store.limits.hit("k", "get", 10) for _ in range(5)]
+        after = await store.info()
+    finally:
+        await store.close()
+    assert [state.remaining for state in counts] == [8, 7, 6, 5, 4]
+    assert after["aof_current_size"] == before["aof_current_size"]
