@@ -4,6 +4,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, SecretStr, field_validator
 
+from stoker.server_address import parse_redis
+
 
 class EnrolmentFields(BaseModel):
     """How the gateway lets machines join."""
@@ -19,8 +21,10 @@ class EnrolmentFields(BaseModel):
     @field_validator("worker_redis_url", mode="after")
     @classmethod
     def _network(cls, value: str) -> str:
-        if value and (not value.startswith(("redis://", "rediss://")) or "@" in value):
-            raise ValueError("must be redis://host:port or rediss://host:port, without a user")
+        if value and (value.startswith("unix:") or parse_redis(value).kind == "cluster" or "@" in value):
+            raise ValueError(
+                "must be redis://host:port or redis+sentinel://host:port,host:port/name, without a user"
+            )
         return value
 
 

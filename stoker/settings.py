@@ -31,8 +31,9 @@ from stoker.file_settings import FileFields
 from stoker.queue_settings import QueueFields
 from stoker.retry_settings import QuarantineFields, RetryFields
 from stoker.secret_settings import PRIVATE_FIELDS, SecretFields, without_password, yaml_problem
-from stoker.server_address import embedded_url
+from stoker.server_address import embedded_url, parse_redis
 from stoker.slot_settings import WorkerSlots
+from stoker.store_settings import StoreFields
 from stoker.tls_settings import ServerTlsFields, TlsFields
 
 PREFIX: Final = "STOKER_"
@@ -101,7 +102,7 @@ class _FileSource(PydanticBaseSettingsSource):
         return {name: value for name, value in file_values().items() if name in known}
 
 
-class CommonSettings(BaseSettings, TlsFields):
+class CommonSettings(BaseSettings, StoreFields, TlsFields):
     """What every part needs to find the others."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
@@ -109,11 +110,6 @@ class CommonSettings(BaseSettings, TlsFields):
     data_dir: Path = Field(
         default=Path("~/.local/share/stoker"),
         description="Directory of the database, the files, the caches, the logs and the first API key.",
-    )
-    redis_url: str = Field(
-        default="",
-        description="Redis or Valkey to use (redis://, rediss:// or unix://); empty = the embedded server "
-        "of the data directory.",
     )
     pool: str = Field(
         default="default",
@@ -379,6 +375,14 @@ class JobsSettings(FilesSettings, KeyRetentionFields):
         description="Hosts, addresses and networks, as in fetch_allow, that webhooks may go to although they are "
         "not public.",
     )
+
+    @model_validator(mode="after")
+    def _no_cluster(self) -> Self:
+        if parse_redis(self.jobs_url).kind == "cluster":
+            raise ValueError(
+                "RQ does not run on Redis Cluster. Give the jobs a Redis of their own: STOKER_JOBS_REDIS_URL"
+            )
+        return self
 
     @property
     def jobs_url(self) -> str:

@@ -51,7 +51,7 @@ class TlsFields(BaseModel):
             for name, path in files.items()
             if path is not None and f"{name}=" not in parts.query  # a parent may have put it there
         }
-        if parts.scheme != "rediss" or not given:
+        if parts.scheme.partition("+")[0] != "rediss" or not given:
             return redis_url
         query = "&".join(part for part in (parts.query, urlencode(given)) if part)
         return urlunsplit(parts._replace(query=query))

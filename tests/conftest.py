@@ -13,6 +13,7 @@ from library_line import LibraryLine
 from stoker.embedded import EmbeddedServer
 from stoker.protocol import Store
 from stoker.protocol.connection import Connection
+from stoker.protocol.servers import OneServer
 
 _pools = itertools.count()
 MARKED_FOLDERS = ("unit", "protocol", "system", "clients", "faults")
@@ -48,7 +49,9 @@ async def store(redis_server):
 @pytest.fixture
 async def fake_store():
     """A store on fakeredis: fast, and without a server's timing."""
-    opened = Store(Connection(fakeredis.FakeAsyncRedis(), LibraryLine), f"fake{next(_pools)}", "redis://fake")
+    opened = Store(
+        Connection(OneServer(fakeredis.FakeAsyncRedis()), LibraryLine), f"fake{next(_pools)}", "redis://fake"
+    )
     yield opened
     await opened.close()
 

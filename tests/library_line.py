@@ -6,8 +6,8 @@ from redis.exceptions import ResponseError
 class LibraryLine:
     """An `Exchange` that leaves the reading to redis-py."""
 
-    def __init__(self, redis):
-        self._library = redis.connection_pool.make_connection()
+    def __init__(self, servers):
+        self._library = servers.redis.connection_pool.make_connection()
 
     async def exchange(self, commands):
         if not self._library.is_connected:

@@ -18,6 +18,7 @@ from stoker.log import get_logger
 from stoker.protocol import Store
 from stoker.protocol.acl import check_server, user_name
 from stoker.protocol.keys import Keys
+from stoker.server_address import parse_redis
 from stoker.settings import GatewaySettings
 from stoker.tls_settings import without_user
 
@@ -58,10 +59,17 @@ class Enroller:
         """Where machines reach Redis.
 
         Raises:
-            Conflict: it listens on a socket of this machine alone.
+            Conflict: it listens on a socket of this machine alone, or is a cluster.
         """
         url = self._settings.worker_redis_url or without_user(self._settings.redis_url)
-        if not url.startswith(("redis://", "rediss://")):
+        kind = parse_redis(url).kind if url else ""
+        if kind == "cluster":
+            raise Conflict(
+                "The Redis of this system is a cluster, whose nodes do not share their users: machines cannot be let in "
+                "with users of their own. Use one server, or one with Sentinels; or run the workers on machines that "
+                "may have the system's own address of Redis (STOKER_REDIS_URL)."
+            )
+        if not url or url.startswith("unix:"):
             raise Conflict(
                 "The Redis of this system listens on a socket of its own machine alone. Start it with `stoker up "
                 "--listen host:port`, or give every part a Redis with TLS (STOKER_REDIS_URL)."

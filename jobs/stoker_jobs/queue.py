@@ -3,13 +3,17 @@
 Apart from the protocol package this is the only code that opens a Redis connection, because RQ takes one.
 """
 
-from typing import Final
+from typing import Any, Final
 
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
+from redis.sentinel import Sentinel
 from rq import Queue
+
+from stoker.protocol.servers import client_options, sentinel_options
+from stoker.server_address import parse_redis
 
 QUEUE_NAME: Final = "stoker"
 CONNECT_TIMEOUT_S: Final = 2.0
@@ -18,13 +22,21 @@ CALL_TIMEOUT_S: Final = 4.0
 
 
 def connect(url: str) -> Redis:
-    """A connection for RQ, which pickles: replies stay bytes. A connection that broke is opened anew once, at once."""
-    return Redis.from_url(
-        url,
-        socket_connect_timeout=CONNECT_TIMEOUT_S,
-        socket_timeout=CALL_TIMEOUT_S,
-        retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
-    )
+    """A connection for RQ, which pickles: replies stay bytes. A connection that broke is opened anew once, at once.
+
+    With Sentinels: to the server that is the primary then.
+    """
+    common: dict[str, Any] = {
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "socket_timeout": CALL_TIMEOUT_S,
+        "retry": Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+    }
+    address = parse_redis(url)
+    if address.kind != "sentinel":
+        return Redis.from_url(url, **common)
+    sentinels = Sentinel(address.hosts, sentinel_kwargs=sentinel_options(address) | common)
+    primary: Redis = sentinels.master_for(address.primary, **client_options(address) | common)
+    return primary
 
 
 def open_queue(url: str) -> Queue:

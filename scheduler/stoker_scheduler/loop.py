@@ -6,7 +6,7 @@ not answer, the mirror is thrown away and read anew, because nobody knows then w
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -106,6 +106,7 @@ class Loop:
         self._mono_read = time.monotonic()
         self._store_was_lost = False
         self._mono_reap = 0.0
+        self._history = ""
         self._due_ms = 0  # when the next delayed task is due, as far as is known; 0 = none
         self._sessions = self._session_chores()
 
@@ -329,7 +330,12 @@ class Loop:
     async def _tick(self) -> None:
         """The clock's work: leases, deadlines, second looks, reasons; and forget the events acted upon."""
         self._mono_tick = time.monotonic() + TICK_S
-        self._server_clock.set(await self._store.now_ms())
+        server_ms, history = await asyncio.gather(self._store.now_ms(), self._store.scheduling.history())
+        if history != self._history:  # a replica may have taken over without a call that failed
+            self.on_store_lost()
+            await self._rebuild()
+            return
+        self._server_clock.set(server_ms)
         await self._release()
         now_ms = self._clock()
         chores = Chores(self._store, self.mirror, self._epoch, self._log)
@@ -378,6 +384,7 @@ class Loop:
         self.mirror = Mirror(self._rules, self.mirror.deadlines.limits)
         self.mirror.knowledge = knowledge
         self._written.clear()
+        self._history = await self._store.scheduling.history()
         orphans = await self._drain()
         self._server_clock.set(await self._store.now_ms())
         for spec in await self._store.scheduling.pending():
@@ -394,6 +401,7 @@ class Loop:
         await self._sessions.restore()
         await self._take_back(orphans)
         await self._commit()
+        await self._recall([view.info.id for view in views])
         await self._spare_leases()
         self._log.info(
             Event.SCHEDULER_REBUILT,
@@ -401,6 +409,11 @@ class Loop:
             engines=len(views),
             duration_s=round(time.monotonic() - mono, 3),
         )
+
+    async def _recall(self, engine_ids: Sequence[EngineId]) -> None:
+        """Compare with the engines what the server knows, once after it may have lost the last writes."""
+        if await self._store.scheduling.recall(self._epoch, self._history, engine_ids):
+            self._log.warning(Event.STORE_CHANGED, history=self._history, engines=len(engine_ids))
 
     async def _spare_leases(self) -> None:
         """Give engines the time to renew that they had not, because Redis was away or has just started."""

@@ -55,6 +55,7 @@ class Event(StrEnum):
     WORKER_REVOKED = "worker.revoked"
     WORKER_USERS_FAILED = "worker.users_failed"
     STORE_LOST = "store.lost"
+    STORE_CHANGED = "store.changed"
     PART_STARTED = "part.started"
     PART_STOPPING = "part.stopping"
     PART_STOPPED = "part.stopped"

@@ -179,7 +179,11 @@ class DrainOrder(Struct, frozen=True, kw_only=True):
     restart: bool = False
 
 
-InboxMessage = Assignment | CancelOrder | EvictOrder | DrainOrder
+class RecallOrder(Struct, frozen=True, kw_only=True):
+    """An inbox message: register again, with what this engine holds; the server may have forgotten something."""
+
+
+InboxMessage = Assignment | CancelOrder | EvictOrder | DrainOrder | RecallOrder
 
 
 class LogLine(Struct, frozen=True, kw_only=True, array_like=True):

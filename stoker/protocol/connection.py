@@ -9,10 +9,8 @@ import re
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Self
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff
 from redis.exceptions import (
+    AskError,
     BusyLoadingError,
     ClusterDownError,
     NoPermissionError,
@@ -34,12 +32,12 @@ from stoker.core.events import Event
 from stoker.log import get_logger
 from stoker.protocol.line import Exchange, Line, Subscription
 from stoker.protocol.scripts import Script, scripts
+from stoker.protocol.servers import Servers, open_servers
 
 _log = get_logger("connection")
 
 CALL_TIMEOUT_S = 4.0
 """What a request waits at most; a loop that called just before the server came back hears it again within 5 s."""
-CONNECT_TIMEOUT_S = 2.0
 RETRY_PAUSE_S = 0.05
 BATCH_LIMIT = 512
 """Commands a pipeline: bounds what one slow answer holds up."""
@@ -49,6 +47,7 @@ QUEUE_LIMIT = 50_000
 _UNAVAILABLE = (
     RedisConnectionError,
     RedisTimeoutError,
+    AskError,
     BusyLoadingError,
     ReadOnlyError,
     OutOfMemoryError,
@@ -65,16 +64,20 @@ Arg = str | bytes | int | float
 _Call = tuple[tuple[Any, ...], asyncio.Future[Any]]
 
 
-def unavailable(error: BaseException) -> StoreUnavailable:
+def unavailable(error: BaseException, *, several: bool = False) -> StoreUnavailable:
     """What to raise for a failure of Redis.
 
-    `nobody_listens`: no server is at its address at all, or it still reads its file. Nothing changes there meanwhile.
+    `nobody_listens`: no server is at its address at all, or it still reads its file. Nothing changes there meanwhile,
+    unless there are `several`, and another one has taken over.
     """
     cause = error.__cause__ or error.__context__
     return StoreUnavailable(
         f"Redis does not answer ({type(error).__name__}: {str(error) or 'no answer in time'}). Try again in a moment.",
-        nobody_listens=isinstance(error, BusyLoadingError)
-        or isinstance(cause, (ConnectionRefusedError, FileNotFoundError)),
+        nobody_listens=not several
+        and (
+            isinstance(error, BusyLoadingError)
+            or isinstance(cause, (ConnectionRefusedError, FileNotFoundError))
+        ),
     )
 
 
@@ -85,21 +88,19 @@ class Connection:
     write now. Scripts are safe to repeat after it.
     """
 
-    def __init__(self, redis: Redis, make_line: Callable[[Redis], Exchange] = Line) -> None:
-        self.redis = redis
+    def __init__(self, servers: Servers, make_line: Callable[[Servers], Exchange] = Line) -> None:
+        self._servers = servers
         self._make_line = make_line
-        self._line = make_line(redis)
+        self._line = make_line(servers)
         self._blocking: list[Exchange] = []
         """Lines of blocking reads, while none goes on."""
         self._waiting: list[_Call] = []
         self._flusher: asyncio.Task[None] | None = None
 
     @classmethod
-    def open(cls, url: str) -> Self:
-        """Connect lazily. `url`: ``redis://``, ``rediss://`` or ``unix:///path``."""
-        common: dict[str, Any] = {"socket_connect_timeout": CONNECT_TIMEOUT_S, "health_check_interval": 0}
-        common |= {"socket_timeout": None, "retry": Retry(ExponentialBackoff(), 0)}
-        return cls(Redis.from_url(url, **common))
+    def open(cls, url: str, key: str = "") -> Self:
+        """Connect lazily; for the arguments see `stoker.protocol.servers.open_servers`."""
+        return cls(open_servers(url, key))
 
     async def close(self) -> None:
         if self._flusher is not None:
@@ -107,7 +108,7 @@ class Connection:
             await asyncio.gather(self._flusher, return_exceptions=True)
         for line in (self._line, *self._blocking):
             await line.close()
-        await self.redis.aclose()
+        await self._servers.close()
 
     async def command(self, *parts: Arg) -> Any:
         """One command, in the next batch."""
@@ -163,23 +164,23 @@ class Connection:
 
     async def block(self, *parts: Arg, timeout_s: float) -> Any:
         """A blocking command on its own connection, bounded by `timeout_s` on this side too."""
-        line = self._blocking.pop() if self._blocking else self._make_line(self.redis)
+        line = self._blocking.pop() if self._blocking else self._make_line(self._servers)
         try:
             async with asyncio.timeout(timeout_s):
                 [reply] = await line.exchange([parts])
         except (*_UNAVAILABLE, TimeoutError) as error:
-            raise unavailable(error) from error
+            raise self._unavailable(error) from error
         finally:
             self._blocking.append(line)
         if isinstance(reply, _UNAVAILABLE) or _refuses(reply):
-            raise unavailable(reply) from reply
+            raise self._unavailable(reply) from reply
         if isinstance(reply, Exception):
             raise reply
         return reply
 
     def subscription(self) -> Subscription:
         """A connection for what is published; not open yet."""
-        return Subscription(self.redis)
+        return Subscription(self._servers)
 
     def _enqueue(self, parts: tuple[Arg, ...]) -> asyncio.Future[Any]:
         if len(self._waiting) >= QUEUE_LIMIT:
@@ -197,7 +198,7 @@ class Connection:
                 results = await self._execute([parts for parts, _ in batch])
             except _UNAVAILABLE as error:
                 batch, self._waiting = batch + self._waiting, []  # who waited behind it need not wait anew
-                results = [unavailable(error)] * len(batch)
+                results = [self._unavailable(error)] * len(batch)
             except asyncio.CancelledError:
                 for _, future in batch + self._waiting:
                     future.cancel()
@@ -205,7 +206,11 @@ class Connection:
             except Exception as error:  # noqa: BLE001 - a value that cannot be sent; whoever waits must hear of it
                 results = [error] * len(batch)
             for (_, future), result in zip(batch, results, strict=True):
-                _resolve(future, result)
+                away = isinstance(result, _UNAVAILABLE) or _refuses(result)
+                _resolve(future, self._unavailable(result) if away else result)
+
+    def _unavailable(self, error: BaseException) -> StoreUnavailable:
+        return unavailable(error, several=self._servers.several)
 
     async def _execute(self, commands: list[tuple[Any, ...]]) -> list[Any]:
         """The answers to a batch, errors of single commands among them. A line that broke is tried once more."""
@@ -238,8 +243,6 @@ def _refuses(result: Any) -> bool:
 def _resolve(future: asyncio.Future[Any], result: Any) -> None:
     if future.done():  # its caller was cancelled
         return
-    if isinstance(result, _UNAVAILABLE) or _refuses(result):
-        result = unavailable(result)
     if isinstance(result, Exception):
         future.set_exception(result)
         future.exception()  # of several calls of one caller the first tells; the others are no news for the log

@@ -123,7 +123,7 @@ class Engines:
         """Extend the lease; tell which attempts are no longer its own.
 
         Raises:
-            ProtocolRefusal: ENGINE_UNKNOWN: declared lost; register again.
+            ProtocolRefusal: ENGINE_UNKNOWN: declared lost; ENGINE_RECALLED: asked to compare. Register again.
             StoreUnavailable: no answer; safe to repeat.
 
         Cost: one round trip, O(len(held)). Script: lua/renew.lua.

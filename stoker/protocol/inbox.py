@@ -10,6 +10,7 @@ from stoker.core.messages import (
     EngineId,
     EvictOrder,
     InboxMessage,
+    RecallOrder,
     SetupKey,
     TaskId,
     TaskRequest,
@@ -52,4 +53,6 @@ def _inbox_message(fields: dict[bytes, bytes]) -> InboxMessage:
         )
     if kind == b"evict":
         return _evict.decode(fields[b"body"])
+    if kind == b"recall":
+        return RecallOrder()
     return _drain.decode(fields[b"body"])

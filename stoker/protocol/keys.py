@@ -24,6 +24,7 @@ class Keys:
         self.engines = f"{self.prefix}:engines"
         self.leader = f"{self.prefix}:leader"
         self.protocol = f"{self.prefix}:protocol"
+        self.history = f"{self.prefix}:history"
         self.epoch = f"{self.prefix}:epoch"
         self.reasons = f"{self.prefix}:reasons"
         self.channel = f"{self.prefix}:events"

@@ -1,6 +1,6 @@
 """One connection to Redis that is kept: requests leave at once, replies come back in their order.
 
-redis-py finds the address, encrypts and logs in; then its transport is taken over. Its own way to a reply, through a
+redis-py finds the server (`stoker/protocol/servers.py`), encrypts and logs in; then its transport is taken over. Its own way to a reply, through a
 stream, a parser, retries and time limits, is some sixty calls of Python, and a warm task waits for nine replies.
 """
 
@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 import hiredis
-from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import DataError, InvalidResponse
+from redis.exceptions import DataError, InvalidResponse, MovedError, ReadOnlyError
+
+from stoker.protocol.servers import Servers
 
 Command = tuple[Any, ...]
 TOLD_LIMIT: Final = 10_000
@@ -39,8 +40,9 @@ class Exchange(Protocol):
 class Line:
     """An `Exchange` over a socket."""
 
-    def __init__(self, redis: Redis) -> None:
-        self._library: Any = redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
+        self._library: Any = None
         self._wire: _Wire | None = None
 
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
@@ -52,28 +54,46 @@ class Line:
         except BaseException:  # cancelled too: the next exchange must not get the replies of this one
             await self.close()
             raise
-        for reply in replies:
-            if isinstance(reply, RedisConnectionError):
-                await self.close()
-                raise reply
+        errors = [reply for reply in replies if isinstance(reply, Exception)]
+        if errors:
+            await self._heed(errors, whole=len(errors) == len(replies))
         return replies
 
     async def close(self) -> None:
+        library, self._library = self._library, None
         if self._wire is not None:
             self._wire.transport.abort()
             self._wire = None
-        await self._library.disconnect(nowait=True)
+        if library is not None:
+            await library.disconnect(nowait=True)
 
     async def _connect(self) -> "_Wire":
         await self.close()
-        return await _take_over(self._library)
+        self._library = await self._servers.connect()
+        return _take_over(self._library)
+
+    async def _heed(self, errors: Sequence[Exception], *, whole: bool) -> None:
+        """Drop a connection that is of no use, and one to a server that says another one takes the writes."""
+        dead = next((error for error in errors if isinstance(error, RedisConnectionError)), None)
+        if dead is None and not any(isinstance(error, (MovedError, ReadOnlyError)) for error in errors):
+            return
+        await self.close()
+        if dead is not None:
+            raise dead
+        if whole and all(
+            isinstance(error, MovedError) for error in errors
+        ):  # nothing was done: it may be repeated
+            raise RedisConnectionError(
+                f"this node of a cluster does not have the slot of the pool ({errors[0]})"
+            )
 
 
 class Subscription:
     """A connection that is told what others publish on a channel. One that broke stays so."""
 
-    def __init__(self, redis: Redis) -> None:
-        self._library: Any = redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
+        self._library: Any = None
         self._wire: _Wire | None = None
         self._told: list[list[Any]] = []
         self._news = asyncio.Event()
@@ -84,7 +104,8 @@ class Subscription:
         Raises:
             RedisConnectionError: no connection.
         """
-        self._wire = await _take_over(self._library)
+        self._library = await self._servers.connect()
+        self._wire = _take_over(self._library)
         self._wire.on_push = self._on_push
         self._wire.transport.write(_pack(("SUBSCRIBE", channel)))
         await self.take()  # the confirmation
@@ -111,8 +132,9 @@ class Subscription:
         await self._alive().ask(_pack(("PING",)), 1)
 
     async def close(self) -> None:
-        """Drop the connection."""
-        await self._library.disconnect(nowait=True)
+        """Drop the connection, if there is one."""
+        if self._library is not None:
+            await self._library.disconnect(nowait=True)
 
     def _alive(self) -> "_Wire":
         if self._wire is None or self._wire.lost:
@@ -127,9 +149,8 @@ class Subscription:
         self._news.set()
 
 
-async def _take_over(library: Any) -> "_Wire":
-    """Connect, and read what comes from then on."""
-    await library.connect()
+def _take_over(library: Any) -> "_Wire":
+    """Read what comes on an open connection of the library from now on."""
     # The library has no public way to the transport that it made, nor to its names for errors.
     return _Wire(library._writer.transport, library._parser.parse_error)  # noqa: SLF001
 

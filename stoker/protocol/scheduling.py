@@ -1,6 +1,7 @@
 """What the scheduler asks: leadership, what is new, assignments, taking back what was lost."""
 
 import asyncio
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -64,7 +65,6 @@ class Scheduling:
     def __init__(self, connection: Connection, keys: Keys, speaks: Speaks = OURS) -> None:
         self._connection = connection
         self._keys = keys
-        self._seen = "0"
         self._speaks = speaks
 
     async def lead(self, holder: str, ttl_s: float, epoch: int | None = None) -> int | None:
@@ -93,6 +93,39 @@ class Scheduling:
             await self._connection.script("resign", [self._keys.leader], [holder, epoch])
         except ProtocolRefusal:
             return
+
+    async def history(self) -> str:
+        """Which sequence of writes the server holds: its replication id, or '' when it does not tell.
+
+        It changes when a replica takes over, which may lack the last writes, and when a server starts again.
+        """
+        reply = await self._connection.command("INFO", "replication")
+        found = re.search(rb"^master_replid:(\w+)", reply, re.MULTILINE)
+        return found.group(1).decode() if found else ""
+
+    async def recall(self, epoch: int, history: str, engine_ids: Sequence[EngineId]) -> bool:
+        """Have engines register again with what they hold, if nobody has since the server's history is this one.
+
+        Returns:
+            Whether it was necessary.
+
+        Raises:
+            ProtocolRefusal: NOT_LEADER.
+
+        Cost: one round trip; three when it was. Script: lua/recall.lua.
+        """
+        keys = self._keys
+        if (await self._connection.command("GET", keys.history) or b"").decode() == history:
+            return False
+        calls = [
+            self._connection.start_script(
+                "recall", [keys.leader, keys.engine(each), keys.inbox(each)], [epoch]
+            )
+            for each in engine_ids
+        ]
+        await asyncio.gather(*calls)
+        await self._connection.command("SET", keys.history, history)
+        return True
 
     async def leader(self) -> str:
         """Who leads, as ``epoch:holder``, or ''."""

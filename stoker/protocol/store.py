@@ -55,12 +55,12 @@ class Store:
         """Connect.
 
         Args:
-            url: ``redis://``, ``rediss://`` or ``unix:///path``.
+            url: where Redis is, in one of the forms of `stoker.server_address.REDIS_FORMS`.
 
         Raises:
             StoreUnavailable: the server does not answer.
         """
-        store = cls(Connection.open(url), pool, url)
+        store = cls(Connection.open(url, Keys(pool).prefix), pool, url)
         try:
             await store.ping()
         except StoreUnavailable:

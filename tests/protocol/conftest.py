@@ -1,4 +1,4 @@
-"""The protocol tests run twice: on fakeredis (with Lua) and on the real server."""
+"""The protocol tests run three times: on fakeredis (with Lua), on the real server, and on a cluster of three."""
 
 import hashlib
 import itertools
@@ -7,10 +7,12 @@ import fakeredis
 import pytest
 from fakeredis.commands_mixins.scripting_mixin import ScriptingCommandsMixin
 from library_line import LibraryLine
+from server_groups import Cluster
 
 from stoker.embedded import EmbeddedServer
 from stoker.protocol import Store
 from stoker.protocol.connection import Connection
+from stoker.protocol.servers import OneServer
 
 _pools = itertools.count()
 
@@ -35,11 +37,23 @@ def server_dir(tmp_path_factory):
     return tmp_path_factory.mktemp("valkey")
 
 
-@pytest.fixture(params=["fake", "real"])
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory):
+    made = Cluster(tmp_path_factory.mktemp("cluster"))
+    yield made
+    made.stop()
+
+
+@pytest.fixture(params=["fake", "real", "cluster"])
 async def store(request, server_dir):
     pool = f"p{next(_pools)}"
+    if request.param == "cluster":  # each pool has another slot, on any of the nodes
+        made = await Store.open(request.getfixturevalue("cluster").url, pool)
+        yield made
+        await made.close()
+        return
     if request.param == "fake":
-        made = Store(Connection(fakeredis.FakeAsyncRedis(), LibraryLine), pool, "redis://fake")
+        made = Store(Connection(OneServer(fakeredis.FakeAsyncRedis()), LibraryLine), pool, "redis://fake")
         yield made
         await made.close()
         return

@@ -1,4 +1,4 @@
-"""Engines that leave, and drain before, as a part of the state machine in `protocol.lifecycle`."""
+"""Engines that leave, drain before, or are to register again, as a part of the state machine in `protocol.lifecycle`."""
 
 from dataclasses import dataclass, field
 
@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from stoker.core.errors import Conflict
+from stoker.core.ids import new_id
 from stoker.core.messages import DrainOrder, EngineReport
 
 ENGINES = ("one", "two")
@@ -21,6 +22,7 @@ class Engine:
     alive: bool = False
     silent: bool = False
     drains: bool = False
+    recalled: bool = False
     holds: dict[str, int] = field(default_factory=dict)
 
 
@@ -39,6 +41,13 @@ class Draining:
             with pytest.raises(Conflict):
                 self.run(call, repeat=repeat)
 
+    @rule(name=engines, repeat=st.booleans())
+    def recall(self, name, repeat):
+        """The scheduler found a server that may have forgotten something."""
+        self.run(self.store.scheduling.recall(self.epoch, new_id(), [name]), repeat=repeat)
+        engine = self.engines[name]
+        engine.recalled = engine.recalled or engine.alive
+
     @rule(name=engines)
     def report(self, name):
         """What a daemon says of itself undoes no drain."""
@@ -49,7 +58,7 @@ class Draining:
     def leave(self, name):
         self.run(self.store.engines.deregister(name, self.engines[name].session))
         engine = self.engines[name]
-        self.engines[name] = Engine(session=engine.session, drains=engine.drains)
+        self.engines[name] = Engine(session=engine.session, drains=engine.drains, recalled=engine.recalled)
 
     def shows_whether_it_drains(self, view):
         model = self.engines[view.info.id]
@@ -60,4 +69,4 @@ class Draining:
 
     def takes_tasks(self, name):
         engine = self.engines[name]
-        return engine.alive and not engine.silent and not engine.drains
+        return engine.alive and not engine.silent and not engine.drains and not engine.recalled

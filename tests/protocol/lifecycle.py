@@ -376,6 +376,10 @@ class Lifecycle(Draining, Delays, RuleBasedStateMachine):
             with pytest.raises(ProtocolRefusal, match="ENGINE_UNKNOWN"):
                 self.run(call, repeat=repeat)
             return
+        if engine.recalled:
+            with pytest.raises(ProtocolRefusal, match="ENGINE_RECALLED"):
+                self.run(call, repeat=repeat)
+            return
         renewal = self.run(call, repeat=repeat)
         engine.silent = False
         mine = {task for task, attempt in engine.holds.items() if self.holds(name, task, attempt)}
@@ -395,7 +399,7 @@ class Lifecycle(Draining, Delays, RuleBasedStateMachine):
         engine.drains = engine.drains and keep
         assert lost == {task for task, attempt in held.items() if not self.holds(name, task, attempt)}
         engine.holds = {task: attempt for task, attempt in held.items() if task not in lost}
-        engine.alive, engine.silent = True, False
+        engine.alive, engine.silent, engine.recalled = True, False, False
 
     @precondition(lambda self: any(engine.alive for engine in self.engines.values()))
     @rule(name=engines)

@@ -6,7 +6,7 @@ from stoker.core.messages import Assignment
 from stoker.core.states import TaskState as S
 
 MAX_ATTEMPTS = 3
-OF_THE_POOL = {"wake", "leases", "engines", "leader", "epoch", "protocol", "reasons", "outbox"}
+OF_THE_POOL = {"wake", "leases", "engines", "leader", "epoch", "protocol", "history", "reasons", "outbox"}
 """Keys that belong to no task and stay."""
 
 

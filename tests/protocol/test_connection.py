@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from redis.asyncio import Redis
 from redis.exceptions import BusyLoadingError, DataError, ResponseError
 
 from stoker.embedded import EmbeddedServer
@@ -27,6 +28,13 @@ async def connection(server):
     await opened.close()
 
 
+@pytest.fixture
+async def direct(server):
+    """redis-py on the same server."""
+    async with Redis.from_url(server.url) as client:
+        yield client
+
+
 async def test_calls_made_together_are_answered_in_their_order(connection):
     calls = [connection.start("ECHO", f"{number}") for number in range(2000)]
     assert [int(await call) for call in calls] == list(range(2000))
@@ -49,18 +57,18 @@ async def test_a_value_that_cannot_be_sent_is_refused_and_not_waited_for(connect
     assert await connection.command("ECHO", "on") == b"on"
 
 
-async def test_a_line_that_the_server_closed_is_opened_again(connection):
+async def test_a_line_that_the_server_closed_is_opened_again(connection, direct):
     await connection.command("ECHO", "on")
-    await connection.redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    await direct.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
     assert await connection.command("ECHO", "again") == b"again"
 
 
-async def test_no_answer_of_a_batch_that_was_given_up_is_taken_for_another(connection, monkeypatch):
+async def test_no_answer_of_a_batch_that_was_given_up_is_taken_for_another(connection, direct, monkeypatch):
     monkeypatch.setattr(module, "CALL_TIMEOUT_S", 0.05)
-    await connection.redis.execute_command("CLIENT", "PAUSE", 10_000, "WRITE")
+    await direct.execute_command("CLIENT", "PAUSE", 10_000, "WRITE")
     with pytest.raises(module.StoreUnavailable, match="nothing came within"):
         await connection.command("SET", "a", "late")
-    await connection.redis.execute_command("CLIENT", "UNPAUSE")
+    await direct.execute_command("CLIENT", "UNPAUSE")
     monkeypatch.undo()
     assert await connection.command("ECHO", "mine") == b"mine"
 

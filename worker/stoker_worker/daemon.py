@@ -140,6 +140,10 @@ class Daemon:
         self._restart = order.restart
         self._drain_wanted.set()
 
+    def on_recall(self) -> None:
+        """The next renewal is refused, and the lease registers."""
+        self.lease.renew_now()
+
     # The life after start.
 
     async def start(self) -> None:
@@ -201,7 +205,9 @@ class Daemon:
     async def _leave(self, timeout_s: float) -> None:
         """Say goodbye, with no renewal under way: one that came after it would bring the engine back."""
         self.lease.stop()
-        with contextlib.suppress(StoreUnavailable, TimeoutError):
+        with contextlib.suppress(
+            StoreUnavailable, ProtocolRefusal, TimeoutError
+        ):  # refused: declared lost already
             async with asyncio.timeout(timeout_s):
                 await self._store.deregister(self._info.id, self.lease.session)
         _log.info(Event.ENGINE_DRAINED)

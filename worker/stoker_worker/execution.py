@@ -116,6 +116,11 @@ class Execution:
         self._load_s = 0.0
         self._run_s = 0.0
 
+    @property
+    def disowned(self) -> bool:
+        """Whether the server said that the task is another attempt's."""
+        return self._stop is not None and self._stop.kind is StopKind.DISOWN
+
     def stop(self, stop: Stop) -> None:
         """Stop the attempt, whatever it does. A later, stronger order replaces an earlier one."""
         if self._stop is not None and _strength(stop) <= _strength(self._stop):

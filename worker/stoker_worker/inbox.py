@@ -17,6 +17,7 @@ from stoker.core.messages import (
     EngineId,
     EvictOrder,
     InboxMessage,
+    RecallOrder,
 )
 from stoker.log import get_logger
 from stoker_worker.backoff import Backoff
@@ -45,6 +46,8 @@ class Orders(Protocol):
     def on_evict(self, order: EvictOrder) -> None: ...
 
     def on_drain(self, order: DrainOrder) -> None: ...
+
+    def on_recall(self) -> None: ...
 
 
 class Inbox:
@@ -97,6 +100,8 @@ class Inbox:
                 self._orders.on_evict(message)
             case DrainOrder():
                 self._orders.on_drain(message)
+            case RecallOrder():
+                self._orders.on_recall()
 
     def _lost(self, error: StoreUnavailable) -> None:
         if not self._away_mono:

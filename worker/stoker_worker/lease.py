@@ -6,6 +6,7 @@ safe to wait in: nobody listens at the server's address, so nobody can hand a ta
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol
@@ -98,6 +99,7 @@ class Lease:
         self._clock = clock
         self._refused_mono = 0.0
         self._fence: asyncio.TimerHandle | None = None
+        self._wanted = asyncio.Event()
 
     async def register(self) -> None:
         """Join the pool, or return to it; tries until the server takes it."""
@@ -131,8 +133,15 @@ class Lease:
     async def renew_loop(self) -> None:
         """Renew at a third of the lease, until cancelled."""
         while True:
-            await asyncio.sleep(self._lease_s / RENEWALS_PER_LEASE)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._lease_s / RENEWALS_PER_LEASE):
+                    await self._wanted.wait()
+            self._wanted.clear()
             await self._renew()
+
+    def renew_now(self) -> None:
+        """Have the next renewal made at once."""
+        self._wanted.set()
 
     def stop(self) -> None:
         """Forget the fence; there is nothing left to protect. May be called twice."""
@@ -157,7 +166,8 @@ class Lease:
                 self._on_unavailable(error)
                 await backoff.wait()
             except ProtocolRefusal as refusal:
-                _log.warning(Event.LEASE_LOST, reason=refusal.message)
+                if refusal.refusal != "ENGINE_RECALLED":
+                    _log.warning(Event.LEASE_LOST, reason=refusal.message)
                 await self.register()
                 return
             else:

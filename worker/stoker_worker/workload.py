@@ -80,8 +80,10 @@ class Workload:
         """Take an assignment on, or hand it back. One that is known already is ignored."""
         known = self._held.get(order.task.id)
         if known is not None:
-            if known.order.attempt >= order.attempt:
-                return
+            if known.order.token == order.token or (
+                known.order.attempt >= order.attempt and not known.disowned
+            ):
+                return  # of a disowned one the server has forgotten even the number
             known.stop(Stop(kind=StopKind.DISOWN, reason="a later attempt came to this machine"))
         execution = Execution(order, entry, self._tools, self._settled)
         self._held[order.task.id] = execution

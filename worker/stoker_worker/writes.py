@@ -97,6 +97,7 @@ class Writes:
         self._ending: Outcome | str | None = None  # an outcome, or the reason for handing the task back
         self._spooled = False
         self._resumed = False
+        self._entered: list[tuple[TaskState, str]] = []
         self._ended_here = False
         self._pump: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -119,6 +120,7 @@ class Writes:
                 self._close()
                 raise
             else:
+                self._entered.append((state, ""))
                 return
 
     def move(self, state: TaskState, detail: str = "") -> None:
@@ -237,10 +239,25 @@ class Writes:
         try:
             await self._store.transition(order.task.id, order.attempt, order.token, state, detail)
         except ProtocolRefusal as refusal:
+            if self._entered_anew(refusal):
+                return
             # What the spool has of an earlier life may have been written by it, and more after it.
-            if not self._resumed or refusal.refusal != "ILLEGAL_MOVE":
-                raise
-        self._moves.popleft()
+        self._entered.append(self._moves.popleft())
+
+    def _entered_anew(self, refusal: ProtocolRefusal) -> bool:
+        """Put the moves in line again, once: a replica that took over may lack some. What it has it refuses.
+
+        Raises:
+            ProtocolRefusal: it is for another reason.
+        """
+        if refusal.refusal != "ILLEGAL_MOVE" or not (self._resumed or self._entered):
+            raise refusal
+        if self._resumed:
+            return False
+        self._resumed = True
+        self._moves.extendleft(reversed(self._entered))
+        self._entered.clear()
+        return True
 
     def _next_append(self) -> Callable[[], Awaitable[None]] | None:
         """Lines or increments: first what was begun, then whoever's turn it is."""
@@ -293,7 +310,12 @@ class Writes:
 
     async def _write_ending(self) -> None:
         if isinstance(self._ending, Outcome):
-            await self._store.finish(self.order, self._engine_id, self._ending)
+            try:
+                await self._store.finish(self.order, self._engine_id, self._ending)
+            except ProtocolRefusal as refusal:
+                if not self._entered_anew(refusal):
+                    raise
+                return
             self._ended_here = not self._ending.retryable  # another attempt's lines may push these out
         elif self._ending is not None:
             await self._store.hand_back(self.order, self._engine_id, self._entry, self._ending)

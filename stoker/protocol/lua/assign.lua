@@ -22,7 +22,8 @@ if have[1] ~= '2' or (have[6] and have[6] ~= '') then
   return {'NOT_QUEUED'}
 end
 local lease = redis.call('ZSCORE', KEYS[8], engine_id)
-if redis.call('HGET', KEYS[5], 'status') ~= 'running' or not lease or tonumber(lease) < now_ms() then
+local engine = redis.call('HMGET', KEYS[5], 'status', 'recalled')
+if engine[1] ~= 'running' or engine[2] == '1' or not lease or tonumber(lease) < now_ms() then
   return {'ENGINE_GONE'}
 end
 

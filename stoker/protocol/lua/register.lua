@@ -27,7 +27,8 @@ for task_id, attempt in pairs(held) do
     lost[#lost + 1] = task_id
   end
 end
-wake_orphans(KEYS[5], engine_id, KEYS[3], held, 'the worker daemon was restarted')
+wake_orphans(KEYS[5], engine_id, KEYS[3], held, ARGV[7] == '1' and 'the worker returned without it'
+  or 'the worker daemon was restarted')
 redis.call('DEL', KEYS[4])
 -- A drain holds for the process that it was meant for: it may have left the inbox unread. A new one begins anew.
 local drain = ARGV[7] == '1' and redis.call('HGET', KEYS[2], 'drain') or ''
@@ -36,7 +37,7 @@ if drain ~= '' then
 end
 local status = (drain ~= '' or cjson.decode(ARGV[4]).draining) and 'draining' or 'running'
 redis.call('HSET', KEYS[2], 'session', session, 'info', ARGV[3], 'report', ARGV[4], 'status', status,
-  'registered', text(now), 'seen', text(now), 'drain', drain)
+  'registered', text(now), 'seen', text(now), 'drain', drain, 'recalled', '')
 redis.call('ZADD', KEYS[1], text(now + lease), engine_id)
 redis.call('ZADD', KEYS[6], text(now), engine_id)
 redis.call('XADD', KEYS[5], '*', 'k', 'engine', 'engine', engine_id)

@@ -45,6 +45,9 @@ class Orders:
 
     on_evict = on_drain = on_cancel
 
+    def on_recall(self):
+        self.seen.append("recall")
+
 
 @pytest.fixture
 async def read():

