@@ -59,9 +59,9 @@ flake: $(STAMP) ## the tests with processes, N=20 times; stops at the first fail
 fuzz: $(STAMP) ## new stories for the model of the protocol, for MINUTES=10
 	$(PY) tests/protocol/fuzz.py $(MINUTES)
 
-chaos: $(STAMP) ## faults at random under TASKS=5000 tasks, by SEED=1; SERVER_KILL_S=20 kills the server that often
+chaos: $(STAMP) ## faults at random under TASKS=5000 tasks, by SEED=1; SERVER_KILL_S=20, SERVERS=sentinel|cluster, ONLY=daemons
 	@cd tests && TASKS=$(or $(TASKS),5000) SEED=$(or $(SEED),1) SERVER_KILL_S=$(or $(SERVER_KILL_S),0) \
-		"$(CURDIR)/$(PY)" -m faults.chaos
+		SERVERS=$(or $(SERVERS),one) ONLY=$(ONLY) "$(CURDIR)/$(PY)" -m faults.chaos
 
 check: lint types test ## what CI runs; changes no file
 	$(PY) docs/generate.py --check

@@ -54,6 +54,11 @@ class Node:
         wait_until(self._answers, f"the server on port {self.port}")
         return self
 
+    def follow(self, primary):
+        """Start as the replica of another server, which need not live: with what is on this one's own disk."""
+        self._options["replicaof"] = f"127.0.0.1 {primary.port}"
+        return self.start()
+
     def say(self, *command):
         with Redis(port=self.port, socket_timeout=5, decode_responses=True) as direct:
             return direct.execute_command(*command)
@@ -64,12 +69,16 @@ class Node:
     def signal(self, number):
         self._process.send_signal(number)
 
+    @property
+    def lives(self):
+        return self._process is not None and self._process.poll() is None
+
     def kill(self):
         self.signal(signal.SIGKILL)
         self._process.wait()
 
     def stop(self):
-        if self._process is not None and self._process.poll() is None:
+        if self.lives:
             self.signal(signal.SIGCONT)
             self.kill()
 
@@ -141,7 +150,11 @@ class Cluster:
 
     def __init__(self, folder, key=""):
         count = 4 if key else 3
-        options = {"cluster-enabled": "yes", "cluster-node-timeout": "1000", "cluster-config-file": "nodes.conf"}
+        options = {
+            "cluster-enabled": "yes",
+            "cluster-node-timeout": "1000",
+            "cluster-config-file": "nodes.conf",
+        }
         self.servers = [data_node(folder, **options).start() for _ in range(count)]
         bounds = [SLOTS * number // 3 for number in range(4)]
         for each, first, end in zip(self.servers[:3], bounds[:-1], bounds[1:], strict=True):
@@ -156,6 +169,15 @@ class Cluster:
             self.spare = self.servers[3]
             self.spare.say("CLUSTER", "REPLICATE", self.owner.say("CLUSTER", "MYID"))
             wait_until(lambda: follows(self.spare), "the replica to follow")
+
+    def primary(self):
+        """Who has the slot of the key now: of the two, the living one that says so."""
+        pair = (self.owner, self.spare)
+        return next(each for each in pair if each.lives and each.info("replication")["role"] == "master")
+
+    def replica(self):
+        primary = self.primary()
+        return self.spare if primary is self.owner else self.owner
 
     def _agrees(self, node):
         info = node.say("CLUSTER", "INFO").splitlines()

@@ -34,8 +34,11 @@ def connect(url: str) -> Redis:
     address = parse_redis(url)
     if address.kind != "sentinel":
         return Redis.from_url(url, **common)
-    sentinels = Sentinel(address.hosts, sentinel_kwargs=sentinel_options(address) | common)
-    primary: Redis = sentinels.master_for(address.primary, **client_options(address) | common)
+    sentinels: Any = Sentinel  # not typed
+    options = client_options(address) | common
+    primary: Redis = sentinels(address.hosts, sentinel_kwargs=sentinel_options(address) | common).master_for(
+        address.primary, **options
+    )
     return primary
 
 

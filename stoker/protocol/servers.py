@@ -4,13 +4,14 @@ A connection is opened to whoever it is at that moment. When the server says tha
 drops its connection (`stoker/protocol/line.py`), and the next one is opened to that one.
 """
 
+import asyncio
 from typing import Any, Final, Protocol
 
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -83,7 +84,7 @@ class _Replicated:
 
     def __init__(self, address: RedisAddress, common: dict[str, Any]) -> None:
         asked = sentinel_options(address) | common | {"socket_timeout": ASK_TIMEOUT_S}
-        self._sentinel = Sentinel(address.hosts, sentinel_kwargs=asked)
+        self._sentinel = _Sentinels(address.hosts, sentinel_kwargs=asked)  # type: ignore[no-untyped-call]
         self._redis: Redis = self._sentinel.master_for(address.primary, **client_options(address) | common)
 
     async def connect(self) -> AbstractConnection:
@@ -92,6 +93,28 @@ class _Replicated:
     async def close(self) -> None:
         await self._redis.aclose()
         await self._sentinel.aclose()
+
+
+class _Sentinels(Sentinel):
+    """Believes the one that knows of the latest failover: others name the old primary for some seconds more.
+
+    The library asks one after the other, and believes the first. An old primary that has just been started again
+    takes writes until a Sentinel makes it a replica; they would be lost.
+    """
+
+    async def discover_master(self, service_name: str) -> tuple[str, int]:
+        answers = await asyncio.gather(
+            *(each.sentinel_masters() for each in self.sentinels), return_exceptions=True
+        )
+        known = [each[service_name] for each in answers if isinstance(each, dict) and service_name in each]
+        latest = max(known, key=lambda state: int(state["config-epoch"]), default=None)
+        if latest is None:
+            raise MasterNotFoundError(
+                f"none of {len(answers)} Sentinels answers and knows a '{service_name}'"
+            )
+        if not self.check_master_state(latest, service_name):
+            raise MasterNotFoundError(f"'{service_name}' is down, as far as the Sentinels know")
+        return latest["ip"], latest["port"]
 
 
 class _Sharded:
@@ -147,7 +170,7 @@ def sentinel_options(address: RedisAddress) -> dict[str, Any]:
 
 async def _opened(connection: AbstractConnection) -> AbstractConnection:
     try:
-        await connection.connect()
+        await connection.connect()  # type: ignore[no-untyped-call]
     except BaseException:  # cancelled too
         await connection.disconnect(nowait=True)
         raise

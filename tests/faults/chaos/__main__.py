@@ -1,4 +1,4 @@
-"""`make chaos TASKS=n SEED=n [SERVER_KILL_S=20]`: print the report; exit 1 when anything was lost."""
+"""`make chaos`: print the report; exit 1 when anything was lost."""
 
 import os
 import sys
@@ -6,13 +6,19 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from faults.chaos.run import play
+from faults.chaos.run import Plan, play
 
 
 def main() -> int:
-    tasks, seed = int(os.environ.get("TASKS", "5000")), int(os.environ.get("SEED", "1"))
+    plan = Plan(
+        tasks=int(os.environ["TASKS"]),
+        seed=int(os.environ["SEED"]),
+        servers=os.environ["SERVERS"],
+        server_kill_s=float(os.environ["SERVER_KILL_S"]),
+        daemons_only=os.environ["ONLY"] == "daemons",
+    )
     with tempfile.TemporaryDirectory(prefix="stoker-chaos-", ignore_cleanup_errors=True) as folder:
-        report = play(Path(folder), tasks, seed, float(os.environ.get("SERVER_KILL_S", "0")))
+        report = play(Path(folder), plan)
     print("\n".join(report.lines()))
     return 0 if report.clean else 1
 

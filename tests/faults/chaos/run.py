@@ -17,11 +17,9 @@ from typing import Any
 
 import httpx
 import psutil
-from faults.chaos.table import FAULTS, LEASE_S, REASONS, Fault, Victim
+from faults.chaos.servers import SERVERS
+from faults.chaos.table import DAEMON_KILLS, FAULTS, LEASE_S, REASONS, Fault, Victim
 from helpers import PATIENCE_S, TEST_APPS, System, alive, environment, start_system, wait_until
-from redis import Redis
-
-from stoker.server_address import redis_socket
 
 COMPLETED, FAILED, CANCELLED, RUNNING = 9, 10, 11, 7
 ASK_S = 60.0
@@ -29,8 +27,25 @@ ASK_S = 60.0
 END_S = 180.0
 """How long a task may take, all faults included."""
 GAP_S = (0.3, 1.5)
+ALONE_S = (8.0, 12.0)
+"""Between two kills of daemons when nothing else is broken: what the last one hit runs again."""
 INFLIGHT = 24
+KEEP_S = 0.5
 MODELS = 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run."""
+
+    tasks: int
+    seed: int
+    servers: str = "one"
+    """A name of `faults.chaos.servers.SERVERS`."""
+    server_kill_s: float = 0.0
+    """Between two kills of the server, or of the primary; 0 = only those by chance."""
+    daemons_only: bool = False
+    """Break nothing but daemons, one at a time."""
 
 
 @dataclass
@@ -78,11 +93,11 @@ class Report:
 class Second:
     """A further daemon on the same server, started again when it ends, as systemd would."""
 
-    def __init__(self, system: System, folder: Path) -> None:
+    def __init__(self, system: System, redis_url: str, folder: Path) -> None:
         self._env = environment(
             STOKER_DATA_DIR=str(folder),
             STOKER_NAME="second",
-            STOKER_REDIS_URL=f"unix://{redis_socket(system.data_dir)}",
+            STOKER_REDIS_URL=redis_url,
             STOKER_INTERNAL_URL=system.base_url,
             STOKER_LEASE_S=str(LEASE_S),
             STOKER_WORKERS='{"gpu": [], "cpu": {"count": 2}}',
@@ -109,11 +124,13 @@ class Second:
 class Chaos:
     """One run."""
 
-    def __init__(self, system: System, second: Second, seed: int) -> None:
+    def __init__(self, plan: Plan, system: System, servers: Any, second: Second) -> None:
+        self.plan = plan
         self.system = system
+        self.servers = servers
         self.second = second
-        self.random = random.Random(seed)  # noqa: S311 - no secret
-        self.report = Report(seed)
+        self.random = random.Random(plan.seed)  # noqa: S311 - no secret
+        self.report = Report(plan.seed)
         self.first_seen: dict[str, dict[str, Any]] = {}
         self._held: set[asyncio.Task[None]] = set()
         self._kills: list[tuple[float, str]] = []  # wall time, prefix of the workers' ids
@@ -124,8 +141,8 @@ class Chaos:
             trust_env=False,
         )
 
-    async def run(self, tasks: int, every_server_kill_s: float = 0.0) -> Report:
-        """Submit `tasks`, break things meanwhile, and look at what became of all."""
+    async def run(self) -> Report:
+        """Submit tasks, break things meanwhile, and look at what became of all."""
         begun = time.monotonic()
         room = asyncio.Semaphore(INFLIGHT)
 
@@ -133,18 +150,18 @@ class Chaos:
             async with room:
                 await self._one(number)
 
-        breaking = [asyncio.create_task(self._break())]
-        if every_server_kill_s:
-            breaking.append(asyncio.create_task(self._kill_server(every_server_kill_s)))
+        breaking = [asyncio.create_task(self._break()), asyncio.create_task(self._keep_second())]
+        if self.plan.server_kill_s:
+            breaking.append(asyncio.create_task(self._kill_server()))
         try:
-            await asyncio.gather(*(one(number) for number in range(tasks)))
+            await asyncio.gather(*(one(number) for number in range(self.plan.tasks)))
         finally:
             for task in breaking:
                 task.cancel()
             await asyncio.gather(*breaking, *self._held, return_exceptions=True)
         await self._judge()
         await self._client.aclose()
-        self.report.tasks, self.report.seconds = tasks, time.monotonic() - begun
+        self.report.tasks, self.report.seconds = self.plan.tasks, time.monotonic() - begun
         return self.report
 
     # The load.
@@ -190,10 +207,10 @@ class Chaos:
     # The faults.
 
     async def _break(self) -> None:
+        faults = DAEMON_KILLS if self.plan.daemons_only else FAULTS
         while True:
-            await asyncio.sleep(self.random.uniform(*GAP_S))
-            self.second.keep()
-            [fault] = self.random.choices(FAULTS, [fault.weight for fault in FAULTS])
+            await asyncio.sleep(self.random.uniform(*(ALONE_S if self.plan.daemons_only else GAP_S)))
+            [fault] = self.random.choices(faults, [fault.weight for fault in faults])
             pid = self._pid_of(fault.victim)
             if pid is None:
                 continue
@@ -202,11 +219,17 @@ class Chaos:
                 self._kills.append((time.time(), name))
             self._send(fault, pid)
 
-    async def _kill_server(self, every_s: float) -> None:
+    async def _kill_server(self) -> None:
         while True:
-            await asyncio.sleep(every_s)
-            if pid := self._pid_of(Victim.SERVER):
-                self._send(Fault(Victim.SERVER, signal.SIGKILL), pid)
+            await asyncio.sleep(self.plan.server_kill_s)
+            with contextlib.suppress(ProcessLookupError):
+                await self.servers.kill(self.system)
+                self.report.faults[Fault(Victim.SERVER, signal.SIGKILL).name] += 1
+
+    async def _keep_second(self) -> None:
+        while True:
+            self.second.keep()
+            await asyncio.sleep(KEEP_S)
 
     def _send(self, fault: Fault, pid: int) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -224,6 +247,8 @@ class Chaos:
         if victim is Victim.CHILD:
             instances = [pid for daemon in daemons for pid in _below(daemon)]
             return self._one_of([pid for instance in instances for pid in _below(instance)])
+        if victim is Victim.SERVER and not self.servers.takes_faults:
+            return None
         part = {Victim.DAEMON: "worker"}.get(victim, victim.value)
         return self.system.pids.get(part)
 
@@ -286,17 +311,17 @@ def _below(pid: int | None) -> list[int]:
         return []
 
 
-def keys_of_tasks(system: System) -> list[str]:
+def keys_of_tasks(redis: Any) -> list[str]:
     """Keys that belong to single tasks, on the server."""
-    redis = Redis(unix_socket_path=str(redis_socket(system.data_dir)))
     kinds = (":task:", ":control:", ":logs:")
     return sorted(
         key.decode() for key in redis.scan_iter(count=1000) if any(kind in key.decode() for kind in kinds)
     )
 
 
-def play(folder: Path, tasks: int, seed: int, every_server_kill_s: float = 0.0) -> Report:
+def play(folder: Path, plan: Plan) -> Report:
     """Start a system in `folder`, run, stop it, and look for what is left."""
+    servers = SERVERS[plan.servers](folder)
     system = start_system(
         folder / "data",
         "--workers",
@@ -304,20 +329,23 @@ def play(folder: Path, tasks: int, seed: int, every_server_kill_s: float = 0.0) 
         STOKER_LEASE_S=str(LEASE_S),
         STOKER_TELEMETRY_S="1",
         STOKER_DRAIN_GRACE_S="2",
+        **servers.env,
     )
     second = None
     try:
         system.deploy(TEST_APPS / "chaos")
-        second = Second(system, folder / "second")
-        report = asyncio.run(Chaos(system, second, seed).run(tasks, every_server_kill_s))
-        wait_until(lambda: not keys_of_tasks(system), "the end of all tasks' keys") if report.clean else None
-        report.left += keys_of_tasks(system)
+        second = Second(system, servers.url(system), folder / "second")
+        report = asyncio.run(Chaos(plan, system, servers, second).run())
+        if report.clean:
+            wait_until(lambda: not keys_of_tasks(servers.direct(system)), "the end of all tasks' keys")
+        report.left += keys_of_tasks(servers.direct(system))
         (folder / "report.json").write_text(json.dumps({"lines": report.lines()}))
         return report
     finally:
         if second is not None:
             second.stop()
         system.stop()
+        servers.stop()
         left = [p.pid for p in psutil.process_iter() if _is_ours(p, folder)]
         for pid in left:
             wait_until(lambda pid=pid: not alive(pid), f"the end of process {pid}")

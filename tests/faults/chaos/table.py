@@ -59,6 +59,13 @@ FAULTS: Final = (
     Fault(Victim.SERVER, signal.SIGSTOP, stop_s=SHORT_S, weight=1),
 )
 
+DAEMON_KILLS: Final = tuple(
+    fault
+    for fault in FAULTS
+    if fault.victim in {Victim.DAEMON, Victim.SECOND} and fault.how is signal.SIGKILL
+)
+"""For the time until a task runs elsewhere, with nothing else in the way."""
+
 REASONS: Final = {
     "the child is gone": "its app's child was killed",
     "is not run again": "its app's process or its worker was killed three times",

@@ -1,0 +1,86 @@
+"""The servers under a run: the embedded one, a primary with a replica and Sentinels, or a cluster."""
+
+import asyncio
+import os
+import signal
+
+from helpers import System, wait_until
+from redis import Redis
+from server_groups import Cluster, Replicated, follows
+
+from stoker.embedded import EmbeddedServer
+from stoker.server_address import redis_socket
+
+BACK_S = 3.0
+"""After a kill: long enough for the others to have noticed it."""
+
+
+class One:
+    """The embedded server; `stoker up` starts it again."""
+
+    takes_faults = True
+
+    def __init__(self, folder):
+        self.env = {}
+
+    def url(self, system: System):
+        return f"unix://{redis_socket(system.data_dir)}"
+
+    async def kill(self, system: System):
+        os.kill(system.pids["server"], signal.SIGKILL)
+
+    def direct(self, system: System):
+        return Redis(unix_socket_path=str(redis_socket(system.data_dir)))
+
+    def stop(self):
+        """It ended with the system."""
+
+
+class _Group:
+    takes_faults = False
+    """A primary that is frozen and comes back would take writes that are lost: that is not promised."""
+
+    def __init__(self, group):
+        self._group = group
+        self.env = {"STOKER_REDIS_URL": group.url}
+
+    def url(self, system: System):
+        return self._group.url
+
+    async def kill(self, system: System):
+        """Kill the primary, if another can take over; start it again a little later."""
+        old, new = self._group.primary(), self._group.replica()
+        if not follows(new):
+            return
+        old.kill()
+        await asyncio.sleep(BACK_S)
+        wait_until(lambda: self._group.primary() is new, "another primary")
+        old.start()
+
+    def direct(self, system: System):
+        return Redis(port=self._group.primary().port)
+
+    def stop(self):
+        self._group.stop()
+
+
+class WithSentinels(_Group):
+    def __init__(self, folder):
+        super().__init__(Replicated(folder))
+
+
+class OfACluster(_Group):
+    """RQ has a server of its own: it does not run on a cluster."""
+
+    def __init__(self, folder):
+        super().__init__(Cluster(folder, "stoker:{default}:"))
+        self._jobs = EmbeddedServer(folder / "jobs")
+        asyncio.run(self._jobs.start())
+        self.env["STOKER_JOBS_REDIS_URL"] = self._jobs.url
+
+    def stop(self):
+        super().stop()
+        asyncio.run(self._jobs.stop())
+
+
+SERVERS = {"one": One, "sentinel": WithSentinels, "cluster": OfACluster}
