@@ -32,6 +32,7 @@ from stoker.log import get_logger
 from stoker_gateway.access import SCHEME, check_declared, check_scope
 from stoker_gateway.door import Door
 from stoker_gateway.problems import media_type, problem_bytes, retry_headers
+from stoker_gateway.refusals import describe_refusals
 from stoker_gateway.routes import (
     apps,
     audit,
@@ -114,6 +115,7 @@ def build(
     """
     routes = all_routes()
     check_declared(routes)
+    describe_refusals(routes)
     settings = services.settings
     cors = cors_config(settings.allowed_origins)
     routed = Litestar(

@@ -98,6 +98,18 @@ async def test_a_key_without_scopes_may_do_everything_but_what_is_not_there(gate
         assert answer.status_code not in {401, 403}, operation
 
 
+async def test_the_document_names_every_status_that_an_operation_answers(gateway, key_with):
+    paths = (await gateway.open.get("/openapi.json")).json()["paths"]
+    headers = await key_with("audit:read")
+    for operation in await operations(gateway):
+        method, path = operation.split(" ")
+        documented = set(paths[path][method.lower()]["responses"])
+        answers = [
+            await call(gateway, operation, each) for each in ({}, headers, dict(gateway.client.headers))
+        ]
+        assert {str(answer.status_code) for answer in answers} <= documented, operation
+
+
 async def test_every_scope_is_good_for_something(gateway):
     assert {scope for scopes in (await operations(gateway)).values() for scope in scopes} == set(Scope)
 
