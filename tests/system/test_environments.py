@@ -14,7 +14,7 @@ from stoker.core.messages import LogType
 from stoker.manifest import Manifest
 from stoker_worker import pythons
 from stoker_worker.describe import NotDescribable, describe
-from stoker_worker.environment import BuildFailed, Environments, Policy
+from stoker_worker.environment import BuildFailed, BuildHindered, Environments, Policy
 from stoker_worker.instance import Instance, InstanceSpec, RunSpec
 from stoker_worker.pythons import SUPPORTED, PythonMissing, find_python
 
@@ -313,6 +313,16 @@ asyncio.run(building)
     assert await is_gone(group)
     assert environments.find(app_dir, APP) is None
     assert version_in(await environments.ensure(app_dir, APP, Lines())) == "1.0"
+
+
+async def test_a_build_that_a_signal_ended_may_go_well_next_time(app_dir, tmp_path):
+    """As by the kernel, for want of memory: no fault of the app's, whatever it had printed."""
+    uv = tmp_path / "uv"
+    uv.write_text("#!/bin/sh\necho 'error: Failed to build'\nkill -9 $$\n")
+    uv.chmod(0o755)
+    with pytest.raises(BuildHindered, match="SIGKILL ended it") as caught:
+        await Environments(tmp_path / "cache", str(uv)).ensure(app_dir, APP, Lines())
+    assert caught.value.retryable
 
 
 async def test_a_cancelled_build_leaves_nothing(app_dir, tmp_path):

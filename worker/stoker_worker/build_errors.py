@@ -22,6 +22,7 @@ _NETWORK_HINT: Final = (
     "The package index (or the address) cannot be reached from the worker's machine: check its network, "
     "its proxy and the setting package_indexes."
 )
+_KILLED_HINT: Final = "Somebody killed it, or the system did for want of memory."
 # The first that matches counts: what is more special comes first.
 _HINTS: Final[tuple[tuple[str, str], ...]] = (
     (r"No space left on device|ENOSPC", _DISK_HINT),
@@ -119,9 +120,14 @@ def explain(lines: Sequence[str]) -> Explained:
     return Explained(essential=_cut(essential or _last(lines)), hint=hint)
 
 
+def killed(signal_name: str) -> Explained:
+    """What is said of an installer that a signal ended, whatever it had printed."""
+    return Explained(essential=f"{signal_name} ended it", hint=_KILLED_HINT)
+
+
 def may_pass(text: str) -> bool:
-    """Whether the error of a build, with its hint, speaks of the network or the disk: it may go well later, or elsewhere."""
-    return _DISK_HINT in text or _NETWORK_HINT in text
+    """Whether the error of a build, with its hint, speaks of the machine: it may go well later, or elsewhere."""
+    return any(hint in text for hint in (_DISK_HINT, _NETWORK_HINT, _KILLED_HINT))
 
 
 def _of_npm(lines: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from typing import Final
 
 from stoker.core.errors import StokerError
 from stoker.core.messages import LogType
-from stoker_worker.build_errors import explain
+from stoker_worker.build_errors import explain, killed
 from stoker_worker.procs import LinePipe, signal_group
 from stoker_worker.shelf import OnLine
 
@@ -104,6 +104,6 @@ async def _run(step: Step, on_line: OnLine, fd: int, lock: int) -> None:
     finally:
         pipe.close()
     if returncode:
-        found = explain(lines)
+        found = explain(lines) if returncode > 0 else killed(signal.Signals(-returncode).name)
         said = found.essential or f"it printed nothing, exit status {returncode}"
         raise StepFailed(step.title, said, found.hint)

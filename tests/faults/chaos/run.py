@@ -26,10 +26,10 @@ ASK_S = 60.0
 """How long a request is repeated while the gateway is away."""
 END_S = 180.0
 """How long a task may take, all faults included."""
-GAP_S = (0.3, 1.5)
+GAP_S = (0.5, 3.0)
 ALONE_S = (8.0, 12.0)
 """Between two kills of daemons when nothing else is broken: what the last one hit runs again."""
-INFLIGHT = 24
+INFLIGHT = 40
 KEEP_S = 0.5
 MODELS = 3
 
@@ -100,7 +100,7 @@ class Second:
             STOKER_REDIS_URL=redis_url,
             STOKER_INTERNAL_URL=system.base_url,
             STOKER_LEASE_S=str(LEASE_S),
-            STOKER_WORKERS='{"gpu": [], "cpu": {"count": 2}}',
+            STOKER_WORKERS='{"gpu": [], "cpu": {"count": 4}}',
             STOKER_DRAIN_GRACE_S="2",
             STOKER_PARENT_PID=str(os.getpid()),
         )
@@ -325,7 +325,7 @@ def play(folder: Path, plan: Plan) -> Report:
     system = start_system(
         folder / "data",
         "--workers",
-        "2",
+        "4",
         STOKER_LEASE_S=str(LEASE_S),
         STOKER_TELEMETRY_S="1",
         STOKER_DRAIN_GRACE_S="2",
