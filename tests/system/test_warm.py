@@ -5,7 +5,7 @@ import re
 import pytest
 from clients import raw
 from clients.plans import OCR, SLOW, task
-from helpers import EXAMPLES, start_system
+from helpers import EXAMPLES, start_system, wait_until
 
 pytestmark = pytest.mark.timeout(240)  # the first one builds the environment of the OCR app
 
@@ -77,8 +77,9 @@ def test_equal_setups_share_an_instance_and_others_load_their_own(http, picture)
         assert not again.loaded
         assert again.task["worker_id"] == cold.task["worker_id"]
         assert again.task["output"]["text"] == cold.task["output"]["text"]
-    # A ratio within one run on one machine, of which one side includes what the other lacks.
-    assert min(warm.total_ms, spelled_out.total_ms, in_other_order.total_ms) < cold.total_ms / 10
+    # A ratio on one machine, of which one side includes what the other lacks. What else runs there may slow a warm
+    # run down, so one of some has to show what it costs.
+    wait_until(lambda: Seen(http, ocr(picture)).total_ms < cold.total_ms / 10, "a tenth of the cold time")
     assert Seen(http, ocr(picture, min_confidence=0.99)).loaded
 
 
