@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "keys": "stoker_cli.keys:app",
     "secrets": "stoker_cli.secrets:app",
     "audit": "stoker_cli.audit:app",
+    "simulate": "stoker_cli.simulate:simulate",
     "doctor": "stoker_cli.doctor:doctor",
     "gateway": "stoker_cli.parts:gateway",
     "scheduler": "stoker_cli.parts:scheduler",

@@ -1,0 +1,188 @@
+"""Simple rules to compare with. They evict the least lately used, and take tasks in order of arrival.
+
+`WaitOrLoad` is the strongest of them: it loads elsewhere only if that is sooner than waiting for the instance.
+"""
+
+import random
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from stoker_scheduler.simulation.engine import Job, Placement, SimWorker
+
+WEIGHT: Final = 0.3
+RUN_PRIOR_S: Final = 5.0
+LOAD_PRIOR_S: Final = 20.0
+
+
+class _Simple:
+    """A queue in order of arrival, and what all simple rules know."""
+
+    ticks = False
+
+    def __init__(self, workers: Sequence[SimWorker], seed: int = 0) -> None:
+        self.workers = list(workers)
+        self.random = random.Random(seed)  # noqa: S311 - no secret
+        self.waiting: OrderedDict[int, Job] = OrderedDict()
+
+    def arrived(self, job: Job, now_s: float) -> None:  # noqa: ARG002 - interface
+        self.waiting[job.number] = job
+
+    def began(self, job: Job, now_s: float) -> None:
+        """Nothing is learned."""
+
+    def ended(self, job: Job, now_s: float) -> None:
+        """Nothing is learned."""
+
+    def tick(self, now_s: float) -> None:
+        """Time alone changes nothing."""
+
+    def idle(self, taken: Iterable[SimWorker] = ()) -> list[SimWorker]:
+        gone = {worker.id for worker in taken}
+        return [worker for worker in self.workers if worker.idle and worker.id not in gone]
+
+    def give(self, job: Job, worker: SimWorker) -> Placement:
+        """Give a job to an idle worker, with the eviction that it needs."""
+        del self.waiting[job.number]
+        return Placement(job, worker, lru(worker, job))
+
+
+def lru(worker: SimWorker, job: Job) -> tuple[str, ...]:
+    """What goes, least lately used first, for a job's instance to fit."""
+    if job.request.setup in worker.residents:
+        return ()
+    gone: list[str] = []
+    for setup in worker.residents:
+        if worker.fits(job.size, gone):
+            break
+        gone.append(setup)
+    return tuple(gone)
+
+
+class Random(_Simple):
+    """The oldest task to any idle worker."""
+
+    def decide(self, now_s: float) -> list[Placement]:  # noqa: ARG002 - interface
+        found: list[Placement] = []
+        idle = self.idle()
+        for job in list(self.waiting.values())[: len(idle)]:
+            worker = self.random.choice(idle)
+            idle.remove(worker)
+            found.append(self.give(job, worker))
+        return found
+
+
+class LeastLoaded(_Simple):
+    """The oldest task to the idle worker that has worked least."""
+
+    def __init__(self, workers: Sequence[SimWorker], seed: int = 0) -> None:
+        super().__init__(workers, seed)
+        self._used_s = dict.fromkeys((worker.id for worker in workers), 0.0)
+
+    def ended(self, job: Job, now_s: float) -> None:
+        self._used_s[job.worker] += now_s - job.assigned_s
+
+    def decide(self, now_s: float) -> list[Placement]:  # noqa: ARG002 - interface
+        idle = sorted(self.idle(), key=lambda worker: (self._used_s[worker.id], worker.id))
+        jobs = list(self.waiting.values())[: len(idle)]
+        return [self.give(job, worker) for job, worker in zip(jobs, idle, strict=False)]
+
+
+class WarmFirst(_Simple):
+    """The oldest task to an idle worker with its instance, else to any: what most schedulers do."""
+
+    def decide(self, now_s: float) -> list[Placement]:  # noqa: ARG002 - interface
+        found: list[Placement] = []
+        idle = self.idle()
+        for job in list(self.waiting.values())[: len(idle)]:
+            warm = [worker for worker in idle if job.request.setup in worker.residents]
+            worker = (warm or idle)[0]
+            idle.remove(worker)
+            found.append(self.give(job, worker))
+        return found
+
+
+class WaitOrLoad(_Simple):
+    """Tasks whose instance is idle first; another waits for a busy one, unless a load is sooner. Learned times."""
+
+    def __init__(self, workers: Sequence[SimWorker], seed: int = 0) -> None:
+        super().__init__(workers, seed)
+        self._run_s: dict[str, float] = {}
+        self._load_s: dict[str, float] = {}
+        self._busy: dict[str, list[Job]] = {worker.id: [] for worker in workers}
+        self._used_s: dict[tuple[str, str], float] = {}
+
+    def began(self, job: Job, now_s: float) -> None:
+        if job.load_s:
+            _learn(self._load_s, job.request.setup, now_s - job.assigned_s)
+
+    def ended(self, job: Job, now_s: float) -> None:
+        _learn(self._run_s, job.request.setup, now_s - job.began_s)
+        self._used_s[job.worker, job.request.setup] = now_s
+        self._busy[job.worker].remove(job)
+
+    def decide(self, now_s: float) -> list[Placement]:
+        found: list[Placement] = []
+        idle = self.idle()
+        claimed: dict[str, float] = {}
+        for choose in (self._warm, self._cold):
+            for job in list(self.waiting.values()):
+                if not idle:
+                    return found
+                worker = choose(job, idle, claimed, now_s)
+                if worker is not None:
+                    idle.remove(worker)
+                    self._busy[worker.id].append(job)
+                    found.append(self.give(job, worker))
+        return found
+
+    def _warm(
+        self, job: Job, idle: list[SimWorker], _claimed: dict[str, float], _now_s: float
+    ) -> SimWorker | None:
+        setup = job.request.setup
+        warm = [worker for worker in idle if setup in worker.residents]
+        return max(warm, key=lambda worker: self._used_s.get((worker.id, setup), 0.0), default=None)
+
+    def _cold(
+        self, job: Job, idle: list[SimWorker], claimed: dict[str, float], now_s: float
+    ) -> SimWorker | None:
+        """The idle worker that loses what was used longest ago; None when waiting is sooner."""
+        setup = job.request.setup
+        holders = [worker for worker in self.workers if self._has(worker, setup)]
+        sooner = [(self._free_s(each, now_s) + claimed.get(each.id, 0.0), each.id) for each in holders]
+        if sooner and min(sooner)[0] <= _guess(self._load_s, setup, LOAD_PRIOR_S):
+            _, soonest = min(sooner)
+            claimed[soonest] = claimed.get(soonest, 0.0) + _guess(self._run_s, setup, RUN_PRIOR_S)
+            return None
+        return min(idle, key=lambda worker: self._loss(worker, job))
+
+    def _has(self, worker: SimWorker, setup: str) -> bool:
+        """Whether it is busy, and has this instance or is about to load it."""
+        jobs = self._busy[worker.id]
+        return bool(jobs) and (setup in worker.residents or any(job.request.setup == setup for job in jobs))
+
+    def _loss(self, worker: SimWorker, job: Job) -> tuple[float, str]:
+        """When the instances were last used that would go."""
+        gone = lru(worker, job)
+        return max((self._used_s.get((worker.id, setup), 0.0) for setup in gone), default=-1.0), worker.id
+
+    def _free_s(self, worker: SimWorker, now_s: float) -> float:
+        seconds = 0.0
+        for job in self._busy[worker.id]:
+            run_s = _guess(self._run_s, job.request.setup, RUN_PRIOR_S)
+            if job.began_s >= 0:
+                seconds += max(run_s - (now_s - job.began_s), (now_s - job.began_s) / 2)
+            else:
+                load_s = _guess(self._load_s, job.request.setup, LOAD_PRIOR_S)
+                seconds += max(load_s - (now_s - job.assigned_s), 0.0) + run_s
+        return seconds
+
+
+def _learn(known: dict[str, float], setup: str, seconds: float) -> None:
+    for name in (setup, ""):
+        old = known.get(name)
+        known[name] = seconds if old is None else old + WEIGHT * (seconds - old)
+
+
+def _guess(known: dict[str, float], setup: str, prior: float) -> float:
+    return known.get(setup, known.get("", prior))

@@ -1,0 +1,151 @@
+"""What a run was worth, in numbers. Pure."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import pairwise
+
+from msgspec import Struct
+
+from stoker_scheduler.simulation.engine import Job, Outcome, Span
+
+NEVER = float("inf")
+
+
+class Times(Struct, frozen=True, kw_only=True):
+    """Seconds: mean, quantiles, the longest."""
+
+    mean: float
+    p50: float
+    p95: float
+    p99: float
+    max: float
+
+
+class Summary(Struct, frozen=True, kw_only=True):
+    """One policy on one trace."""
+
+    policy: str
+    tasks: int
+    workers: int
+    warm: float
+    """Share of tasks that found their instance loaded."""
+    overhead: Times
+    """All of a task's time but the execution: waiting, and loading for it."""
+    total: Times
+    loads: int
+    loading_h: float
+    """Hours of GPUs."""
+    evictions: int
+    returns: int
+    """Loads of what the same worker had evicted less than ten minutes before."""
+    belady_loads: int
+    """Loads that a clairvoyant eviction would have needed with the same tasks in the same order on each worker."""
+    jain: float
+    """Fairness between tenants by their mean overhead: 1 = all alike (Jain, Chiu and Hawe 1984)."""
+    worst_tenant: str
+    worst_overhead_s: float
+
+
+def summary_of(policy: str, outcome: Outcome) -> Summary:
+    """The numbers of a finished run."""
+    jobs = outcome.jobs
+    by_tenant: dict[str, list[float]] = defaultdict(list)
+    for job in jobs:
+        by_tenant[job.request.tenant].append(job.overhead_s)
+    means = {tenant: sum(found) / len(found) for tenant, found in by_tenant.items()}
+    worst = max(means, key=lambda tenant: (means[tenant], tenant))
+    return Summary(
+        policy=policy,
+        tasks=len(jobs),
+        workers=len(outcome.workers),
+        warm=sum(job.warm for job in jobs) / len(jobs),
+        overhead=times([job.overhead_s for job in jobs]),
+        total=times([job.ended_s - job.request.at_s for job in jobs]),
+        loads=outcome.loads,
+        loading_h=outcome.loading_s / 3600,
+        evictions=outcome.evictions,
+        returns=outcome.returns,
+        belady_loads=sum(belady(runs, limit) for runs, limit in _sequences(outcome)),
+        jain=jain(list(means.values())),
+        worst_tenant=worst,
+        worst_overhead_s=means[worst],
+    )
+
+
+def times(seconds: Sequence[float]) -> Times:
+    """Nearest-rank quantiles."""
+    ordered = sorted(seconds)
+
+    def at(share: float) -> float:
+        return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
+
+    mean = sum(ordered) / len(ordered)
+    return Times(mean=mean, p50=at(0.5), p95=at(0.95), p99=at(0.99), max=ordered[-1])
+
+
+def jain(values: Sequence[float]) -> float:
+    """Jain's index of some amounts that are better small: 1 when they are equal, 1/n when one has all."""
+    square = sum(value * value for value in values)
+    return sum(values) ** 2 / (len(values) * square) if square else 1.0
+
+
+def belady(sequence: Sequence[str], places: int) -> int:
+    """Loads of a sequence of setups on a worker with so many places, evicting what is wanted again last (Belady 1966).
+
+    A lower bound for instances of equal size.
+    """
+    following: list[float] = [NEVER] * len(sequence)
+    seen: dict[str, int] = {}
+    for number in range(len(sequence) - 1, -1, -1):
+        following[number] = seen.get(sequence[number], NEVER)
+        seen[sequence[number]] = number
+    loaded: dict[str, float] = {}
+    loads = 0
+    for number, setup in enumerate(sequence):
+        if setup not in loaded:
+            loads += 1
+            if len(loaded) >= places:
+                del loaded[max(loaded, key=lambda known: loaded[known])]
+        loaded[setup] = following[number]
+    return loads
+
+
+def waiting_over_time(jobs: Sequence[Job], points: int) -> list[tuple[float, int]]:
+    """(time, tasks that wait), the most in each of so many parts of the trace."""
+    steps = sorted([(job.request.at_s, 1) for job in jobs] + [(job.assigned_s, -1) for job in jobs])
+    end_s = steps[-1][0] or 1.0
+    most = [0] * (points + 1)
+    waiting = 0
+    for at_s, change in steps:
+        waiting += change
+        place = int(at_s / end_s * points)
+        most[place] = max(most[place], waiting)
+    return [(number * end_s / points, count) for number, count in enumerate(most)]
+
+
+def busiest(spans: Sequence[Span], length_s: float) -> tuple[float, float]:
+    """The stretch of that length with the most work in it."""
+    if not spans:
+        return 0.0, length_s
+    parts: dict[int, float] = defaultdict(float)
+    for span in spans:
+        parts[int(span.begin_s // (length_s / 2))] += span.end_s - span.begin_s
+    best = max(parts, key=lambda part: (parts[part] + parts.get(part + 1, 0.0), -part))
+    return best * length_s / 2, best * length_s / 2 + length_s
+
+
+def _sequences(outcome: Outcome) -> list[tuple[list[str], int]]:
+    """What each worker ran, one after the other, and how many instances it could hold."""
+    runs: dict[str, list[Span]] = defaultdict(list)
+    for span in outcome.spans:
+        if span.kind == "run":
+            runs[span.worker].append(span)
+    size = max(job.size for job in outcome.jobs)
+    found = []
+    for worker in outcome.workers:
+        spans = sorted(runs[worker.id], key=lambda span: span.begin_s)
+        setups = [span.setup for span in spans]
+        folded = setups[:1] + [after for before, after in pairwise(setups) if after != before]
+        places = min(worker.models, worker.capacity // size if size else worker.models)
+        found.append((folded, max(1, places)))
+    return found
