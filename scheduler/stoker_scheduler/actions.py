@@ -34,7 +34,7 @@ class Rules:
     age_cap_s: float = 30.0
     priority_step_s: float = 300.0
     fair_slack_s: float = 10.0
-    churn_factor: float = 3.0
+    churn_factor: float = 1.0
     idle_unload_s: float = 0.0
     quarantine_failures: int = 5
     quarantine_s: float = 300.0

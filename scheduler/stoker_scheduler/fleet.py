@@ -47,7 +47,7 @@ _PHASES: Final = {
 
 @dataclass(slots=True, eq=False)
 class Residence:
-    """An instance on a worker. `credit` is its GreedyDual-Size-Frequency value: the least goes first."""
+    """An instance on a worker."""
 
     setup_key: SetupKey
     app: str
@@ -55,8 +55,6 @@ class Residence:
     vram_bytes: int = 0
     loaded_ms: int = 0
     used_ms: int = 0
-    uses: int = 0
-    credit: float = 0.0
     stop_ordered_ms: int = 0
 
 
@@ -122,7 +120,6 @@ class Worker:
     names: frozenset[str]
     residents: dict[SetupKey, Residence] = field(default_factory=dict)
     held: list[Held] = field(default_factory=list)
-    inflation: float = 0.0  # GreedyDual's clock: the credit of the last that was evicted
     refused: dict[SetupKey, int] = field(default_factory=dict)  # setup -> until when it is not tried again
     lease: SetupKey | None = None  # the session that has this worker for itself
     quarantine: str = ""  # why it gets no tasks
@@ -310,20 +307,13 @@ class Fleet:
             resident.setup_key = key
             worker.residents[key] = resident
 
-    def start(
-        self, worker: Worker, held: Held, evict: Iterable[SetupKey] = (), *, worth: float = 0.0
-    ) -> None:
-        """A task was assigned: it holds the slot, its instance counts as resident, the evicted as stopping.
-
-        Args:
-            worth: seconds of loading that a GiB of the instance saves at each use.
-        """
+    def start(self, worker: Worker, held: Held, evict: Iterable[SetupKey] = ()) -> None:
+        """A task was assigned: it holds the slot, its instance counts as resident, the evicted as stopping."""
         for key in evict:
             resident = worker.residents.get(key)
             if resident is not None:
                 resident.phase = Phase.STOPPING
                 resident.stop_ordered_ms = held.assigned_ms
-                worker.inflation = max(worker.inflation, resident.credit)
         behind = bool(worker.held) and all(h.setup_key == held.setup_key for h in worker.held)
         worker.held.append(held)
         resident = worker.residents.get(held.setup_key)
@@ -332,8 +322,6 @@ class Fleet:
             resident = Residence(held.setup_key, held.app, Phase.LOADING, loaded_ms=held.assigned_ms)
             worker.residents[held.setup_key] = resident
         resident.used_ms = held.assigned_ms
-        resident.uses += 1
-        resident.credit = worker.inflation + resident.uses * worth
         self._of_task[held.task_id] = worker
         if not behind or evict:  # one more of the same setup changes no index
             self._refile(worker)

@@ -14,6 +14,11 @@ WEIGHT: Final = 0.3
 RUN_PRIOR_S: Final = 5.0
 LOAD_PRIOR_S: Final = 20.0
 PREPARE_PRIOR_S: Final = 30.0
+DEMAND_HALF_S: Final = 43_200.0
+"""Half a day: what was hot this morning is worth half as much tonight. Chosen on the published trace, as the next two."""
+RECENT_S: Final = 600.0
+DEMAND_COMMON: Final = 240.0
+"""The score of a setup that is wanted again in one of two cases."""
 MAX_KEYS: Final = 20_000
 """Entries a table keeps, least lately learned first out: setups come from callers without bound."""
 
@@ -44,8 +49,42 @@ class Averages:
         return key in self._values
 
 
+class Demand:
+    """How often setups are asked for: a count that halves every `DEMAND_HALF_S`, and when the last came."""
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[str, tuple[float, int]] = OrderedDict()  # key -> (count then, when)
+
+    def note(self, key: str, at_ms: int) -> None:
+        """A task of a setup was submitted; one that is older than the last was counted before."""
+        count, last_ms = self._seen.get(key, (0.0, at_ms))
+        if at_ms < last_ms:
+            return
+        self._seen[key] = (_halved(count, at_ms - last_ms) + 1, at_ms)
+        self._seen.move_to_end(key)
+        if len(self._seen) > MAX_KEYS:
+            self._seen.popitem(last=False)
+
+    def chance(self, key: str, now_ms: int) -> float:
+        """How likely it is (0 to 1) that a setup is wanted again before its instance would be evicted anyway.
+
+        Often and lately both count: a setup that was asked for a moment ago is as likely as one with
+        `RECENT_S` / 60 tasks in the last half-life.
+        """
+        if key not in self._seen:
+            return 0.0
+        count, last_ms = self._seen[key]
+        idle_s = max(0, now_ms - last_ms) / 1000
+        score = _halved(count, idle_s * 1000) + RECENT_S / (60 + idle_s)
+        return score / (score + DEMAND_COMMON)
+
+
+def _halved(count: float, passed_ms: float) -> float:
+    return float(count * 0.5 ** (passed_ms / 1000 / DEMAND_HALF_S))
+
+
 class Knowledge:
-    """Learned seconds and bytes. Setup keys and app names cannot be equal: only names hold a slash.
+    """Learned seconds and bytes, and how often setups are asked for. Setup keys and app names cannot be equal: only names hold a slash.
 
     A session's instance is judged by the setup that it has loaded.
     """
@@ -55,6 +94,7 @@ class Knowledge:
         self._load = Averages()
         self._prepare = Averages()
         self._vram = Averages()
+        self._demand = Demand()
 
     def run_s(self, key: SetupKey, app: str = "") -> float:
         """How long one task runs."""
@@ -71,6 +111,13 @@ class Knowledge:
     def vram_bytes(self, key: SetupKey, declared: int) -> int:
         """GPU memory of an instance: measured, else declared."""
         return int(self._vram.get(plain_key(key), default=declared))
+
+    def chance(self, key: SetupKey, now_ms: int) -> float:
+        """How likely a setup is wanted again soon; see `Demand.chance`."""
+        return self._demand.chance(plain_key(key), now_ms)
+
+    def note_submitted(self, key: SetupKey, at_ms: int) -> None:
+        self._demand.note(plain_key(key), at_ms)
 
     def knows_run(self, key: SetupKey) -> bool:
         return plain_key(key) in self._run

@@ -32,7 +32,6 @@ STUCK_MS: Final = 60_000
 """The same after a task was found stuck there."""
 AUDIT_MS: Final = 60_000
 """After this time in a state it is made sure that an engine works on a task; then at double the time, and so on."""
-GIB: Final = 1024**3
 _LOADING: Final = frozenset({TaskState.PREPARING, TaskState.SERVING, TaskState.SETTING_UP})
 _RUNS: Final = frozenset({TaskState.RUNNING, TaskState.UPLOADING})
 
@@ -62,6 +61,7 @@ class Mirror:
 
     def on_submitted(self, spec: TaskSpec) -> None:
         if spec.id not in self.queues:
+            self.knowledge.note_submitted(spec.setup_key, spec.created_ms)
             self._queue(spec)
 
     def on_requeued(self, spec: TaskSpec, now_ms: int) -> None:
@@ -279,7 +279,7 @@ class Mirror:
             held.needs_env = group.env_key not in worker.engine.environments
         if group.session:
             self._take_worker(worker, group, assign)
-        self.fleet.start(worker, held, assign.evict, worth=self._worth(group))
+        self.fleet.start(worker, held, assign.evict)
         if assign.start is Start.COLD:
             self._expect_memory(worker, group)
         self.queues.remove(assign.task_id)
@@ -339,11 +339,6 @@ class Mirror:
             audit_ms=now_ms + AUDIT_MS,
             run_s=self.knowledge.run_s(key, app),
         )
-
-    def _worth(self, group: Group) -> float:
-        """Seconds of loading that a GiB of the instance saves; one that takes no memory counts as a GiB."""
-        vram = self.knowledge.vram_bytes(group.setup_key, group.shape.needs.vram_bytes)
-        return self.knowledge.load_s(group.setup_key, group.app) * GIB / (vram or GIB)
 
     def _expect_memory(self, worker: Worker, group: Group) -> None:
         """A load in flight takes what it declares, until it is measured."""
