@@ -9,7 +9,6 @@ from stoker.core.ids import short_id
 from stoker.core.messages import (
     EngineView,
     GpuInfo,
-    GpuSample,
     Quarantine,
     Resident,
     ResidentState,
@@ -18,6 +17,7 @@ from stoker.core.messages import (
 )
 from stoker.core.protocol_version import OURS, disagreement
 from stoker.core.sessions import plain_key, session_of
+from stoker.core.telemetry import GpuSample
 from stoker_gateway.dto import iso
 
 Quarantines = Mapping[WorkerId, Quarantine]

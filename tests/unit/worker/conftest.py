@@ -11,13 +11,27 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "nvml" / "libnvidia-ml.c"
 
 
+def built(folder, *flags):
+    library = folder / "libnvidia-ml.so.1"
+    subprocess.run(
+        ["gcc", *flags, "-shared", "-fPIC", "-Wl,-soname,libnvidia-ml.so.1", "-o", library, SOURCE],
+        check=True,
+    )
+    return library
+
+
+@pytest.fixture(scope="session")
+def old_driver(tmp_path_factory):
+    """The folder of a stand-in without younger functions; for LD_LIBRARY_PATH of another process."""
+    folder = tmp_path_factory.mktemp("old")
+    built(folder, "-DOLD_DRIVER")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def nvml_library(tmp_path_factory):
     """The stand-in, built and loaded: the bindings then find it by its soname."""
-    library = tmp_path_factory.mktemp("nvml") / "libnvidia-ml.so.1"
-    subprocess.run(
-        ["gcc", "-shared", "-fPIC", "-Wl,-soname,libnvidia-ml.so.1", "-o", library, SOURCE], check=True
-    )
+    library = built(tmp_path_factory.mktemp("nvml"))
     ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
     return library
 
