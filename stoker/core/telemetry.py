@@ -4,7 +4,7 @@ A field that was added later has a default and is left out when it has nothing t
 neighbouring versions read each other. None = the driver does not tell; it is never shown as 0.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
 from msgspec import Struct, structs
@@ -122,9 +122,9 @@ def xid_text(code: int) -> str:
     return f"XID {code} ({XID_MEANINGS.get(code, 'see NVIDIA, XID Errors')})"
 
 
-def points(history: Iterable[int]) -> list[int | None]:
+def points(history: Sequence[int]) -> list[int | None]:
     """A history as percents, None for what could not be read."""
-    return [None if point == NO_POINT else point for point in history]
+    return [None if point == NO_POINT else point for point in history[-HISTORY_POINTS:]]
 
 
 def without_others(telemetry: Telemetry) -> Telemetry:
