@@ -15,18 +15,36 @@ import threading
 import pytest
 from app_bundles import data_of
 from gateways import gateway_settings, running
-from helpers import EXAMPLES, PATIENCE_S, environment, wait_until
+from helpers import EXAMPLES, PATIENCE_S, environment, start_system, wait_until
+from nvml_library import built
 
+GIB = 1024**3
+DEVICES = (
+    f"A100 GPU-a {40 * GIB} {3 * GIB} 17 41 250500 0 power_limit=400000 clock=1410 throttle=4 ecc_corrected=0 "
+    "ecc_uncorrected=2 1:5\n"
+    f"H100 GPU-b {80 * GIB} {GIB} 0 38 90000 0 mig=MIG-1/1g.10gb/{10 * GIB}/{GIB}\n"
+    "xid 1 0 79\n"
+)
 LEAVE_SCREEN = "\x1b[?1049l"
 
 
 @pytest.fixture(scope="module")
-def busy_system(system):
-    """With an instance that has run a task."""
+def busy_system(tmp_path_factory):
+    """With two stand-in GPUs, one of them divided, and an instance that has run a task."""
+    folder = tmp_path_factory.mktemp("top")
+    built(folder)
+    (folder / "devices").write_text(DEVICES)
+    system = start_system(
+        folder / "data",
+        LD_LIBRARY_PATH=str(folder),
+        NVML_STANDIN=str(folder / "devices"),
+        STOKER_TELEMETRY_S="0.5",
+    )
     system.deploy(EXAMPLES / "echo")
     system.cli("run", "infsh/echo", "--input", "message=hi")
     wait_until(lambda: "infsh/echo" in system.cli("top", "--once").stdout, "a reported instance")
-    return system
+    yield system
+    system.stop()
 
 
 class Terminal:
@@ -82,6 +100,13 @@ def terminal(busy_system):
 def test_one_frame_shows_the_machine_its_instances_and_the_queue(busy_system):
     text = busy_system.cli("top", "--once").stdout
     for words in (
+        "GPU 0 A100",
+        "250/400 W",
+        "slowed down: power cap",
+        "2 memory errors",
+        "XID 79",
+        "MIG 1 1g.10gb",
+        "driver 550.54.15 · CUDA 12.4",
         "stoker top",
         busy_system.base_url,
         "CPU, ",
@@ -128,11 +153,31 @@ def test_what_waits_and_what_runs_is_told_without_inputs(busy_system):
                 http.post(f"/tasks/{task_id}/cancel", json={"force": True})
 
 
-def test_the_metrics_measure_the_host(busy_system):
+def test_the_api_has_what_the_driver_told(busy_system):
+    with busy_system.client() as http:
+        [engine] = data_of(http.get("/engines"))["items"]
+    first, second = engine["system_info"]["gpus"]
+    assert (first["xids"][0]["code"], first["throttled"], first["ecc"]["uncorrected"]) == (
+        79,
+        ["power cap"],
+        2,
+    )
+    assert (first["processes"][0]["pid"], first["processes"][0]["memory"]) == (1, 5)
+    assert first["history"]["memory"][-1] == 8
+    assert (second["utilization"], [part["uuid"] for part in second["mig"]]) == (None, ["MIG-1"])
+
+
+def test_the_metrics_measure_devices_and_host(busy_system):
     with busy_system.client() as http:
         text = http.get("/metrics").text
-    for name in ("stoker_host_cpu_percent", "stoker_host_load", "stoker_host_volume_used_bytes"):
-        assert f"{name}{{" in text
+    for line in (
+        "stoker_host_load{",
+        "stoker_host_volume_used_bytes{",
+        'uuid="GPU-a"} 250.5',
+        'reason="power cap"} 1',
+        'mig="MIG-1"} ',
+    ):
+        assert line in text
 
 
 def test_q_ends_it_and_the_terminal_is_as_before(terminal):

@@ -47,7 +47,9 @@ def machine_block(engine: Record, running: Sequence[Record], now: datetime, widt
     title = Text(clean(engine.get("name") or engine.get("id")), TITLE)
     if status != "running":
         title.append(f" {status}", "yellow")
-    heads = [_cpu_name(info), *(_gpu_name(gpu) for gpu in info.get("gpus") or [])]
+    gpus = info.get("gpus") or []
+    heads = [_cpu_name(info), *map(_gpu_name, gpus)]
+    heads += [_part_name(part) for gpu in gpus for part in gpu.get("mig") or []]
     label = max(_LEAST_LABEL, min(max(map(len, heads)), width // 5))
     lines = [_columns(info, label, width), _host(info, label, width)]
     for worker in engine.get("workers") or []:
@@ -62,6 +64,11 @@ def _cpu_name(info: Record) -> str:
 
 def _gpu_name(gpu: Record) -> str:
     return f"GPU {clean(gpu.get('index'))} {clean(gpu.get('name')).removeprefix('NVIDIA ')}"
+
+
+def _part_name(part: Record) -> str:
+    """The driver puts the device's name before that of the profile."""
+    return f"  MIG {clean(part.get('id'))} {clean(part.get('name')).rpartition('MIG ')[2]}"
 
 
 def _note(engine: Record, info: Record, now: datetime) -> Text:
@@ -192,7 +199,7 @@ def _device(
         used, total = number(part.get("memory_used")) or 0, number(part.get("memory_total")) or 0
         share = used / total if total else 0
         figures = Cell(text=_of(used, total), parts=[(share, heat(100 * share))], bar_max=_MEMORY_BAR)
-        yield line(fixed(f"  MIG {clean(part.get('id'))} {clean(part.get('name'))}", label), [figures], width)
+        yield line(fixed(_part_name(part), label), [figures], width)
     yield from _troubles(gpu, now, width)
 
 

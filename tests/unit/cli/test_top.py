@@ -148,7 +148,10 @@ def test_more_memory_than_is_used_is_not_shown():
             {"xids": [{"code": 79, "meaning": "XID 79 (off the bus)", "at": ago(180)}], "xid_count": 3},
             "XID 79 (off the bus), 3 min ago, and 2 before",
         ),
-        ({"mig": [{"id": 1, "name": "1g.5gb", "memory_used": GB, "memory_total": 5 * GB}]}, "1.0/5.0 GB"),
+        (
+            {"mig": [{"id": 1, "name": "NVIDIA A100 MIG 1g.5gb", "memory_used": GB, "memory_total": 5 * GB}]},
+            "MIG 1 1g.5gb",
+        ),
     ],
 )
 def test_what_is_out_of_the_ordinary_is_said(reading, words):

@@ -2,22 +2,10 @@
 
 import asyncio
 import ctypes
-import subprocess
-from pathlib import Path
 
 import pynvml
 import pytest
-
-SOURCE = Path(__file__).parents[2] / "nvml" / "libnvidia-ml.c"
-
-
-def built(folder, *flags):
-    library = folder / "libnvidia-ml.so.1"
-    subprocess.run(
-        ["gcc", *flags, "-shared", "-fPIC", "-Wl,-soname,libnvidia-ml.so.1", "-o", library, SOURCE],
-        check=True,
-    )
-    return library
+from nvml_library import built
 
 
 @pytest.fixture(scope="session")
