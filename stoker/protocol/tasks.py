@@ -355,7 +355,7 @@ def delay_reason(fields: dict[bytes, bytes]) -> str:
     until = until.replace("+00:00", "Z")
     if attempt == "0":
         return f"it is to run at {until}, not before"
-    return f"it is tried again at {until}: attempt {attempt} failed ({why})"
+    return f"it is tried again at {until}: attempt {attempt} failed" + (f" ({why})" if why else "")
 
 
 def _view(fields: dict[bytes, bytes], logs: tuple[LogLine, ...], reason: str) -> TaskView:

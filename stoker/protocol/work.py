@@ -12,7 +12,8 @@ from stoker.protocol.connection import Connection
 from stoker.protocol.keys import Keys
 from stoker.protocol.tasks import HISTORY, NOT_LOOKED_AT, delay_reason
 
-_FIELDS: Final = ("state", "attempt", "history", "created", "worker", "group", "due", "due_why")
+_FIELDS: Final = ("state", "attempt", "history", "created", "worker", "group", "due")
+"""Not why an attempt failed: that may be what an app said about its user's input."""
 _LATEST_MS: Final = 10**14
 _spec = msgspec.json.Decoder(TaskSpec)
 

@@ -71,3 +71,12 @@ async def test_what_waits_for_a_time_follows_and_says_until_when(scene, store):
     assert [(item.task_id, item.due_ms) for item in waiting.items] == [("t2", 0), ("t1", 1000)]
     assert (waiting.pending, waiting.delayed) == (1, 1)
     assert "1970-01-01T00:00:01Z" in waiting.items[1].reason
+
+
+async def test_what_an_app_said_is_not_told_to_everybody(scene, store):
+    keys, command = store._keys, store._connection.command
+    await command("ZREM", keys.pending, "t1")
+    await command("ZADD", keys.delayed, 1000, "t1")
+    await command("HSET", keys.task("t1"), "due", 1000, "due_why", "the app said: a name", "attempt", 1)
+    [item] = (await store.work.waiting(5)).items
+    assert item.reason == "it is tried again at 1970-01-01T00:00:01Z: attempt 1 failed"

@@ -217,3 +217,33 @@ async def test_errors_are_not_told_again_after_the_driver_was_silent(devices):
         await sensors.sample()
     await sensors.stop()
     assert [log for log in logs if log["event"] == Event.GPU_XID] == []
+
+
+def holding(size):
+    return f"A100 GPU-aaa {40 * GIB} {size * GIB} 0 41 250500 0"
+
+
+async def test_memory_that_comes_back_late_is_waited_for(devices, monkeypatch):
+    monkeypatch.setattr("stoker_worker.telemetry.SETTLE_POLL_S", 0)
+    devices.show(holding(30))
+    sensors = await sensing()
+    readings = []
+
+    def on_sample():
+        readings.append(sensors.used_bytes(frozenset({"GPU-aaa"})))
+        if len(readings) == 3:
+            devices.show(holding(1))
+
+    sensors.on_sample(on_sample)
+    assert await sensors.settle(frozenset({"GPU-aaa"}), 2 * GIB)
+    await sensors.stop()
+    assert readings == [30 * GIB] * 3 + [GIB]
+
+
+async def test_memory_that_never_comes_back_is_told_in_the_end(devices, monkeypatch):
+    monkeypatch.setattr("stoker_worker.telemetry.SETTLE_TIMEOUT_S", 0)
+    monkeypatch.setattr("stoker_worker.telemetry.SETTLE_POLL_S", 0)
+    devices.show(holding(30))
+    sensors = await sensing()
+    assert not await sensors.settle(frozenset({"GPU-aaa"}), 2 * GIB)
+    await sensors.stop()
