@@ -23,7 +23,7 @@ XID_MEANINGS: Final = {
     43: "an app's work was stopped",
     45: "an app's work was cleaned up",
     48: "memory failed and could not be corrected",
-    61: "the device's controller failed",
+    61: "the device's controller gave a warning",
     62: "the device's controller stopped",
     63: "bad memory was set aside",
     64: "bad memory could not be set aside",

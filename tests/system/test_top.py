@@ -215,7 +215,7 @@ async def test_a_gateway_that_goes_away_and_comes_back_elsewhere_is_found(tmp_pa
             await asyncio.to_thread(opened.shows, first.url)
             first.stop.set()
             await first.serving
-            await asyncio.to_thread(opened.shows, "away for")
+            await asyncio.to_thread(opened.shows, "nothing new for")
             async with running(settings) as second:
                 await asyncio.to_thread(opened.shows, second.url)
                 os.write(opened.master, b"q")

@@ -79,7 +79,9 @@ class Sight:
         if not self._failure:
             return self._snapshot
         away_s = time.monotonic() - self._away_mono
-        return dataclasses.replace(self._snapshot, away=f"away for {duration(away_s)}: {self._failure}")
+        return dataclasses.replace(
+            self._snapshot, away=f"nothing new for {duration(away_s)}: {self._failure}"
+        )
 
 
 async def _live(console: Console, interval_s: float) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 
 _ENDS: Final = frozenset(b"qQ\x03\x04\x1b")
 """q, Ctrl-C where it comes as a key, Ctrl-D, Escape."""
+_ESCAPE: Final = 0x1B
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -76,4 +77,6 @@ def _keys(wishes: Wishes) -> Iterator[None]:
 
 def _is_end(keys: bytes) -> bool:
     """Whether one of the keys ends it; an arrow key begins as Escape does, and is none of them."""
-    return keys[0] in _ENDS and (keys[0] != ord("\x1b") or len(keys) == 1)
+    if len(keys) > 1 and keys[0] == _ESCAPE:
+        return False
+    return not _ENDS.isdisjoint(keys)

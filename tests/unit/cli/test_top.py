@@ -203,8 +203,8 @@ def test_an_older_gateway_without_the_queue_is_told():
 
 
 def test_a_gateway_that_is_away_is_told_above_what_was_last_known():
-    text = shown(engine(gpu()), away="away for 4 s: no gateway answers")
-    assert "away for 4 s: no gateway answers; trying again" in text.splitlines()[1]
+    text = shown(engine(gpu()), away="nothing new for 4 s: no gateway answers")
+    assert "nothing new for 4 s: no gateway answers; trying again" in text.splitlines()[1]
     assert "GPU 0 L4" in text
 
 
@@ -277,7 +277,8 @@ def test_gigabytes_keep_their_width(size, words):
 
 
 @pytest.mark.parametrize(
-    ("keys", "ends"), [(b"q", True), (b"\x03", True), (b"\x1b", True), (b"\x1b[A", False), (b"x", False)]
+    ("keys", "ends"),
+    [(b"q", True), (b"\x03", True), (b"\x1b", True), (b"\x1b[A", False), (b"x", False), (b"xq", True)],
 )
 def test_which_keys_end_it(keys, ends):
     assert _is_end(keys) is ends
@@ -310,6 +311,6 @@ async def test_a_gateway_that_goes_away_and_comes_back_is_shown_as_such():
     with pytest.raises(CommandFailed, match="the key was deleted"):
         await asyncio.wait_for(sight.look_loop(source, 0), 10)
     assert [(each.url, each.away) for each in seen] == [
-        ("first", "away for 0 s: no gateway answers"),
+        ("first", "nothing new for 0 s: no gateway answers"),
         ("second", ""),
     ]
