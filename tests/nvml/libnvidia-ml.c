@@ -123,6 +123,16 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **handle) {
     return (int)devices[index].error;
 }
 
+int nvmlDeviceGetHandleByUUID(const char *uuid, void **handle) {
+    load();
+    for (unsigned index = 0; index < count; index++) {
+        if (strcmp(devices[index].uuid, uuid)) continue;
+        *handle = (void *)(size_t)(index + 1);
+        return (int)devices[index].error;
+    }
+    return NOT_FOUND;
+}
+
 int nvmlDeviceGetName(void *handle, char *text, unsigned size) {
     Part *p = part_of(handle);
     if (p) { snprintf(text, size, "%s", p->name); return OK; }

@@ -37,7 +37,7 @@ class Nvml:
         self.cuda_version = cuda_version
         self._limits: dict[str, Limits] = {}
         self._xids = XidEvents()
-        self._processes: dict[int, int] = {}
+        self._held: dict[str, dict[int, int]] = {}
 
     @classmethod
     def open(cls) -> Self | None:
@@ -63,7 +63,7 @@ class Nvml:
         handles = {}
         for device in self.devices:
             with contextlib.suppress(pynvml.NVMLError):
-                handles[device.uuid] = handle = pynvml.nvmlDeviceGetHandleByIndex(device.index)
+                handles[device.uuid] = handle = pynvml.nvmlDeviceGetHandleByUUID(device.uuid)
                 self._limits[device.uuid] = read_limits(handle)
         self._xids.open(handles)
 
@@ -76,22 +76,26 @@ class Nvml:
     def sample(self) -> tuple[GpuSample, ...]:
         """One reading of each device that was found at the start."""
         self._xids.take()
-        self._processes = {}
+        self._held = {}
         return tuple(self._read(device) for device in self.devices)
 
     def memory_by_process(self) -> dict[int, int]:
         """Bytes of GPU memory by process id at the last `sample`, summed over the devices; empty when NVML does not tell."""
-        return self._processes
+        total: dict[int, int] = {}
+        for held in self._held.values():
+            for pid, size in held.items():
+                total[pid] = total.get(pid, 0) + size
+        return total
 
     def _read(self, device: GpuInfo) -> GpuSample:
         latest, count = self._xids.of(device.uuid)
         try:
-            handle = pynvml.nvmlDeviceGetHandleByIndex(device.index)
-            sample, held = read_device(device, handle, self._limits.get(device.uuid, Limits()))
+            handle = pynvml.nvmlDeviceGetHandleByUUID(device.uuid)  # indices move when a device is lost
+            sample, self._held[device.uuid] = read_device(
+                device, handle, self._limits.get(device.uuid, Limits())
+            )
         except pynvml.NVMLError as error:
             return structs.replace(lost_sample(device, f"NVML: {error}"), xids=latest, xid_count=count)
-        for pid, size in held.items():
-            self._processes[pid] = self._processes.get(pid, 0) + size
         return structs.replace(sample, xids=latest, xid_count=count)
 
 

@@ -157,12 +157,7 @@ def _worker(
     yield Text("")
     yield _worker_name(worker, width)
     if why := worker.get("quarantine"):
-        yield _warning(
-            f"gets no tasks until {clean(why.get('until'))}: {clean(why.get('failures'))} failed in a row, "
-            f"the last: {clean(why.get('reason'))}",
-            "yellow",
-            width,
-        )
+        yield _warning(_quarantine(why), "yellow", width)
     residents = worker.get("residents") or []
     own = {str(gpu.get("gpu_id")) for gpu in worker.get("gpus") or []}
     devices = {str(gpu.get("id")): gpu for gpu in info.get("gpus") or [] if str(gpu.get("id")) in own}
@@ -173,6 +168,14 @@ def _worker(
         yield _resident(resident, tasks.pop(str(resident.get("task_id")), None), now, width)
     for task in tasks.values():
         yield _resident({"app": task.get("app"), "state": "loading"}, task, now, width)
+
+
+def _quarantine(why: Record) -> str:
+    """Why a worker gets no tasks; without an end it ends when its cause does."""
+    if not why.get("until"):
+        return f"gets no tasks: {clean(why.get('reason'))}"
+    failures = clean(why.get("failures"))
+    return f"gets no tasks until {clean(why['until'])}: {failures} failed in a row, the last: {clean(why.get('reason'))}"
 
 
 def _worker_name(worker: Record, width: int) -> Text:

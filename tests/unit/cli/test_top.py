@@ -180,11 +180,16 @@ def test_a_machine_without_gpus_and_one_that_is_gone_are_shown():
     assert "1 machine · 1 worker" in text
 
 
-def test_a_worker_in_quarantine_says_why():
-    why = {"until": "12:30", "failures": 5, "reason": "no network"}
-    assert "gets no tasks until 12:30: 5 failed in a row, the last: no network" in shown(
-        engine(gpu(), quarantine=why)
-    )
+@pytest.mark.parametrize(
+    ("until", "words"),
+    [
+        ("12:30", "gets no tasks until 12:30: 5 failed in a row, the last: no network"),
+        (None, "gets no tasks: no network"),
+    ],
+)
+def test_a_worker_in_quarantine_says_why(until, words):
+    why = {"until": until, "failures": 5, "reason": "no network"}
+    assert words in shown(engine(gpu(), quarantine=why))
 
 
 def test_a_machine_that_is_silent_says_so():

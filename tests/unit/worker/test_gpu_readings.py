@@ -247,3 +247,11 @@ async def test_memory_that_never_comes_back_is_told_in_the_end(devices, monkeypa
     sensors = await sensing()
     assert not await sensors.settle(frozenset({"GPU-aaa"}), 2 * GIB)
     await sensors.stop()
+
+
+def test_a_device_is_read_by_its_id_for_indices_move(devices):
+    devices.show(A, B)
+    nvml = Nvml.open()
+    devices.show(B)
+    first, second = nvml.sample()
+    assert (first.lost != "", second.lost, second.temperature_c) == (True, "", 30)
