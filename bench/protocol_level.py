@@ -23,10 +23,10 @@ from stoker.core.messages import (
     ResidentState,
     TaskRequest,
     TaskSpec,
-    Telemetry,
     WorkerInfo,
 )
 from stoker.core.states import TaskState
+from stoker.core.telemetry import Telemetry
 from stoker.protocol import Store
 
 ENGINE = "bench"

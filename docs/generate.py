@@ -5,6 +5,7 @@ With `--check` nothing is written; the exit code says whether a page differs. A 
 
 import ast
 import re
+import runpy
 import sys
 from collections.abc import Iterator
 from itertools import pairwise
@@ -173,6 +174,12 @@ def settings_page() -> str:
     return "\n".join([*parts, ""])
 
 
+def top_picture() -> str:
+    """docs/pictures/top.svg: a frame of `stoker top`, from the made-up data beside it."""
+    picture: str = runpy.run_path(str(HERE / "pictures" / "top.py"))["svg"]()
+    return picture
+
+
 def _setting(name: str, field: Any) -> str:
     default = field.get_default(call_default_factory=True)
     shown = str(default).replace(str(Path.home()), "~") if str(default) and default is not None else "(none)"
@@ -210,6 +217,7 @@ PAGES = {
     "errors.md": errors_page,
     "settings.md": settings_page,
     "scopes.md": scopes_page,
+    "pictures/top.svg": top_picture,
 }
 
 

@@ -11,10 +11,10 @@ from stoker.core.messages import (
     Owner,
     TaskRequest,
     TaskSpec,
-    Telemetry,
     WorkerInfo,
 )
 from stoker.core.states import TaskState as S
+from stoker.core.telemetry import Telemetry
 from stoker.protocol import AssignOrder, Repeat, Store
 
 TELEMETRY = Telemetry(cpu_percent=1, ram_used_bytes=1, ram_total_bytes=2)

@@ -26,11 +26,11 @@ from stoker.core.messages import (
     TaskId,
     TaskRequest,
     TaskSpec,
-    Telemetry,
     WorkerId,
     WorkerInfo,
 )
 from stoker.core.states import TaskState
+from stoker.core.telemetry import Telemetry
 from stoker.log import get_logger
 from stoker.protocol import Store
 from stoker_scheduler.actions import Rules

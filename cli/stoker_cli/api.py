@@ -90,6 +90,10 @@ class Api:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Give the connections back. May be called twice."""
         await self._http.aclose()
 
     async def get(self, path: str, **params: Any) -> Any:

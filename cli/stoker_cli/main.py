@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "sessions": "stoker_cli.sessions:app",
     "apps": "stoker_cli.apps:app",
     "workers": "stoker_cli.workers:app",
+    "top": "stoker_cli.top.command:top",
     "keys": "stoker_cli.keys:app",
     "secrets": "stoker_cli.secrets:app",
     "audit": "stoker_cli.audit:app",

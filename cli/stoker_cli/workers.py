@@ -214,7 +214,7 @@ def _row(worker: dict[str, Any], engine: dict[str, Any]) -> tuple[object, ...]:
             sum(float(s.get("memory_total") or 0) for s in samples)
             or sum(float(gpu.get("vram") or 0) for gpu in gpus),
         )
-        use = ", ".join(f"{float(s.get('utilization') or 0):.0f} %" for s in samples)
+        use = ", ".join(_percent(s.get("utilization")) for s in samples)
     else:
         device = "CPU"
         ram = info.get("ram") or {}
@@ -224,6 +224,11 @@ def _row(worker: dict[str, Any], engine: dict[str, Any]) -> tuple[object, ...]:
     warm = ", ".join(_warm_name(entry) for entry in worker.get("warm_apps") or [])
     status = "quarantined" if worker.get("quarantine") else state_of(worker, engine)
     return (worker.get("name") or worker.get("id"), status, device, Markup(memory), use, warm)
+
+
+def _percent(value: object) -> str:
+    """A share; `-` for one that the device does not tell."""
+    return f"{value:.0f} %" if isinstance(value, int | float) else "-"
 
 
 def state_of(worker: dict[str, Any], engine: dict[str, Any]) -> str:

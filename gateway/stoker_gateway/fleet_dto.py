@@ -8,8 +8,6 @@ from msgspec import structs
 from stoker.core.ids import short_id
 from stoker.core.messages import (
     EngineView,
-    GpuInfo,
-    GpuSample,
     Quarantine,
     Resident,
     ResidentState,
@@ -19,6 +17,7 @@ from stoker.core.messages import (
 from stoker.core.protocol_version import OURS, disagreement
 from stoker.core.sessions import plain_key, session_of
 from stoker_gateway.dto import iso
+from stoker_gateway.readings_dto import cpu_dto, gpu_of_worker, system_info
 
 Quarantines = Mapping[WorkerId, Quarantine]
 _STATUSES = {"lost": "disconnected", "refused": "stopped"}
@@ -36,7 +35,7 @@ def engine_dto(engine: EngineView, quarantines: Quarantines) -> dict[str, Any]:
         "status": _STATUSES.get(engine.status, engine.status),
         "api_url": "",
         "config": {"name": info.name, "labels": info.labels},
-        "system_info": system_info(engine),
+        "system_info": system_info(engine, whole=True),
         "workers": [worker_dto(engine, worker, quarantines) for worker in info.workers],
         "running_tasks": len(engine.tasks),
         "refused": disagreement(info.id, info.speaks, OURS) or None,
@@ -62,8 +61,8 @@ def worker_dto(engine: EngineView, worker: WorkerInfo, quarantines: Quarantines)
         "active_session_id": next((s for r in residents if (s := session_of(r.setup_key))), None),
         "app_id": first.app if first else "",
         "app_version_id": first.version_id if first else "",
-        "gpus": [_gpu(worker, gpu, _sample(engine, gpu)) for gpu in worker.gpus],
-        "cpus": [_cpu(engine)],
+        "gpus": [gpu_of_worker(engine, worker, gpu) for gpu in worker.gpus],
+        "cpus": [cpu_dto(engine)],
         "rams": [
             {
                 "id": f"{worker.id}-ram",
@@ -101,73 +100,6 @@ def _as_of_now(engine: EngineView, resident: Resident) -> Resident:
     if resident.state is ResidentState.BUSY and resident.task_id not in engine.tasks:
         return structs.replace(resident, state=ResidentState.IDLE, task_id="")
     return resident
-
-
-def system_info(engine: EngineView) -> dict[str, Any]:
-    """The machine, with the readings of its last heartbeat."""
-    info, telemetry = engine.info, engine.telemetry
-    total = telemetry.ram_total_bytes if telemetry else info.ram_bytes
-    used = telemetry.ram_used_bytes if telemetry else 0
-    devices = [gpu for worker in info.workers for gpu in worker.gpus]
-    return {
-        "hostname": info.hostname,
-        "engine_version": info.version,
-        "os": info.os,
-        "cpus": [_cpu(engine)],
-        "ram": {
-            "total": total,
-            "used": used,
-            "available": max(0, total - used),
-            "free": max(0, total - used),
-            "usage": round(100 * used / total, 1) if total else 0,
-        },
-        "gpus": [_system_gpu(engine, gpu) for gpu in devices],
-    }
-
-
-def _cpu(engine: EngineView) -> dict[str, Any]:
-    usage = engine.telemetry.cpu_percent if engine.telemetry else 0
-    return {
-        "name": engine.info.cpu_name,
-        "cores": engine.info.cpu_cores,
-        "usage": usage,
-        "normalized_usage": usage / 100,
-    }
-
-
-def _sample(engine: EngineView, gpu: GpuInfo) -> GpuSample | None:
-    samples = engine.telemetry.gpus if engine.telemetry else ()
-    return next((s for s in samples if s.uuid == gpu.uuid), None)
-
-
-def _gpu(worker: WorkerInfo, gpu: GpuInfo, sample: GpuSample | None) -> dict[str, Any]:
-    return {
-        "id": f"{worker.id}-{gpu.index}",
-        "worker_id": worker.id,
-        "gpu_id": gpu.uuid,
-        "type": gpu.type,
-        "name": gpu.name,
-        "vram": gpu.vram_bytes,
-        "memory_used": sample.memory_used_bytes if sample else None,
-        "utilization": sample.utilisation_percent if sample else None,
-        "lost": (sample.lost if sample else "") or None,
-    }
-
-
-def _system_gpu(engine: EngineView, gpu: GpuInfo) -> dict[str, Any]:
-    sample = _sample(engine, gpu)
-    return {
-        "id": gpu.uuid,
-        "index": gpu.index,
-        "name": gpu.name,
-        "driver_version": engine.info.driver_version,
-        "cuda_version": engine.info.cuda_version,
-        "memory_used": sample.memory_used_bytes if sample else 0,
-        "memory_total": sample.memory_total_bytes if sample else gpu.vram_bytes,
-        "utilization": sample.utilisation_percent if sample else 0,
-        "temperature": sample.temperature_c if sample else 0,
-        "power": sample.power_w if sample else 0,
-    }
 
 
 def _resident(resident: Resident) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from stoker.core.errors import StoreUnavailable
 from stoker.core.messages import EngineView
 from stoker.protocol import Store
+from stoker_gateway.machine_metrics import machine_lines
 from stoker_gateway.streams import Hub
 
 MEDIA_TYPE = "text/plain; version=0.0.4"
@@ -40,7 +41,14 @@ async def measurements(store: Store, hub: Hub) -> str:
         f"stoker_quarantined_workers {len(quarantined)}",
     ]
     return _text(
-        [*own, *_up(answers=True), *waiting, *_silences(silences), *_engines(engines), *_gpus(engines)]
+        [
+            *own,
+            *_up(answers=True),
+            *waiting,
+            *_silences(silences),
+            *_engines(engines),
+            *machine_lines(engines),
+        ]
     )
 
 
@@ -82,15 +90,3 @@ def _engines(engines: list[EngineView]) -> Iterator[str]:
     yield from (f'stoker_engine_running_tasks{{engine="{e.info.id}"}} {len(e.tasks)}' for e in engines)
     yield "# TYPE stoker_engine_residents gauge"
     yield from (f'stoker_engine_residents{{engine="{e.info.id}"}} {len(e.report.residents)}' for e in engines)
-
-
-def _gpus(engines: list[EngineView]) -> Iterator[str]:
-    gpus = [(e.info.id, gpu) for e in engines for gpu in (e.telemetry.gpus if e.telemetry else ())]
-    for name, value in (
-        ("stoker_gpu_memory_used_bytes", "memory_used_bytes"),
-        ("stoker_gpu_utilisation_percent", "utilisation_percent"),
-    ):
-        yield f"# TYPE {name} gauge"
-        for engine_id, gpu in gpus:
-            labels = f'{{engine="{engine_id}",gpu="{gpu.index}",uuid="{gpu.uuid}"}}'
-            yield f"{name}{labels} {getattr(gpu, value)}"

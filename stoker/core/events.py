@@ -24,6 +24,7 @@ class Event(StrEnum):
     GPU_LOST = "gpu.lost"
     GPU_MEMORY_HELD = "gpu.memory_held"
     GPU_UNREADABLE = "gpu.unreadable"
+    GPU_XID = "gpu.xid"
     INPUT_FETCHED = "input.fetched"
     INPUT_REFUSED = "input.refused"
     INSTANCE_DIED = "instance.died"

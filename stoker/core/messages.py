@@ -13,6 +13,7 @@ from msgspec import Struct
 from stoker.core.limits import Retry, Timeouts
 from stoker.core.protocol_version import PROTOCOL_OLDEST, PROTOCOL_VERSION, Speaks
 from stoker.core.states import TaskState
+from stoker.core.telemetry import Telemetry
 
 TaskId = NewType("TaskId", str)
 EngineId = NewType("EngineId", str)
@@ -288,29 +289,6 @@ class Resident(Struct, frozen=True, kw_only=True):
     load_s: float = 0
     since_ms: int = 0
     task_id: str = ""
-
-
-class GpuSample(Struct, frozen=True, kw_only=True):
-    """One reading of one device."""
-
-    index: int
-    uuid: str
-    memory_used_bytes: int
-    memory_total_bytes: int
-    utilisation_percent: float
-    temperature_c: float = 0
-    power_w: float = 0
-    lost: str = ""  # why the device cannot be read, else empty
-
-
-class Telemetry(Struct, frozen=True, kw_only=True):
-    """What every heartbeat carries."""
-
-    cpu_percent: float
-    ram_used_bytes: int
-    ram_total_bytes: int
-    gpus: tuple[GpuSample, ...] = ()
-    silent_s: dict[str, float] = {}  # loop -> seconds since its last useful read
 
 
 class EngineReport(Struct, frozen=True, kw_only=True):

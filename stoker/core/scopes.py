@@ -40,7 +40,10 @@ class Scope(StrEnum):
         "List secrets with masked values; read a value where the operator has allowed that.",
     )
     SECRETS_WRITE = ("secrets:write", "Set and delete secrets.")
-    ENGINES_READ = ("engines:read", "List and read machines, workers and enrolments.")
+    ENGINES_READ = (
+        "engines:read",
+        "List and read machines, workers and enrolments, and see which apps run and wait, of everybody.",
+    )
     ENGINES_WRITE = ("engines:write", "Invite, revoke, drain and restart machines.")
     APIKEYS_READ = ("apikeys:read", "List API keys, and the scopes that there are.")
     APIKEYS_WRITE = (

@@ -20,9 +20,9 @@ from stoker.core.messages import (
     LogLine,
     Outcome,
     TaskId,
-    Telemetry,
 )
 from stoker.core.states import TaskState
+from stoker.core.telemetry import Telemetry
 from stoker.log import get_logger
 from stoker.protocol.connection import Connection
 from stoker.protocol.inbox import readable

@@ -23,6 +23,7 @@ from stoker.protocol.secret_records import Secrets
 from stoker.protocol.sessions import Sessions
 from stoker.protocol.task_logs import TaskLogs
 from stoker.protocol.tasks import Tasks
+from stoker.protocol.work import Work
 
 
 class Store:
@@ -48,6 +49,7 @@ class Store:
         self.quarantines = Quarantines(connection, keys)
         self.secrets = Secrets(connection, keys)
         self.enrolments = Enrolments(connection, keys)
+        self.work = Work(connection, keys)
         self._keys = keys
 
     @classmethod

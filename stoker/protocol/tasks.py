@@ -39,7 +39,9 @@ _log = get_logger("tasks")
 _owner = msgspec.json.Decoder(Owner)
 _spec = msgspec.json.Decoder(TaskSpec)
 _raws = msgspec.json.Decoder(tuple[msgspec.Raw, ...])
-_HISTORY = re.compile(r"(\d+),(\d+),(\d+);")
+HISTORY = re.compile(r"(\d+),(\d+),(\d+);")
+"""The moves of a task as they are stored: attempt, state, time."""
+NOT_LOOKED_AT = "waiting for the scheduler to look at it"
 
 
 class Tasks:
@@ -167,10 +169,10 @@ class Tasks:
             logs = tails[task_id].lines if task_id in tails else ()
             reason = ""
             if fields.get(b"due") and fields.get(b"state") == b"2":
-                reason = _delay_reason(fields)
+                reason = delay_reason(fields)
             elif fields.get(b"state") == b"2":
                 raw = await connection.command("HGET", keys.reasons, fields.get(b"group", b""))
-                reason = raw.decode() if raw else "waiting for the scheduler to look at it"
+                reason = raw.decode() if raw else NOT_LOOKED_AT
             views.append(_readable(task_id, fields, logs, reason))
         return views
 
@@ -343,7 +345,7 @@ def _readable(
         return None
 
 
-def _delay_reason(fields: dict[bytes, bytes]) -> str:
+def delay_reason(fields: dict[bytes, bytes]) -> str:
     """Why a task waits that no worker could have now. An engine may have written what is no time."""
     try:
         until = datetime.fromtimestamp(int(fields[b"due"]) / 1000, UTC).isoformat(timespec="seconds")
@@ -353,14 +355,14 @@ def _delay_reason(fields: dict[bytes, bytes]) -> str:
     until = until.replace("+00:00", "Z")
     if attempt == "0":
         return f"it is to run at {until}, not before"
-    return f"it is tried again at {until}: attempt {attempt} failed ({why})"
+    return f"it is tried again at {until}: attempt {attempt} failed" + (f" ({why})" if why else "")
 
 
 def _view(fields: dict[bytes, bytes], logs: tuple[LogLine, ...], reason: str) -> TaskView:
     state = TaskState(int(fields[b"state"]))
     history = tuple(
         (int(attempt), int(entered), int(at))
-        for attempt, entered, at in _HISTORY.findall(fields[b"history"].decode())
+        for attempt, entered, at in HISTORY.findall(fields[b"history"].decode())
     )
     return TaskView(
         request=_request.decode(fields[b"request"]),

@@ -1,9 +1,13 @@
 /* A stand-in for libnvidia-ml.so.1, so that the real bindings run on a machine without a GPU.
  *
  * It reads the file that NVML_STANDIN names at every call. One line a device:
- *     name uuid total_bytes used_bytes utilisation temperature_c power_mw error [pid:bytes ...]
+ *     name uuid total_bytes used_bytes utilisation temperature_c power_mw error [pid:bytes ...] [reading=value ...]
  * `error` is an nvmlReturn_t that every call on the device returns, 0 = healthy. A first line
  * "init CODE" makes nvmlInitWithFlags return CODE. "hang SECONDS" makes every device call sleep.
+ * Readings: memory_utilisation, power_limit (mW), clock, clock_max, memory_clock, memory_clock_max (MHz), throttle (bits),
+ * ecc_corrected, ecc_uncorrected, and mig=uuid/name/total_bytes/used_bytes, one a part; without one it is not supported.
+ * A device with parts has no utilisation. A line "xid NUMBER DEVICE CODE" is an event, told once; numbers grow from 1.
+ * Built with -DOLD_DRIVER it lacks what a driver of 2020 lacks.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,15 +16,27 @@
 
 #define MAX_DEVICES 8
 #define MAX_PROCESSES 16
+#define MAX_PARTS 7
+#define MAX_XIDS 32
 
-enum { OK = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, INSUFFICIENT_SIZE = 7, DRIVER_NOT_LOADED = 9 };
+enum { OK = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7, DRIVER_NOT_LOADED = 9,
+       TIMEOUT = 10 };
+enum { MEMORY_UTILISATION, POWER_LIMIT, CLOCK, CLOCK_MAX, MEMORY_CLOCK, MEMORY_CLOCK_MAX, THROTTLE, ECC_CORRECTED,
+       ECC_UNCORRECTED, READINGS };
+static const char *readings[READINGS] = {"memory_utilisation", "power_limit", "clock", "clock_max", "memory_clock",
+                                         "memory_clock_max", "throttle", "ecc_corrected", "ecc_uncorrected"};
 
+typedef struct { char uuid[96], name[64]; unsigned long long total, used; } Part;
+typedef struct { unsigned number, device, code; } Xid;
 typedef struct {
     char name[64], uuid[96];
     unsigned long long total, used;
     unsigned utilisation, temperature, power_mw, error, processes;
     unsigned pids[MAX_PROCESSES];
     unsigned long long bytes[MAX_PROCESSES];
+    long long reading[READINGS]; /* -1 = not supported */
+    Part part[MAX_PARTS];
+    unsigned parts;
 } Device;
 
 typedef struct { unsigned pid; unsigned long long used; unsigned gpu, compute; } ProcessInfo;
@@ -30,15 +46,29 @@ typedef struct { unsigned gpu, memory; } Utilisation;
 static Device devices[MAX_DEVICES];
 static unsigned count, hang_s;
 static int init_code;
+static Xid xids[MAX_XIDS];
+static unsigned xid_count;
+
+static void parse_reading(Device *d, const char *text) {
+    Part part = {0};
+    if (d->parts < MAX_PARTS && sscanf(text, "mig=%95[^/]/%63[^/]/%llu/%llu", part.uuid, part.name, &part.total,
+                                       &part.used) == 4) d->part[d->parts++] = part;
+    for (int i = 0; i < READINGS; i++) {
+        size_t length = strlen(readings[i]);
+        if (!strncmp(text, readings[i], length) && text[length] == '=') d->reading[i] = atoll(text + length + 1);
+    }
+}
 
 static void parse_device(char *line) {
     Device *d = &devices[count];
     int at = 0;
     memset(d, 0, sizeof *d);
+    for (int i = 0; i < READINGS; i++) d->reading[i] = -1;
     if (sscanf(line, "%63s %95s %llu %llu %u %u %u %u %n", d->name, d->uuid, &d->total, &d->used,
                &d->utilisation, &d->temperature, &d->power_mw, &d->error, &at) < 8) return;
     for (char *p = strtok(line + at, " \n"); p && d->processes < MAX_PROCESSES; p = strtok(NULL, " \n"))
         if (sscanf(p, "%u:%llu", &d->pids[d->processes], &d->bytes[d->processes]) == 2) d->processes++;
+        else parse_reading(d, p);
     count++;
 }
 
@@ -46,12 +76,14 @@ static void load(void) {
     const char *path = getenv("NVML_STANDIN");
     FILE *file = path ? fopen(path, "r") : NULL;
     char line[2048];
-    count = hang_s = 0;
+    count = hang_s = xid_count = 0;
     init_code = file ? OK : DRIVER_NOT_LOADED;
     if (!file) return;
     while (fgets(line, sizeof line, file) && count < MAX_DEVICES) {
         if (sscanf(line, "init %d", &init_code) == 1 || sscanf(line, "hang %u", &hang_s) == 1) continue;
-        parse_device(line);
+        Xid *x = &xids[xid_count];
+        if (sscanf(line, "xid %u %u %u", &x->number, &x->device, &x->code) == 3) xid_count += xid_count < MAX_XIDS - 1;
+        else parse_device(line);
     }
     fclose(file);
 }
@@ -62,6 +94,15 @@ static Device *device(void *handle, int *error) {
     if (hang_s) sleep(hang_s);
     *error = index < count ? (int)devices[index].error : INVALID_ARGUMENT;
     return index < count ? &devices[index] : NULL;
+}
+
+/* Handles: 1 + device, or 256 * (1 + device) + part. */
+static Part *part_of(void *handle) {
+    size_t at = (size_t)handle;
+    if (at < 256) return NULL;
+    load();
+    unsigned index = (unsigned)(at / 256 - 1), part = at % 256;
+    return index < count && part < devices[index].parts ? &devices[index].part[part] : NULL;
 }
 
 #define DEVICE(d) int error; Device *d = device(handle, &error); if (error) return error
@@ -82,19 +123,35 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **handle) {
     return (int)devices[index].error;
 }
 
+int nvmlDeviceGetHandleByUUID(const char *uuid, void **handle) {
+    load();
+    for (unsigned index = 0; index < count; index++) {
+        if (strcmp(devices[index].uuid, uuid)) continue;
+        *handle = (void *)(size_t)(index + 1);
+        return (int)devices[index].error;
+    }
+    return NOT_FOUND;
+}
+
 int nvmlDeviceGetName(void *handle, char *text, unsigned size) {
+    Part *p = part_of(handle);
+    if (p) { snprintf(text, size, "%s", p->name); return OK; }
     DEVICE(d);
     snprintf(text, size, "%s", d->name);
     return OK;
 }
 
 int nvmlDeviceGetUUID(void *handle, char *text, unsigned size) {
+    Part *p = part_of(handle);
+    if (p) { snprintf(text, size, "%s", p->uuid); return OK; }
     DEVICE(d);
     snprintf(text, size, "%s", d->uuid);
     return OK;
 }
 
 int nvmlDeviceGetMemoryInfo(void *handle, Memory *memory) {
+    Part *p = part_of(handle);
+    if (p) { *memory = (Memory){p->total, p->total - p->used, p->used}; return OK; }
     DEVICE(d);
     memory->total = d->total;
     memory->used = d->used;
@@ -104,8 +161,9 @@ int nvmlDeviceGetMemoryInfo(void *handle, Memory *memory) {
 
 int nvmlDeviceGetUtilizationRates(void *handle, Utilisation *rates) {
     DEVICE(d);
+    if (d->parts) return NOT_SUPPORTED;
     rates->gpu = d->utilisation;
-    rates->memory = 0;
+    rates->memory = d->reading[MEMORY_UTILISATION] < 0 ? 0 : (unsigned)d->reading[MEMORY_UTILISATION];
     return OK;
 }
 
@@ -123,7 +181,7 @@ int nvmlDeviceGetPowerUsage(void *handle, unsigned *milliwatts) {
     return OK;
 }
 
-int nvmlDeviceGetComputeRunningProcesses_v3(void *handle, unsigned *number, ProcessInfo *infos) {
+static int running(void *handle, unsigned *number, ProcessInfo *infos) {
     DEVICE(d);
     unsigned room = infos ? *number : 0;
     *number = d->processes;
@@ -132,3 +190,100 @@ int nvmlDeviceGetComputeRunningProcesses_v3(void *handle, unsigned *number, Proc
         infos[i] = (ProcessInfo){d->pids[i], d->bytes[i], 0xFFFFFFFF, 0xFFFFFFFF};
     return OK;
 }
+
+int nvmlDeviceGetComputeRunningProcesses_v2(void *handle, unsigned *number, ProcessInfo *infos) {
+    return running(handle, number, infos);
+}
+
+static int give(void *handle, int reading, unsigned *value) {
+    DEVICE(d);
+    if (d->reading[reading] < 0) return NOT_SUPPORTED;
+    *value = (unsigned)d->reading[reading];
+    return OK;
+}
+
+int nvmlDeviceGetEnforcedPowerLimit(void *handle, unsigned *milliwatts) {
+    return give(handle, POWER_LIMIT, milliwatts);
+}
+
+int nvmlDeviceGetClockInfo(void *handle, int type, unsigned *mhz) {
+    return give(handle, type == 2 ? MEMORY_CLOCK : CLOCK, mhz);
+}
+
+int nvmlDeviceGetMaxClockInfo(void *handle, int type, unsigned *mhz) {
+    return give(handle, type == 2 ? MEMORY_CLOCK_MAX : CLOCK_MAX, mhz);
+}
+
+int nvmlDeviceGetTotalEccErrors(void *handle, int type, int counter, unsigned long long *errors) {
+    unsigned found;
+    int code = counter ? NOT_SUPPORTED : give(handle, type ? ECC_UNCORRECTED : ECC_CORRECTED, &found);
+    if (code == OK) *errors = found;
+    return code;
+}
+
+int nvmlDeviceGetCurrentClocksThrottleReasons(void *handle, unsigned long long *bits) {
+    unsigned found;
+    int code = give(handle, THROTTLE, &found);
+    if (code == OK) *bits = found;
+    return code;
+}
+
+#ifndef OLD_DRIVER
+int nvmlDeviceGetCurrentClocksEventReasons(void *handle, unsigned long long *bits) {
+    return nvmlDeviceGetCurrentClocksThrottleReasons(handle, bits);
+}
+
+int nvmlDeviceGetComputeRunningProcesses_v3(void *handle, unsigned *number, ProcessInfo *infos) {
+    return running(handle, number, infos);
+}
+
+int nvmlDeviceGetMigMode(void *handle, unsigned *now, unsigned *pending) {
+    DEVICE(d);
+    *now = *pending = d->parts > 0;
+    return OK;
+}
+
+int nvmlDeviceGetMaxMigDeviceCount(void *handle, unsigned *number) {
+    DEVICE(d);
+    (void)d;
+    *number = MAX_PARTS;
+    return OK;
+}
+
+int nvmlDeviceGetMigDeviceHandleByIndex(void *handle, unsigned index, void **part) {
+    DEVICE(d);
+    if (index >= d->parts) return NOT_FOUND;
+    *part = (void *)((size_t)handle * 256 + index);
+    return OK;
+}
+
+int nvmlDeviceGetGpuInstanceId(void *handle, unsigned *id) {
+    *id = (size_t)handle % 256 + 1;
+    return OK;
+}
+
+typedef struct { void *device; unsigned long long type, data; unsigned gpu, compute; } EventData;
+
+static unsigned xid_told;
+
+int nvmlEventSetCreate(void **set) { xid_told = 0; *set = &xid_told; return OK; }
+int nvmlEventSetFree(void *set) { (void)set; return OK; }
+
+int nvmlDeviceRegisterEvents(void *handle, unsigned long long types, void *set) {
+    DEVICE(d);
+    (void)d, (void)types, (void)set;
+    return OK;
+}
+
+int nvmlEventSetWait_v2(void *set, EventData *event, unsigned timeout_ms) {
+    (void)set, (void)timeout_ms;
+    load();
+    for (unsigned i = 0; i < xid_count; i++)
+        if (xids[i].number > xid_told) {
+            xid_told = xids[i].number;
+            *event = (EventData){(void *)(size_t)(xids[i].device + 1), 8, xids[i].code, 0, 0};
+            return OK;
+        }
+    return TIMEOUT;
+}
+#endif

@@ -34,11 +34,11 @@ from stoker.core.messages import (
     Owner,
     TaskRequest,
     TaskSpec,
-    Telemetry,
     WorkerInfo,
 )
 from stoker.core.states import ON_ENGINE, TERMINAL, may_move
 from stoker.core.states import TaskState as S
+from stoker.core.telemetry import Telemetry
 from stoker.protocol import AssignOrder, Room, WakeKind
 from stoker.protocol.streams import mapping
 

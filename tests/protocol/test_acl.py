@@ -17,8 +17,9 @@ from stoker.core.errors import (
     StoreUnavailable,
     Unauthorized,
 )
-from stoker.core.messages import DrainOrder, EngineReport, Outcome, Telemetry
+from stoker.core.messages import DrainOrder, EngineReport, Outcome
 from stoker.core.states import TaskState
+from stoker.core.telemetry import Telemetry
 from stoker.protocol import AssignOrder, Room, Store
 from stoker.protocol.acl import user_name
 from stoker.protocol.keys import Keys

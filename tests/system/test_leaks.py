@@ -195,6 +195,7 @@ def test_nothing_secret_is_in_logs_answers_and_process_lists(open_system, joined
             "/engines",
             "/engines/enrolments",
             "/metrics",
+            "/queue",
         ):
             assert story.ask("GET", path).status_code == 200
     open_system.cli("workers", "revoke", "leaky")

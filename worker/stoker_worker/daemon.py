@@ -26,8 +26,8 @@ from stoker.core.messages import (
     EngineReport,
     EvictOrder,
     TaskId,
-    Telemetry,
 )
+from stoker.core.telemetry import Telemetry
 from stoker.log import get_logger
 from stoker_worker.backoff import Backoff
 from stoker_worker.execution import Tools

@@ -6,12 +6,16 @@ thread only (`telemetry.py`).
 """
 
 import contextlib
-from collections.abc import Callable, Iterable
-from typing import Any, Final, Self
+from collections.abc import Iterable
+from typing import Final, Self
 
 import pynvml
+from msgspec import structs
 
-from stoker.core.messages import GpuInfo, GpuSample, GpuType
+from stoker.core.messages import GpuInfo, GpuType
+from stoker.core.telemetry import GpuSample, Xid
+from stoker_worker.gpu_readings import Limits, read_device, read_limits, told
+from stoker_worker.xids import XidEvents
 
 _NO_NVIDIA: Final = frozenset(
     {
@@ -31,6 +35,9 @@ class Nvml:
         self.devices = devices
         self.driver_version = driver_version
         self.cuda_version = cuda_version
+        self._limits: dict[str, Limits] = {}
+        self._xids = XidEvents()
+        self._held: dict[str, dict[int, int]] = {}
 
     @classmethod
     def open(cls) -> Self | None:
@@ -42,31 +49,54 @@ class Nvml:
                 return None
             raise
         devices = tuple(_describe(index) for index in range(pynvml.nvmlDeviceGetCount()))
-        cuda = _or(pynvml.nvmlSystemGetCudaDriverVersion, 0)
-        return cls(
+        cuda = told(pynvml.nvmlSystemGetCudaDriverVersion) or 0
+        opened = cls(
             devices=tuple(device for device in devices if device is not None),
-            driver_version=_or(pynvml.nvmlSystemGetDriverVersion, ""),
+            driver_version=told(pynvml.nvmlSystemGetDriverVersion) or "",
             cuda_version=f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda else "",
         )
+        opened._prepare()
+        return opened
+
+    def _prepare(self) -> None:
+        """Read what stays as it is, and listen to what the driver tells of itself."""
+        handles = {}
+        for device in self.devices:
+            with contextlib.suppress(pynvml.NVMLError):
+                handles[device.uuid] = handle = pynvml.nvmlDeviceGetHandleByUUID(device.uuid)
+                self._limits[device.uuid] = read_limits(handle)
+        self._xids.open(handles)
 
     def close(self) -> None:
         """End the session. May be called twice."""
+        self._xids.close()
         with contextlib.suppress(pynvml.NVMLError):
             pynvml.nvmlShutdown()
 
     def sample(self) -> tuple[GpuSample, ...]:
         """One reading of each device that was found at the start."""
-        return tuple(_read(device) for device in self.devices)
+        self._xids.take()
+        self._held = {}
+        return tuple(self._read(device) for device in self.devices)
 
     def memory_by_process(self) -> dict[int, int]:
-        """Bytes of GPU memory by process id, summed over the devices; empty when NVML does not tell."""
-        used: dict[int, int] = {}
-        for device in self.devices:
-            with contextlib.suppress(pynvml.NVMLError):
-                handle = pynvml.nvmlDeviceGetHandleByIndex(device.index)
-                for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle):
-                    used[process.pid] = used.get(process.pid, 0) + (process.usedGpuMemory or 0)
-        return used
+        """Bytes of GPU memory by process id at the last `sample`, summed over the devices; empty when NVML does not tell."""
+        total: dict[int, int] = {}
+        for held in self._held.values():
+            for pid, size in held.items():
+                total[pid] = total.get(pid, 0) + size
+        return total
+
+    def _read(self, device: GpuInfo) -> GpuSample:
+        latest, count = self._xids.of(device.uuid)
+        try:
+            handle = pynvml.nvmlDeviceGetHandleByUUID(device.uuid)  # indices move when a device is lost
+            sample, self._held[device.uuid] = read_device(
+                device, handle, self._limits.get(device.uuid, Limits())
+            )
+        except pynvml.NVMLError as error:
+            return structs.replace(lost_sample(device, f"NVML: {error}"), xids=latest, xid_count=count)
+        return structs.replace(sample, xids=latest, xid_count=count)
 
 
 def _describe(index: int) -> GpuInfo | None:
@@ -84,27 +114,6 @@ def _describe(index: int) -> GpuInfo | None:
         return None
 
 
-def _read(device: GpuInfo) -> GpuSample:
-    try:
-        handle = pynvml.nvmlDeviceGetHandleByIndex(device.index)
-        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-    except pynvml.NVMLError as error:
-        return lost_sample(device, f"NVML: {error}")
-    # What a device may not support (virtual GPUs, old drivers) reads as 0 and does not lose the rest.
-    utilisation = _or(lambda: pynvml.nvmlDeviceGetUtilizationRates(handle).gpu, 0)
-    temperature = _or(lambda: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU), 0)
-    power_mw = _or(lambda: pynvml.nvmlDeviceGetPowerUsage(handle), 0)
-    return GpuSample(
-        index=device.index,
-        uuid=device.uuid,
-        memory_used_bytes=int(memory.used),
-        memory_total_bytes=int(memory.total),
-        utilisation_percent=float(utilisation),
-        temperature_c=float(temperature),
-        power_w=power_mw / 1000,
-    )
-
-
 def lost_sample(device: GpuInfo, reason: str) -> GpuSample:
     """What is reported of a device that cannot be read."""
     return GpuSample(
@@ -113,6 +122,7 @@ def lost_sample(device: GpuInfo, reason: str) -> GpuSample:
         memory_used_bytes=0,
         memory_total_bytes=device.vram_bytes,
         utilisation_percent=0,
+        utilisation_told=False,
         lost=reason,
     )
 
@@ -125,8 +135,11 @@ def newly(old: Iterable[GpuSample], new: Iterable[GpuSample]) -> tuple[list[GpuS
     return lost, back
 
 
-def _or(read: Callable[[], Any], default: Any) -> Any:
-    try:
-        return read()
-    except pynvml.NVMLError:
-        return default
+def fresh_xids(old: Iterable[GpuSample], new: Iterable[GpuSample]) -> list[tuple[GpuSample, Xid]]:
+    """Errors that the driver told between two readings, as far as they are kept."""
+    before = {sample.uuid: sample.xid_count for sample in old}
+    found = []
+    for sample in new:
+        count = max(0, sample.xid_count - before.get(sample.uuid, 0))
+        found += [(sample, xid) for xid in sample.xids[max(0, len(sample.xids) - count) :]]
+    return found

@@ -13,7 +13,8 @@ from typing import Final, Protocol
 
 from stoker.core.errors import ProtocolRefusal, StoreUnavailable
 from stoker.core.events import Event
-from stoker.core.messages import CancelOrder, EngineId, EngineInfo, EngineReport, TaskId, Telemetry
+from stoker.core.messages import CancelOrder, EngineId, EngineInfo, EngineReport, TaskId
+from stoker.core.telemetry import Telemetry
 from stoker.log import get_logger
 from stoker.protocol.engines import Renewal
 from stoker_worker.backoff import Backoff

@@ -52,7 +52,7 @@ async def serve(settings: WorkerSettings, stop: asyncio.Event) -> None:
     folder = settings.data_dir / settings.engine_name
     lock = DirLock(folder / "lock")
     await lock.take()
-    sensors = Sensors(settings.telemetry_s)
+    sensors = Sensors(settings.telemetry_s, folders=(settings.cache_path, settings.data_dir))
     try:
         await sensors.start()
         joined = await _unless(stop, enrolment.join_once(settings, folder))

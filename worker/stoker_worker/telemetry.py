@@ -1,28 +1,35 @@
-"""Readings of the machine: CPU and memory by psutil, devices by NVML, from one thread that may hang alone.
+"""Readings of the machine: CPU and memory by psutil, devices by NVML, disks, from threads that may hang alone.
 
-A driver that does not answer must not hold up the heartbeat: the thread is a daemon thread, a reading has a
-bound, and while one hangs the devices count as lost, with that reason.
+A driver or a disk that does not answer must not hold up the heartbeat: the threads are daemon threads, a reading has
+a bound, and while one hangs the devices count as lost, with that reason; disks are left out.
 """
 
 import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Final, TypeVar
 
 import psutil
 import pynvml
+from msgspec import structs
 
 from stoker.core.events import Event
-from stoker.core.messages import GpuInfo, GpuSample, Telemetry
+from stoker.core.messages import GpuInfo
+from stoker.core.telemetry import XIDS_OF_APPS, GpuSample, Telemetry, Volume, xid_text
 from stoker.log import get_logger
-from stoker_worker.gpus import Nvml, lost_sample, newly
+from stoker_worker.gpus import Nvml, fresh_xids, lost_sample, newly
+from stoker_worker.history import History
+from stoker_worker.volumes import read_volumes
 
 READ_TIMEOUT_S: Final = 3.0
 """A healthy NVML answers in milliseconds; one that resets a device takes seconds."""
+DISK_TIMEOUT_S: Final = 1.0
+"""A disk answers in microseconds; a network disk whose server is away does not answer at all."""
 OPEN_TIMEOUT_S: Final = 30.0
 """Without the persistence daemon the driver initialises its devices first."""
 SETTLE_TIMEOUT_S: Final = 10.0
@@ -97,10 +104,16 @@ class Sensors:
     1. `start` opens NVML and takes the first reading  2. `sample_loop` repeats it  3. `stop`.
     """
 
-    def __init__(self, sample_s: float, read_timeout_s: float = READ_TIMEOUT_S) -> None:
+    def __init__(
+        self, sample_s: float, read_timeout_s: float = READ_TIMEOUT_S, folders: Sequence[Path] = ()
+    ) -> None:
         self._sample_s = sample_s
         self._read_timeout_s = read_timeout_s
+        self._folders = folders
         self._thread: SamplingThread | None = None
+        self._disks: SamplingThread | None = None
+        self._volumes: tuple[Volume, ...] = ()
+        self._history = History(sample_s)
         self._nvml: Nvml | None = None
         self._processes: dict[int, int] = {}
         self._on_sample: list[Callable[[], None]] = []
@@ -125,18 +138,22 @@ class Sensors:
 
     async def start(self) -> None:
         """Find the devices and read once. A driver that fails counts as no devices, with a log event."""
-        self._thread = SamplingThread()
+        self._thread, self._disks = SamplingThread(), SamplingThread()
         try:
             self._nvml = await self._thread.call(Nvml.open, OPEN_TIMEOUT_S)
         except (TimeoutError, pynvml.NVMLError) as error:
             _log.error(
                 Event.GPU_UNREADABLE, reason=str(error) or f"NVML did not start within {OPEN_TIMEOUT_S:g} s"
             )
-        await self.sample()
+        self._history = History(self._sample_s, [device.uuid for device in self.devices])
+        await self._sample_and_remember()
 
     async def stop(self) -> None:
-        """End the thread and NVML. May be called twice or first."""
+        """End the threads and NVML. May be called twice or first."""
         thread, self._thread = self._thread, None
+        disks, self._disks = self._disks, None
+        if disks is not None:
+            disks.stop()
         if thread is not None:
             if self._nvml is not None:
                 thread.post(self._nvml.close)  # nobody waits: a hung driver must not hold up the end
@@ -146,20 +163,34 @@ class Sensors:
         """Read the machine again and again, until cancelled."""
         while True:
             await asyncio.sleep(self._sample_s)
-            await self.sample()
+            await self._sample_and_remember()
 
     async def sample(self) -> Telemetry:
         """Read the machine once; always returns, with lost devices marked."""
-        gpus = await self._read_gpus() if self._nvml and self._thread else ()
+        gpus = await self._read_gpus()
+        self._tell(gpus)
+        self.latest = self._history.beside(_host_reading(gpus, self._volumes))
+        for listener in self._on_sample:
+            listener()
+        return self.latest
+
+    async def _sample_and_remember(self) -> None:
+        """A reading at the regular pace: a point of the history, and the moment to look at the disks."""
+        self._volumes = await self._read_volumes()
+        await self.sample()
+        self._history.add(self.latest)
+        self.latest = self._history.beside(self.latest)
+
+    def _tell(self, gpus: tuple[GpuSample, ...]) -> None:
+        """Log what became of devices since the last reading."""
         lost, back = newly(self.latest.gpus, gpus)
         for gpu in lost:
             _log.error(Event.GPU_LOST, gpu=gpu.index, uuid=gpu.uuid, reason=gpu.lost)
         for gpu in back:
             _log.info(Event.GPU_FOUND, gpu=gpu.index, uuid=gpu.uuid)
-        self.latest = _host_reading(gpus)
-        for listener in self._on_sample:
-            listener()
-        return self.latest
+        for gpu, xid in fresh_xids(self.latest.gpus, gpus):
+            log = _log.warning if xid.code in XIDS_OF_APPS else _log.error
+            log(Event.GPU_XID, gpu=gpu.index, uuid=gpu.uuid, xid=xid.code, reason=xid_text(xid.code))
 
     def memory_of_group(self, pgid: int) -> int:
         """GPU memory of a process group at the last reading, in bytes; 0 = unknown or none."""
@@ -190,17 +221,34 @@ class Sensors:
             )
         except TimeoutError:
             reason = f"NVML did not answer within {self._read_timeout_s:g} s"
-            return tuple(lost_sample(device, reason) for device in nvml.devices)
+            known = {gpu.uuid: gpu for gpu in self.latest.gpus}
+            return tuple(_silent(device, reason, known.get(device.uuid)) for device in nvml.devices)
         return gpus
 
+    async def _read_volumes(self) -> tuple[Volume, ...]:
+        if self._disks is None or not self._folders:
+            return ()
+        try:
+            return await self._disks.call(lambda: read_volumes(self._folders), DISK_TIMEOUT_S)
+        except TimeoutError:
+            return ()
 
-def _host_reading(gpus: tuple[GpuSample, ...]) -> Telemetry:
+
+def _silent(device: GpuInfo, reason: str, before: GpuSample | None) -> GpuSample:
+    """A device whose driver does not answer; what was told of it before is not told again when it does."""
+    sample = lost_sample(device, reason)
+    return structs.replace(sample, xids=before.xids, xid_count=before.xid_count) if before else sample
+
+
+def _host_reading(gpus: tuple[GpuSample, ...], volumes: tuple[Volume, ...] = ()) -> Telemetry:
     memory = psutil.virtual_memory()
     return Telemetry(
         cpu_percent=psutil.cpu_percent(),
         ram_used_bytes=memory.total - memory.available,
         ram_total_bytes=memory.total,
         gpus=gpus,
+        load=tuple(round(mean, 2) for mean in os.getloadavg()),
+        volumes=volumes,
     )
 
 

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from stoker.core.errors import FilesUnavailable, InvalidRequest
 from stoker.core.messages import TaskId
 from stoker.core.scopes import Scope
+from stoker.core.telemetry import without_others
 from stoker.files.logs import remove_logs
 from stoker_gateway.access import needs
 from stoker_gateway.dialect import Deltas, status_number
@@ -142,10 +143,10 @@ async def read_timings(request: AnyRequest, task_id: str) -> Answer:
 
 @get("/tasks/{task_id:str}/telemetry", tags=["tasks"], summary="Read a task's telemetry")
 async def read_telemetry(request: AnyRequest, task_id: str) -> Answer:
-    """Readings of the worker of a task that runs; empty when none runs it."""
+    """Readings of the machine of a task that runs, without what else is there; empty when none runs it."""
     view = await own_task(request, task_id, with_logs=False)
     engines = [e for e in await services_of(request).registry.engines() if e.info.id == view.engine_id]
-    return answer(request, [engine.telemetry for engine in engines if engine.telemetry])
+    return answer(request, [without_others(engine.telemetry) for engine in engines if engine.telemetry])
 
 
 @post("/tasks/list", status_code=200, tags=["tasks"], summary="List tasks")

@@ -45,3 +45,11 @@ def test_a_worker_that_gets_no_tasks_is_not_called_idle(quarantine, state):
     worker = {"id": "box-cpu-0", "status": "idle", "quarantine": quarantine}
     [(name, shown, *_)] = worker_rows([], [worker])
     assert (name, shown) == ("box-cpu-0", state)
+
+
+@pytest.mark.parametrize(("utilisation", "shown"), [(63.0, "63 %"), (0.0, "0 %"), (None, "-")])
+def test_use_that_a_device_does_not_tell_is_not_zero(utilisation, shown):
+    device = {"id": "GPU-a", "memory_used": 1, "memory_total": 2, "utilization": utilisation}
+    worker = {"id": "w", "gpus": [{"gpu_id": "GPU-a", "name": "L4"}], "system_info": {"gpus": [device]}}
+    [row] = worker_rows([], [worker])
+    assert row[4] == shown

@@ -2,22 +2,24 @@
 
 import asyncio
 import ctypes
-import subprocess
-from pathlib import Path
 
 import pynvml
 import pytest
+from nvml_library import built
 
-SOURCE = Path(__file__).parents[2] / "nvml" / "libnvidia-ml.c"
+
+@pytest.fixture(scope="session")
+def old_driver(tmp_path_factory):
+    """The folder of a stand-in without younger functions; for LD_LIBRARY_PATH of another process."""
+    folder = tmp_path_factory.mktemp("old")
+    built(folder, "-DOLD_DRIVER")
+    return folder
 
 
 @pytest.fixture(scope="session")
 def nvml_library(tmp_path_factory):
     """The stand-in, built and loaded: the bindings then find it by its soname."""
-    library = tmp_path_factory.mktemp("nvml") / "libnvidia-ml.so.1"
-    subprocess.run(
-        ["gcc", "-shared", "-fPIC", "-Wl,-soname,libnvidia-ml.so.1", "-o", library, SOURCE], check=True
-    )
+    library = built(tmp_path_factory.mktemp("nvml"))
     ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
     return library
 

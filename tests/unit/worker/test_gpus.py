@@ -33,10 +33,10 @@ def test_a_reading_has_memory_utilisation_temperature_and_power(devices):
     assert sample.lost == ""
 
 
-def test_what_a_device_does_not_support_reads_as_zero(devices):
+def test_what_a_device_does_not_support_is_not_told_as_zero(devices):
     devices.show(B)
     (sample,) = Nvml.open().sample()
-    assert (sample.power_w, sample.lost) == (0, "")
+    assert (sample.power_w, sample.lost) == (None, "")
 
 
 def test_a_lost_device_is_a_reading_with_a_reason_and_the_others_go_on(devices):
@@ -67,7 +67,9 @@ def test_another_failure_of_nvml_is_not_hidden(devices):
 
 def test_memory_is_told_by_process(devices):
     devices.show(f"{A} 100:2000 200:500", f"{B} 100:1000")
-    assert Nvml.open().memory_by_process() == {100: 3000, 200: 500}
+    nvml = Nvml.open()
+    nvml.sample()
+    assert nvml.memory_by_process() == {100: 3000, 200: 500}
 
 
 def test_devices_that_went_and_came_are_told_once(devices):

@@ -6,7 +6,8 @@ import pytest
 from virtual_time import in_virtual_time, pass_time
 
 from stoker.core.errors import ProtocolRefusal, StoreUnavailable
-from stoker.core.messages import CancelOrder, EngineInfo, EngineReport, Telemetry
+from stoker.core.messages import CancelOrder, EngineInfo, EngineReport
+from stoker.core.telemetry import Telemetry
 from stoker.protocol.engines import Renewal
 from stoker_worker.lease import FENCE_SHARE, Lease, decide_fence
 

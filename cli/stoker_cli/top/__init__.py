@@ -1,0 +1,1 @@
+"""`stoker top`: a live view of machines, GPUs, instances, tasks and the queue."""

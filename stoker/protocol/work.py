@@ -1,0 +1,130 @@
+"""What runs and what waits, of everybody, for whoever looks after the machines. Reads alone; nothing decides by it."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from stoker.core.messages import TaskId, TaskSpec
+from stoker.core.states import TERMINAL, TaskState
+from stoker.protocol.connection import Connection
+from stoker.protocol.keys import Keys
+from stoker.protocol.tasks import HISTORY, NOT_LOOKED_AT, delay_reason
+
+_FIELDS: Final = ("state", "attempt", "history", "created", "worker", "group", "due")
+"""Not why an attempt failed: that may be what an app said about its user's input."""
+_LATEST_MS: Final = 10**14
+_spec = msgspec.json.Decoder(TaskSpec)
+
+
+class WorkItem(Struct, frozen=True, kw_only=True):
+    """A task that has not ended, in short. `since_ms`: when it entered its state."""
+
+    task_id: TaskId
+    app: str
+    state: TaskState
+    attempt: int
+    since_ms: int
+    created_ms: int
+    worker_id: str = ""
+    reason: str = ""  # why it waits
+    due_ms: int = 0
+
+
+class Waiting(Struct, frozen=True, kw_only=True):
+    """The head of the queue, in order, then of what waits for a time; and how many there are of each."""
+
+    items: tuple[WorkItem, ...]
+    pending: int
+    delayed: int
+
+
+class Work:
+    """That of one pool."""
+
+    def __init__(self, connection: Connection, keys: Keys) -> None:
+        self._connection = connection
+        self._keys = keys
+
+    async def waiting(self, limit: int) -> Waiting:
+        """At most `limit` tasks that wait. Cost: three batches, O(limit + log of the queue)."""
+        start, keys = self._connection.start, self._keys
+        counts = [start("ZCARD", keys.pending), start("ZCARD", keys.delayed)]
+        heads = [start("ZRANGE", index, 0, limit - 1) for index in (keys.pending, keys.delayed)]
+        pending, delayed = [int(await count) for count in counts]
+        ids = [TaskId(task_id.decode()) for head in heads for task_id in await head][:limit]
+        return Waiting(items=await self.read(ids), pending=pending, delayed=delayed)
+
+    async def read(self, task_ids: Sequence[TaskId]) -> tuple[WorkItem, ...]:
+        """Tasks as they are now, without their inputs and outputs; those that have ended are left out.
+
+        Cost: one batch, one more when some wait.
+        """
+        start, keys = self._connection.start, self._keys
+        calls = [
+            (each, start("HMGET", keys.task(each), *_FIELDS), start("HGET", keys.control(each), "spec"))
+            for each in task_ids
+        ]
+        found = [
+            (each, dict(zip(_FIELDS, await fields, strict=True)), await spec) for each, fields, spec in calls
+        ]
+        reasons = await self._reasons({fields["group"] or b"" for _, fields, _ in found if _waits(fields)})
+        items = (_item(each, fields, spec, reasons) for each, fields, spec in found)
+        return tuple(item for item in items if item is not None)
+
+    async def _reasons(self, groups: set[bytes]) -> dict[bytes, bytes]:
+        if not groups:
+            return {}
+        named = sorted(groups)
+        told = await self._connection.command("HMGET", self._keys.reasons, *named)
+        return {group: reason for group, reason in zip(named, told, strict=True) if reason}
+
+
+def _waits(fields: dict[str, Any]) -> bool:
+    return bool(fields["state"] == b"2")
+
+
+def _item(
+    task_id: TaskId, fields: dict[str, Any], spec: bytes | None, reasons: dict[bytes, bytes]
+) -> WorkItem | None:
+    """A task; None when it has ended, is gone, or an engine has put nonsense into it."""
+    try:
+        state = TaskState(int(fields["state"]))
+        if spec is None or state in TERMINAL:
+            return None
+        moves = HISTORY.findall(fields["history"].decode())
+        return WorkItem(
+            task_id=task_id,
+            app=_spec.decode(spec).app,
+            state=state,
+            attempt=int(fields["attempt"]),
+            since_ms=_time(moves[-1][2]),
+            created_ms=_time(fields["created"]),
+            worker_id=(fields["worker"] or b"").decode(),
+            reason=_reason(fields, reasons),
+            due_ms=_time(fields["due"] or 0) if state is TaskState.QUEUED else 0,
+        )
+    except (ValueError, TypeError, AttributeError, IndexError, msgspec.MsgspecError):
+        return None
+
+
+def _time(text: str | bytes | int) -> int:
+    """Milliseconds, of a year that calendars know.
+
+    Raises:
+        ValueError: it is none.
+    """
+    at_ms = int(text)
+    if not 0 <= at_ms < _LATEST_MS:
+        raise ValueError(f"{at_ms} ms is no time")
+    return at_ms
+
+
+def _reason(fields: dict[str, Any], reasons: dict[bytes, bytes]) -> str:
+    if not _waits(fields):
+        return ""
+    if fields["due"]:
+        return delay_reason({name.encode(): value for name, value in fields.items() if value is not None})
+    reason = reasons.get(fields["group"] or b"")
+    return reason.decode() if reason else NOT_LOOKED_AT
