@@ -10,6 +10,7 @@ from stoker.settings import (
     ALL_SETTINGS,
     GatewaySettings,
     InvalidSettings,
+    JobsSettings,
     SchedulerSettings,
     UpSettings,
     WorkerSettings,
@@ -196,3 +197,30 @@ def test_a_mistake_in_the_settings_file_is_named_without_the_line(tmp_path, text
         load(GatewaySettings)
     assert "hidden" not in error.value.message
     assert error.value.__suppress_context__
+
+
+def test_redis_may_be_a_primary_with_sentinels_or_a_cluster(monkeypatch):
+    monkeypatch.setenv("STOKER_REDIS_URL", "redis+sentinel://u:p@a,b/prim")
+    assert load(JobsSettings).jobs_url == "redis+sentinel://u:p@a,b/prim"
+    monkeypatch.setenv("STOKER_REDIS_URL", "rediss+cluster://a,b")
+    assert load(SchedulerSettings).store_url == "rediss+cluster://a,b"
+    with pytest.raises(InvalidSettings, match="RQ does not run on Redis Cluster"):
+        load(JobsSettings)
+    monkeypatch.setenv("STOKER_JOBS_REDIS_URL", "redis://c")
+    assert load(JobsSettings).jobs_url == "redis://c"
+
+
+@pytest.mark.parametrize("url", ["unix:///x", "redis+cluster://a", "redis://u@a", "redis+sentinel://a"])
+def test_machines_that_join_get_an_address_that_they_can_use(monkeypatch, url):
+    monkeypatch.setenv("STOKER_WORKER_REDIS_URL", url)
+    with pytest.raises(InvalidSettings):
+        load(GatewaySettings)
+    monkeypatch.setenv("STOKER_WORKER_REDIS_URL", "rediss+sentinel://a,b/prim")
+    assert load(GatewaySettings).worker_redis_url == "rediss+sentinel://a,b/prim"
+
+
+@pytest.mark.parametrize("url", ["http://h", "redis+sentinel://h", "h:6379"])
+def test_an_address_of_redis_in_no_known_form_is_told(monkeypatch, url):
+    monkeypatch.setenv("STOKER_REDIS_URL", url)
+    with pytest.raises(InvalidSettings, match="redis_url"):
+        load(SchedulerSettings)
