@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -339,8 +340,6 @@ def play(folder: Path, plan: Plan) -> Report:
         if report.clean:
             wait_until(lambda: not keys_of_tasks(servers.direct(system)), "the end of all tasks' keys")
         report.left += keys_of_tasks(servers.direct(system))
-        (folder / "report.json").write_text(json.dumps({"lines": report.lines()}))
-        return report
     finally:
         if second is not None:
             second.stop()
@@ -349,6 +348,23 @@ def play(folder: Path, plan: Plan) -> Report:
         left = [p.pid for p in psutil.process_iter() if _is_ours(p, folder)]
         for pid in left:
             wait_until(lambda pid=pid: not alive(pid), f"the end of process {pid}")
+    report.left += files_of_attempts(folder)
+    (folder / "report.json").write_text(json.dumps({"lines": report.lines()}))
+    return report
+
+
+def files_of_attempts(folder: Path) -> list[str]:
+    """What instances and attempts had on disk for themselves, and short paths in /tmp that lead there."""
+    found = [
+        str(path)
+        for pattern in ("*/*/work/*/*", "*/spool/*/*.outcome", "*/spool/*/logs/*")
+        for path in folder.glob(pattern)
+    ]
+    for link in Path(tempfile.gettempdir()).glob("stoker-app-*/w"):
+        with contextlib.suppress(FileNotFoundError):  # of another system
+            if link.readlink().is_relative_to(folder):
+                found.append(str(link))
+    return found
 
 
 def _is_ours(process: psutil.Process, folder: Path) -> bool:
