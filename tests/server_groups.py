@@ -13,6 +13,10 @@ from stoker.service import dying_with_parent
 
 NAME = "stoker-primary"
 DOWN_AFTER_MS = 1000
+SAFE = {"min-replicas-to-write": "1", "min-replicas-max-lag": "2"}
+"""A primary takes nothing that no replica has: one that is replaced by mistake has lost next to nothing."""
+SAFE_DOWN_AFTER_MS = 4000
+"""On a busy machine a server may be slow without being gone."""
 SLOTS = 16384
 
 
@@ -54,9 +58,13 @@ class Node:
         wait_until(self._answers, f"the server on port {self.port}")
         return self
 
+    def set(self, name, value):
+        """An option for its next start."""
+        self._options[name] = value
+
     def follow(self, primary):
         """Start as the replica of another server, which need not live: with what is on this one's own disk."""
-        self._options["replicaof"] = f"127.0.0.1 {primary.port}"
+        self.set("replicaof", f"127.0.0.1 {primary.port}")
         return self.start()
 
     def say(self, *command):
@@ -99,15 +107,22 @@ def follows(replica):
     return replica.info("replication").get("master_link_status") == "up"
 
 
-class Replicated:
-    """Two servers, one of them the primary, and three Sentinels."""
+def whole(servers):
+    """Whether all live, and all but one follow."""
+    return all(each.lives for each in servers) and sum(map(follows, servers)) == len(servers) - 1
 
-    def __init__(self, folder):
+
+class Replicated:
+    """A primary with replicas, and three Sentinels. `safe`: as for tasks that must not be lost."""
+
+    def __init__(self, folder, replicas=1, *, safe=False):
         self.folder = folder
-        self.servers = [data_node(folder).start(), data_node(folder).start()]
-        first, second = self.servers
-        second.say("REPLICAOF", "127.0.0.1", first.port)
-        wait_until(lambda: follows(second), "the replica to follow")
+        self._down_after_ms = SAFE_DOWN_AFTER_MS if safe else DOWN_AFTER_MS
+        self.servers = [data_node(folder, **(SAFE if safe else {})).start() for _ in range(1 + replicas)]
+        first = self.servers[0]
+        for each in self.servers[1:]:
+            each.say("REPLICAOF", "127.0.0.1", first.port)
+        wait_until(self.whole, "the replicas to follow")
         self.sentinels = [self._sentinel(first.port) for _ in range(3)]
         self.url = "redis+sentinel://{}/{}".format(
             ",".join(f"127.0.0.1:{each.port}" for each in self.sentinels), NAME
@@ -120,16 +135,15 @@ class Replicated:
         config.write_text(
             f"port {node.port}\nbind 127.0.0.1\ndir {node.folder}\nlogfile {node.folder}/log\n"
             f"sentinel monitor {NAME} 127.0.0.1 {port} 2\n"
-            f"sentinel down-after-milliseconds {NAME} {DOWN_AFTER_MS}\n"
+            f"sentinel down-after-milliseconds {NAME} {self._down_after_ms}\n"
             f"sentinel failover-timeout {NAME} 6000\n"
         )
         node._arguments, node._options = (str(config), "--sentinel"), {}
         return node.start()
 
-    @staticmethod
-    def _knows_all(sentinel):
+    def _knows_all(self, sentinel):
         state = sentinel.say("SENTINEL", "MASTER", NAME)
-        return int(state["num-other-sentinels"]) == 2 and int(state["num-slaves"]) >= 1
+        return int(state["num-other-sentinels"]) == 2 and int(state["num-slaves"]) >= len(self.servers) - 1
 
     def primary(self):
         """The server that the Sentinels name."""
@@ -137,8 +151,13 @@ class Replicated:
         return next(each for each in self.servers if each.port == int(port))
 
     def replica(self):
+        """One of those that are not the primary."""
         primary = self.primary()
         return next(each for each in self.servers if each is not primary)
+
+    def whole(self):
+        """Whether all servers live, and all but one follow."""
+        return whole(self.servers)
 
     def stop(self):
         for each in (*self.sentinels, *self.servers):
@@ -146,13 +165,14 @@ class Replicated:
 
 
 class Cluster:
-    """Three primaries with a third of the slots each; with a replica of the one that has the slot of `key`, if given."""
+    """Three primaries with a third of the slots each; with replicas of the one that has the slot of `key`, if given."""
 
-    def __init__(self, folder, key=""):
-        count = 4 if key else 3
+    def __init__(self, folder, key="", replicas=1, *, safe=False):
+        count = 3 + replicas if key else 3
+        timeout_ms = SAFE_DOWN_AFTER_MS if safe else DOWN_AFTER_MS
         options = {
             "cluster-enabled": "yes",
-            "cluster-node-timeout": "1000",
+            "cluster-node-timeout": str(timeout_ms),
             "cluster-config-file": "nodes.conf",
         }
         self.servers = [data_node(folder, **options).start() for _ in range(count)]
@@ -166,18 +186,23 @@ class Cluster:
         if key:
             slot = int(self.servers[0].say("CLUSTER", "KEYSLOT", key))
             self.owner = self.servers[sum(end <= slot for end in bounds[1:])]
-            self.spare = self.servers[3]
-            self.spare.say("CLUSTER", "REPLICATE", self.owner.say("CLUSTER", "MYID"))
-            wait_until(lambda: follows(self.spare), "the replica to follow")
+            self._shard = [self.owner, *self.servers[3:]]
+            for each in self.servers[3:]:
+                each.say("CLUSTER", "REPLICATE", self.owner.say("CLUSTER", "MYID"))
+            wait_until(self.whole, "the replicas to follow")
+            for each in self._shard if safe else ():
+                for name, value in SAFE.items():
+                    each.say("CONFIG", "SET", name, value)
+                    each.set(name, value)
 
     def primary(self):
-        """Who has the slot of the key now: of the two, the living one that says so."""
-        pair = (self.owner, self.spare)
-        return next(each for each in pair if each.lives and each.info("replication")["role"] == "master")
+        """Who has the slot of the key now: of its shard the living one that says so, if one does."""
+        living = (each for each in self._shard if each.lives)
+        return next((each for each in living if each.info("replication")["role"] == "master"), None)
 
-    def replica(self):
-        primary = self.primary()
-        return self.spare if primary is self.owner else self.owner
+    def whole(self):
+        """Whether the shard's servers live, and all but one follow."""
+        return whole(self._shard)
 
     def _agrees(self, node):
         info = node.say("CLUSTER", "INFO").splitlines()

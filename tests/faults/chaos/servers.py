@@ -4,9 +4,9 @@ import asyncio
 import os
 import signal
 
-from helpers import System, wait_until
+from helpers import System, eventually, wait_until
 from redis import Redis
-from server_groups import Cluster, Replicated, follows
+from server_groups import Cluster, Replicated
 
 from stoker.embedded import EmbeddedServer
 from stoker.server_address import redis_socket
@@ -48,17 +48,18 @@ class _Group:
         return self._group.url
 
     async def kill(self, system: System):
-        """Kill the primary, if another can take over; start it again a little later."""
-        old, new = self._group.primary(), self._group.replica()
-        if not follows(new):
+        """Kill the primary, if others can take over; start it again when one has."""
+        if not self._group.whole():
             return
+        old = self._group.primary()
         old.kill()
         await asyncio.sleep(BACK_S)
-        wait_until(lambda: self._group.primary() is new, "another primary")
+        await eventually(lambda: self._group.primary() not in {old, None}, "another primary")
         old.start()
 
     def direct(self, system: System):
-        return Redis(port=self._group.primary().port)
+        primary = wait_until(self._group.primary, "a primary")
+        return Redis(port=primary.port)
 
     def stop(self):
         self._group.stop()
@@ -66,14 +67,14 @@ class _Group:
 
 class WithSentinels(_Group):
     def __init__(self, folder):
-        super().__init__(Replicated(folder))
+        super().__init__(Replicated(folder, replicas=2, safe=True))
 
 
 class OfACluster(_Group):
     """RQ has a server of its own: it does not run on a cluster."""
 
     def __init__(self, folder):
-        super().__init__(Cluster(folder, "stoker:{default}:"))
+        super().__init__(Cluster(folder, "stoker:{default}:", replicas=2, safe=True))
         self._jobs = EmbeddedServer(folder / "jobs")
         asyncio.run(self._jobs.start())
         self.env["STOKER_JOBS_REDIS_URL"] = self._jobs.url
