@@ -1,18 +1,22 @@
 """`stoker tasks`: list, look at, cancel, run again and delete tasks."""
 
 import asyncio
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Final, TextIO
 
+import msgspec
 import typer
 from rich.markup import escape
 
 from stoker_cli.api import ENDED, Task, connected, state_name, state_of
+from stoker_cli.export import trace_row
 from stoker_cli.output import JsonFlag, Markup, items_of, out, print_json, print_table
 from stoker_cli.run import follow
 from stoker_cli.task_view import COLOURS, LOG_TYPES, TaskView, exit_code
 
 app = typer.Typer(no_args_is_help=True, help="List, look at, cancel, run again and delete tasks.")
 
+PAGE: Final = 100
 TaskIdArgument = Annotated[str, typer.Argument(help="Id of the task.")]
 
 
@@ -116,6 +120,34 @@ def delete(task_id: TaskIdArgument, json: JsonFlag = False) -> None:
         print_json({"id": task_id, "deleted": True})
     else:
         out.print(f"task {task_id} deleted")
+
+
+@app.command()
+def export(
+    path: Annotated[Path, typer.Argument(help="Where the trace goes: JSON lines, one a completed task.")],
+    limit: Annotated[int, typer.Option(min=1, help="How many tasks to look at, the newest first.")] = 10_000,
+) -> None:
+    """Write the completed tasks of the key's owner as a trace, for `stoker simulate`."""
+    with path.open("w", encoding="utf-8") as file:
+        written = asyncio.run(_export(file, limit))
+    out.print(f"{written} tasks written to {path}")
+
+
+async def _export(file: TextIO, limit: int) -> int:
+    cursor, looked, written = "", 0, 0
+    async with connected() as api:
+        while looked < limit:
+            body = {"limit": min(PAGE, limit - looked)} | ({"cursor": cursor} if cursor else {})
+            page = await api.post("/tasks/list", body)
+            for task in items_of(page):
+                looked += 1
+                if (row := trace_row(task)) is not None:
+                    file.write(f"{msgspec.json.encode(row).decode()}\n")
+                    written += 1
+            cursor = page.get("next_cursor") or ""
+            if not cursor:
+                break
+    return written
 
 
 async def _logs(task_id: str, attempt: int, *, follow: bool, json: bool) -> None:

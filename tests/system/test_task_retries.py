@@ -1,6 +1,7 @@
 """Tasks that run again, and tasks that run later, through a whole system."""
 
 import asyncio
+import json
 import time
 
 import pytest
@@ -10,6 +11,7 @@ from stoker.core.messages import Quarantine
 from stoker.protocol import Store
 from stoker.settings import CommonSettings
 from stoker_gateway.routes.keys import NewKey, make_key
+from stoker_scheduler.simulation.trace import read_trace
 
 COMPLETED, FAILED, CANCELLED, QUEUED = 9, 10, 11, 2
 ECHO = "infsh/echo"
@@ -160,3 +162,15 @@ def test_a_worker_in_quarantine_says_why(http, system):
     assert "5 failed there in a row, the last one: no network" in listed
     http.post(f"/workers/{worker}/release").raise_for_status()
     assert http.get(f"/workers/{worker}").json()["data"]["quarantine"] is None
+
+
+def test_tasks_are_exported_as_a_trace(system, http, tmp_path):
+    first = ended(http, run(http)["id"])
+    assert first["status"] == COMPLETED
+    path = tmp_path / "trace.jsonl"
+    assert "written to" in system.cli("tasks", "export", str(path), "--limit", "150").stdout
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    [row] = [row for row in rows if row["id"] == first["id"]]
+    assert row["setup"].startswith(f"{ECHO}/")
+    assert 0 <= row["run_s"] < row["at_s"]
+    assert read_trace(path)
