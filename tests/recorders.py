@@ -223,11 +223,17 @@ class NoDevices:
     async def sample(self):
         return None
 
-    def memory_of_group(self, pgid):
+    def memory_of_tree(self, pgid):
+        return 0
+
+    def listed_bytes(self, uuids):
         return 0
 
     def used_bytes(self, uuids):
         return 0
 
-    async def settle(self, uuids, target_bytes):
+    def lost(self, uuids):
+        return ()
+
+    async def settle(self, settled):
         return True

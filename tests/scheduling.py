@@ -78,8 +78,10 @@ def engine_info(name="box", workers=1, *, gpus=(), residents=4, ram_gb=0.0):
     return EngineInfo(id=EngineId(name), name=name, version="1", hostname=name, workers=slots)
 
 
-def engine_view(info, *, status="running", residents=(), environments=("env",), draining=False):
-    report = EngineReport(residents=tuple(residents), environments=tuple(environments), draining=draining)
+def engine_view(info, *, status="running", residents=(), environments=("env",), draining=False, vram=None):
+    report = EngineReport(
+        residents=tuple(residents), environments=tuple(environments), draining=draining, vram=vram or {}
+    )
     return EngineView(info=info, status=status, registered_ms=0, seen_ms=0, report=report)
 
 
@@ -219,6 +221,8 @@ class FakeEngine:
 async def scheduling(store, rules=Rules(), **options):  # noqa: B008 - frozen
     """A loop that leads; yields it."""
     epoch = await store.scheduling.lead("test", 60)
+    # The server is the one that it was: nobody is asked to register again, which a FakeEngine does not.
+    await store.scheduling.recall(epoch, await store.scheduling.history(), [])
     loop = Loop(store, rules, get_logger("test"), **options)
     task = loop.task = asyncio.create_task(loop.run(epoch))
     try:

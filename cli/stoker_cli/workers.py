@@ -38,11 +38,7 @@ def list_(json: JsonFlag = False) -> None:
     )
     for worker in workers:
         if why := worker.get("quarantine"):
-            out.print(
-                f"[yellow]{escape(str(worker.get('id')))} gets no tasks until {why.get('until')}: {why.get('failures')} "
-                f"failed there in a row, the last one: {escape(str(why.get('reason')))}[/] "
-                f"[dim](stoker workers release {worker.get('id')})[/]"
-            )
+            out.print(quarantine_line(str(worker.get("id")), why))
 
 
 @app.command()
@@ -96,6 +92,8 @@ def release(
     freed = asyncio.run(_call("POST", f"/workers/{quote(worker_id, safe='')}/release"))
     if json:
         print_json(freed)
+    elif why := freed.get("quarantine"):
+        out.print(quarantine_line(worker_id, why))
     else:
         out.print(f"'{escape(worker_id)}' gets tasks again")
 
@@ -243,6 +241,17 @@ def _warm_name(entry: object) -> str:
     if isinstance(entry, dict):
         return str(entry.get("app") or entry.get("name") or entry.get("app_id") or "")
     return str(entry)
+
+
+def quarantine_line(worker_id: str, why: dict[str, Any]) -> str:
+    """Why a worker gets no tasks, and what ends that."""
+    name, reason = escape(worker_id), escape(str(why.get("reason")))
+    if not why.get("until"):
+        return f"[yellow]{name} gets no tasks: {reason}[/] [dim](until its GPUs work again)[/]"
+    return (
+        f"[yellow]{name} gets no tasks until {why.get('until')}: {why.get('failures')} "
+        f"failed there in a row, the last one: {reason}[/] [dim](stoker workers release {name})[/]"
+    )
 
 
 def _short(value: object) -> str:

@@ -16,6 +16,7 @@ from stoker.core.messages import (
 )
 from stoker.core.protocol_version import OURS, disagreement
 from stoker.core.sessions import plain_key, session_of
+from stoker.core.vram import VramState
 from stoker_gateway.dto import iso
 from stoker_gateway.readings_dto import cpu_dto, gpu_of_worker, system_info
 
@@ -48,6 +49,7 @@ def worker_dto(engine: EngineView, worker: WorkerInfo, quarantines: Quarantines)
     residents = [_as_of_now(engine, r) for r in engine.report.residents if r.worker_id == worker.id]
     busy = next((r for r in residents if r.state is ResidentState.BUSY), None)
     first = busy or (residents[0] if residents else None)
+    state = engine.report.vram.get(worker.id, VramState())
     return {
         "id": worker.id,
         "name": worker.id,
@@ -56,12 +58,13 @@ def worker_dto(engine: EngineView, worker: WorkerInfo, quarantines: Quarantines)
         "engine_name": engine.info.name,
         "engine_status": _STATUSES.get(engine.status, engine.status),
         "status": _worker_status(engine, busy=busy is not None),
-        "quarantine": _quarantine(quarantines.get(worker.id)),
+        "quarantine": _quarantine(quarantines.get(worker.id)) or _trouble(state),
         "task_id": (busy.task_id if busy else "") or None,
         "active_session_id": next((s for r in residents if (s := session_of(r.setup_key))), None),
         "app_id": first.app if first else "",
         "app_version_id": first.version_id if first else "",
         "gpus": [gpu_of_worker(engine, worker, gpu) for gpu in worker.gpus],
+        "vram_other": state.other_bytes,  # in use on its GPUs, and not by its residents
         "cpus": [cpu_dto(engine)],
         "rams": [
             {
@@ -93,6 +96,13 @@ def _quarantine(found: Quarantine | None) -> dict[str, Any] | None:
         "failures": found.failures,
         "reason": found.reason,
     }
+
+
+def _trouble(state: VramState) -> dict[str, Any] | None:
+    """Why a worker says itself that it must get no tasks; it ends when the worker says so."""
+    if not state.trouble:
+        return None
+    return {"since": iso(state.since_ms), "until": None, "failures": 0, "reason": state.trouble}
 
 
 def _as_of_now(engine: EngineView, resident: Resident) -> Resident:

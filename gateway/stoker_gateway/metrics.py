@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 
 from stoker.core.errors import StoreUnavailable
-from stoker.core.messages import EngineView
+from stoker.core.messages import EngineView, WorkerId
 from stoker.protocol import Store
 from stoker_gateway.machine_metrics import machine_lines
 from stoker_gateway.streams import Hub
@@ -38,7 +38,7 @@ async def measurements(store: Store, hub: Hub) -> str:
         "# TYPE stoker_delayed_tasks gauge",
         f"stoker_delayed_tasks {delayed}",
         "# TYPE stoker_quarantined_workers gauge",
-        f"stoker_quarantined_workers {len(quarantined)}",
+        f"stoker_quarantined_workers {len(quarantined.keys() | _troubled(engines))}",
     ]
     return _text(
         [
@@ -81,6 +81,11 @@ def _silences(found: Iterable[tuple[str, str, Mapping[str, float]]]) -> Iterator
         for loop, seconds in silent_s.items():
             labels = f'{{part="{part}",process="{process}",loop="{loop}"}}'
             yield f"stoker_seconds_since_last_read{labels} {seconds:.3f}"
+
+
+def _troubled(engines: list[EngineView]) -> set[WorkerId]:
+    """Workers that say themselves that they must get no tasks."""
+    return {worker_id for e in engines for worker_id, state in e.report.vram.items() if state.trouble}
 
 
 def _engines(engines: list[EngineView]) -> Iterator[str]:

@@ -55,6 +55,7 @@ class Why(StrEnum):
     LOADING = "loading"
     ALL_BUSY = "all_busy"
     FREEING = "freeing"
+    CROWDED = "crowded"  # others hold the GPU memory that it needs
     KEPT = "kept"
     REFUSED = "refused"
     NO_MATCH = "no_match"
@@ -65,7 +66,7 @@ class Why(StrEnum):
 
 
 class Reason(Struct, frozen=True, kw_only=True):
-    """The facts of a wait; which are set follows from `why`. `text` is for NO_MATCH and UNAVAILABLE."""
+    """The facts of a wait; which are set follows from `why`. `text` is for NO_MATCH, UNAVAILABLE and CROWDED."""
 
     why: Why
     worker_id: WorkerId = WorkerId("")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from stoker.core.messages import SetupKey
+from stoker.core.vram import wanted_bytes
 from stoker_scheduler.actions import Evict, Rules, Why
 from stoker_scheduler.fleet import Fleet, Phase, Residence, Worker
 from stoker_scheduler.knowledge import Knowledge
@@ -39,28 +40,26 @@ class Facts:
 def make_room(worker: Worker, group: Group, facts: Facts) -> Room | Why:
     """The cheapest way to make room for a group's instance on an idle worker, or why there is none now.
 
-    Memory that is being unloaded counts as used, but never causes further evictions. An app that declares no
-    GPU need and was seen to take GPU memory counts like any other.
+    Memory that is being unloaded counts as used, but never causes further evictions; what the worker says that others
+    hold is no room at all. An app that declares no GPU need and was seen to take GPU memory counts like any other.
     """
-    needs = group.shape.needs
     staying = [r for r in worker.residents.values() if r.phase is not Phase.STOPPING]
-    capacity, wanted, free = 0, 0, 0
-    if worker.kind.gpus:
-        knowledge = facts.knowledge
-        capacity = worker.kind.capacity_bytes(needs)
-        wanted = min(knowledge.vram_bytes(group.setup_key, needs.vram_bytes), capacity)
-        free = capacity - sum(vram_bytes(resident, knowledge) for resident in staying)
+    wanted, free = _memory(worker, group, facts)
+    if wanted > free:
+        return Why.CROWDED
+    if wanted:
+        free -= sum(_bytes_of(resident, worker, facts) for resident in staying)
     slots = worker.max_residents - len(staying)
     if slots >= 1 and free >= wanted:
         return Room() if _memory_is_back(worker, free, wanted, facts) else Why.FREEING
     evict: list[SetupKey] = []
     regret_s = 0.0
-    for resident in sorted(staying, key=lambda r: (_worth(r, facts), r.used_ms, r.setup_key)):
+    for resident in sorted(staying, key=lambda r: (_worth(r, worker, facts), r.used_ms, r.setup_key)):
         if _may_go(resident, facts):
             evict.append(resident.setup_key)
             regret_s += _regret_s(resident, facts)
             slots += 1
-            free += vram_bytes(resident, facts.knowledge)
+            free += _bytes_of(resident, worker, facts)
             if slots >= 1 and free >= wanted:
                 return Room(tuple(evict), regret_s)
     return Why.KEPT
@@ -99,16 +98,26 @@ def _why_unload(resident: Residence, now_ms: int, rules: Rules, retired: frozens
     return f"not used for {rules.idle_unload_s:.0f} s" if unused else ""
 
 
-def vram_bytes(resident: Residence, knowledge: Knowledge) -> int:
+def _memory(worker: Worker, group: Group, facts: Facts) -> tuple[int, int]:
+    """GPU memory that a group's instance is counted with, and what a worker without residents has for it."""
+    needs, other = group.shape.needs, worker.vram.other_bytes
+    capacity = worker.kind.capacity_bytes(needs)
+    need = facts.knowledge.vram_bytes(group.setup_key, needs.vram_bytes, worker.device) if capacity else 0
+    if not need:
+        return 0, 0
+    return wanted_bytes(need, capacity, other), capacity - other
+
+
+def _bytes_of(resident: Residence, worker: Worker, facts: Facts) -> int:
     """GPU memory that a resident takes: reported, else learned."""
-    return resident.vram_bytes or knowledge.vram_bytes(resident.setup_key, 0)
+    return resident.vram_bytes or facts.knowledge.vram_bytes(resident.setup_key, 0, worker.device)
 
 
 def _memory_is_back(worker: Worker, free: int, wanted: int, facts: Facts) -> bool:
     if not wanted:
         return True
     stopping = (r for r in worker.residents.values() if r.phase is Phase.STOPPING)
-    return free - sum(vram_bytes(resident, facts.knowledge) for resident in stopping) >= wanted
+    return free - sum(_bytes_of(resident, worker, facts) for resident in stopping) >= wanted
 
 
 def _may_go(resident: Residence, facts: Facts) -> bool:
@@ -130,6 +139,6 @@ def _regret_s(resident: Residence, facts: Facts) -> float:
     return load_s * facts.knowledge.chance(resident.setup_key, facts.now_ms) / copies
 
 
-def _worth(resident: Residence, facts: Facts) -> float:
+def _worth(resident: Residence, worker: Worker, facts: Facts) -> float:
     """Seconds of loading that a GiB of it saves; one that takes no memory counts as a GiB."""
-    return _regret_s(resident, facts) * GIB / (vram_bytes(resident, facts.knowledge) or GIB)
+    return _regret_s(resident, facts) * GIB / (_bytes_of(resident, worker, facts) or GIB)

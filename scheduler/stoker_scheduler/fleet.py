@@ -5,11 +5,11 @@ a load that was ordered and is not reported yet counts as resident, and an evict
 stopping memory until a report says that it is gone.
 """
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import islice
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
 from stoker.core.messages import (
     EngineId,
@@ -23,7 +23,9 @@ from stoker.core.messages import (
 )
 from stoker.core.protocol_version import OURS, agree
 from stoker.core.sessions import plain_key
+from stoker.core.vram import VramState, device_type
 from stoker_scheduler.kinds import Kind
+from stoker_scheduler.places import Places
 
 ORDER_TRUST_MS: Final = 60_000
 """How long an ordered eviction that a report denies is still believed; then the report is right."""
@@ -121,10 +123,15 @@ class Worker:
     residents: dict[SetupKey, Residence] = field(default_factory=dict)
     held: list[Held] = field(default_factory=list)
     refused: dict[SetupKey, int] = field(default_factory=dict)  # setup -> until when it is not tried again
+    returns: dict[SetupKey, int] = field(
+        default_factory=dict
+    )  # setup -> tasks handed back one after the other
     lease: SetupKey | None = None  # the session that has this worker for itself
-    quarantine: str = ""  # why it gets no tasks
-    places: list[tuple["Places[Any]", Any]] = field(default_factory=list)
-    fixed_places: list[tuple["Places[Any]", Any]] = field(default_factory=list)
+    quarantine: str = ""  # why it gets no tasks: all fails there
+    device: str = ""  # type of its GPUs, for what is learned of memory
+    vram: VramState = field(default_factory=VramState)  # what it says of them
+    places: list[tuple[Places[Any], Any]] = field(default_factory=list)
+    fixed_places: list[tuple[Places[Any], Any]] = field(default_factory=list)
 
     @property
     def free(self) -> bool:
@@ -134,7 +141,7 @@ class Worker:
     @property
     def available(self) -> bool:
         """Whether it may be given tasks of anybody; a session may go on in quarantine."""
-        return self.engine.available and not self.quarantine
+        return self.engine.available and not self.quarantine and not self.vram.trouble
 
     def remaining_s(self, now_ms: int) -> float:
         """Expected seconds until it is idle."""
@@ -150,33 +157,6 @@ class Worker:
             for worker in self.engine.workers.values()
             for held in worker.held
         )
-
-
-K = TypeVar("K", bound=Hashable)
-
-
-class Places(Generic[K]):
-    """Workers filed under a key, in the order in which they came there."""
-
-    def __init__(self) -> None:
-        self._filed: dict[K, dict[WorkerId, Worker]] = {}
-
-    def at(self, key: K) -> dict[WorkerId, Worker]:
-        return self._filed.get(key, {})
-
-    def __iter__(self) -> Iterator[K]:
-        return iter(self._filed)
-
-    def file(self, key: K, worker: Worker, *, fixed: bool = False) -> None:
-        """File a worker. `fixed`: it stays until what it offers changes, not what it does."""
-        self._filed.setdefault(key, {})[worker.id] = worker
-        (worker.fixed_places if fixed else worker.places).append((self, key))
-
-    def unfile(self, key: K, worker: Worker) -> None:
-        filed = self._filed[key]
-        del filed[worker.id]
-        if not filed:
-            del self._filed[key]
 
 
 class Fleet:
@@ -245,6 +225,12 @@ class Fleet:
         for slot in info.workers:
             worker = engine.workers.get(slot.id) or self._new_worker(engine, slot)
             worker.kind = Kind.of(slot, info.ram_bytes)
+            worker.device = device_type([gpu.name for gpu in slot.gpus])
+            state = report.vram.get(slot.id, VramState())
+            if state != worker.vram:  # what it had no room for it may have room for now
+                worker.refused.clear()
+                worker.returns.clear()
+            worker.vram = state
             worker.max_residents = max(1, slot.max_residents)
             worker.names = frozenset((slot.id, engine.id, engine.name))
             _merge(worker, by_worker.get(slot.id, []), now_ms)
@@ -326,6 +312,14 @@ class Fleet:
         if not behind or evict:  # one more of the same setup changes no index
             self._refile(worker)
 
+    def keep(self, worker: Worker, ordered_ms: int) -> None:
+        """What was to make room for a task is believed to live: the task came back. A report says more."""
+        for resident in worker.residents.values():
+            if resident.stop_ordered_ms == ordered_ms:
+                resident.stop_ordered_ms = 0
+                resident.phase = Phase.READY
+        self._refile(worker)
+
     def stopping(self, worker: Worker, key: SetupKey, now_ms: int) -> None:
         """An idle instance was told to go."""
         resident = worker.residents.get(key)
@@ -357,6 +351,8 @@ class Fleet:
             return None
         held = next(held for held in worker.held if held.task_id == task_id)
         worker.held.remove(held)
+        if warm:
+            worker.returns.pop(held.setup_key, None)
         resident = worker.residents.get(held.setup_key)
         as_before = resident is not None and resident.phase is Phase.READY and bool(worker.held)
         if warm:

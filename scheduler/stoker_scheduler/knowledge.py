@@ -1,6 +1,7 @@
 """What has been learned of apps: seconds to prepare, load and run, and GPU memory. Pure bookkeeping.
 
-Estimates are exponentially weighted. An unknown setup is judged by its app's other setups, then by a prior.
+Seconds are exponentially weighted averages, memory is the most that was seen (`stoker.core.vram`). An unknown setup is
+judged by its app's other setups, then by a prior.
 """
 
 from collections import OrderedDict
@@ -8,6 +9,7 @@ from typing import Final
 
 from stoker.core.messages import SetupKey
 from stoker.core.sessions import plain_key
+from stoker.core.vram import Peaks
 
 WEIGHT: Final = 0.3
 """Share of the newest measurement: three runs outweigh all before them."""
@@ -93,7 +95,7 @@ class Knowledge:
         self._run = Averages()
         self._load = Averages()
         self._prepare = Averages()
-        self._vram = Averages()
+        self._vram = Peaks()
         self._demand = Demand()
 
     def run_s(self, key: SetupKey, app: str = "") -> float:
@@ -108,9 +110,9 @@ class Knowledge:
         """How long the environment takes on a machine that lacks it."""
         return self._prepare.get(env_key, default=PREPARE_PRIOR_S)
 
-    def vram_bytes(self, key: SetupKey, declared: int) -> int:
-        """GPU memory of an instance: measured, else declared."""
-        return int(self._vram.get(plain_key(key), default=declared))
+    def vram_bytes(self, key: SetupKey, declared: int, device: str = "") -> int:
+        """GPU memory of an instance on a type of device: measured there, else elsewhere or declared, and a margin."""
+        return self._vram.need(plain_key(key), device, declared)
 
     def chance(self, key: SetupKey, now_ms: int) -> float:
         """How likely a setup is wanted again soon; see `Demand.chance`."""
@@ -138,5 +140,13 @@ class Knowledge:
     def learn_prepare(self, env_key: str, seconds: float) -> None:
         self._prepare.learn(env_key, seconds)
 
-    def learn_vram(self, key: SetupKey, measured: int) -> None:
-        self._vram.learn(plain_key(key), measured)
+    def learn_vram(self, key: SetupKey, measured: int, device: str = "") -> None:
+        self._vram.learn(plain_key(key), device, measured)
+
+    def note_vram(self, key: SetupKey, so_far: int, device: str) -> None:
+        """An instance that lives on a type of device takes so much so far."""
+        self._vram.at_least(plain_key(key), device, so_far)
+
+    def infer_vram(self, key: SetupKey, needed: int, device: str) -> None:
+        """Memory ran out: count the setup with so much on this type of device, until it is measured."""
+        self._vram.infer(plain_key(key), device, needed)

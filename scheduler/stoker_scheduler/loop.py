@@ -449,6 +449,7 @@ def _measured(event: WakeEvent) -> Measured:
         load_s=found.load_s,
         run_s=found.run_s,
         vram_bytes=found.vram_bytes,
+        vram_short=found.vram_short,
         instance_ended=found.instance_ended,
         at_fault=found.at_fault,
     )

@@ -70,12 +70,10 @@ def _unavailable(shape: Shape, able: list[Worker]) -> str:
     engines = {worker.engine.id: worker.engine for worker in able}.values()
     if not any(engine.running for engine in engines):
         return f"{what} {verb} offline"
-    quarantined = next((worker for worker in able if worker.engine.available and worker.quarantine), None)
-    if quarantined is not None:
-        return (
-            f"{what} {verb} in quarantine or not available; {quarantined.id}: {quarantined.quarantine} "
-            "(stoker workers release)"
-        )
+    out = next((worker for worker in able if worker.engine.available and not worker.available), None)
+    if out is not None:
+        why = out.vram.trouble or f"{out.quarantine} (stoker workers release)"
+        return f"{what} {verb} in quarantine or not available; {out.id}: {why}"
     if any(engine.draining for engine in engines):
         return f"{what} {verb} shutting down and take{'s' if verb == 'is' else ''} nothing new"
     return f"{what} {verb} not answering"

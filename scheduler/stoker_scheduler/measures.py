@@ -13,6 +13,7 @@ class Measured(Struct, frozen=True, kw_only=True):
     load_s: float = 0.0
     run_s: float = 0.0
     vram_bytes: int = 0
+    vram_short: int = 0  # GPU memory ran out; with how much the setup is to be counted
     instance_ended: bool = False
     at_fault: str = ""  # what failed on the worker, and not in the app
 
@@ -30,12 +31,14 @@ def learn_move(knowledge: Knowledge, held: Held, state: TaskState, now_ms: int) 
         knowledge.learn_load(held.setup_key, held.app, max(0.0, since_s - held.prepare_s))
 
 
-def learn_end(knowledge: Knowledge, held: Held, state: TaskState, measured: Measured) -> None:
-    """Learn from an ending; a failed or cancelled run says nothing about how long a run takes."""
+def learn_end(knowledge: Knowledge, held: Held, state: TaskState, measured: Measured, device: str) -> None:
+    """Learn from an ending on a type of device; a failed or cancelled run says nothing about how long a run takes."""
     key = held.setup_key
     if measured.load_s > 0 and measured.run_s > 0 and not held.running_ms:
         knowledge.learn_load(key, held.app, max(0.0, measured.load_s - held.prepare_s))
     if state is TaskState.COMPLETED and measured.run_s > 0:
         knowledge.learn_run(key, held.app, measured.run_s)
-    if measured.vram_bytes:
-        knowledge.learn_vram(key, measured.vram_bytes)
+    if measured.vram_bytes and not measured.vram_short:
+        knowledge.learn_vram(key, measured.vram_bytes, device)
+    if measured.vram_short:
+        knowledge.infer_vram(key, measured.vram_short, device)

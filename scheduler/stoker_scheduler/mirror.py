@@ -27,7 +27,10 @@ from stoker_scheduler.sessions import Book, Known
 from stoker_scheduler.wards import Wards
 
 HANDED_BACK_MS: Final = 5_000
-"""How long a worker that handed a task back is not tried again with that setup."""
+HANDED_BACK_DOUBLINGS: Final = 6
+"""How long a worker that handed a task back is not tried again with that setup: twice as long each time, up to 320 s."""
+SHORT_MS: Final = 5_000
+"""How long a worker is not tried again with a setup for which its GPU memory ran out: another one is asked first."""
 STUCK_MS: Final = 60_000
 """The same after a task was found stuck there."""
 AUDIT_MS: Final = 60_000
@@ -69,7 +72,11 @@ class Mirror:
         ended = self.fleet.end(spec.id, now_ms, warm=False)
         if ended is not None:
             worker, held = ended
-            self.fleet.refuse(worker, held.setup_key, now_ms + HANDED_BACK_MS)
+            times = worker.returns.get(held.setup_key, 0)
+            worker.returns[held.setup_key] = times + 1
+            pause_ms = HANDED_BACK_MS << min(times, HANDED_BACK_DOUBLINGS)
+            self.fleet.refuse(worker, held.setup_key, now_ms + pause_ms)
+            self.fleet.keep(worker, held.assigned_ms)
             self.changed.workers[worker.id] = None
         known = self.sessions.get(spec.session_id)
         if known is not None and spec.opens_session:
@@ -144,7 +151,9 @@ class Mirror:
         if ended is None:
             return
         worker, held = ended
-        learn_end(self.knowledge, held, state, measured)
+        learn_end(self.knowledge, held, state, measured, worker.device)
+        if measured.vram_short:  # elsewhere, if there is an elsewhere
+            self.fleet.refuse(worker, held.setup_key, now_ms + SHORT_MS)
         spent_s = (now_ms - held.assigned_ms) / 1000
         self.queues.shares.correct(held.key_id, spent_s - held.load_s - held.run_s)
         self._judge(worker, task_id, state, measured, now_ms)
@@ -198,6 +207,9 @@ class Mirror:
             worker = self.fleet.workers.get(worker_id)
             if worker is None or not worker.available:
                 self._recall(worker_id)
+        for resident in view.report.residents:
+            if resident.vram_bytes and (worker := self.fleet.workers.get(resident.worker_id)):
+                self.knowledge.note_vram(resident.setup_key, resident.vram_bytes, worker.device)
         before_ms = self._registered_ms.get(view.info.id, view.registered_ms)
         self._registered_ms[view.info.id] = view.registered_ms
         if view.registered_ms != before_ms:
@@ -345,7 +357,7 @@ class Mirror:
         resident = worker.residents[group.setup_key]
         if not resident.vram_bytes and worker.kind.gpus:
             declared = group.shape.needs.vram_bytes
-            resident.vram_bytes = self.knowledge.vram_bytes(group.setup_key, declared)
+            resident.vram_bytes = self.knowledge.vram_bytes(group.setup_key, declared, worker.device)
 
     def _recall(self, worker_id: WorkerId) -> None:
         """The group that waits for a worker must look again, and with it those of its setup."""

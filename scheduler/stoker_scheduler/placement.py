@@ -10,7 +10,7 @@ from stoker_scheduler.actions import GPU_SPARE_S, Assign, Reason, Start, Wait, W
 from stoker_scheduler.draft import Draft
 from stoker_scheduler.eviction import make_room
 from stoker_scheduler.fleet import Fleet, Phase, Worker
-from stoker_scheduler.matching import admits, candidates, fits, kinds
+from stoker_scheduler.matching import GB, admits, candidates, fits, kinds
 from stoker_scheduler.queues import GROUPS_OF_KEY, Group
 
 LOOK: Final = 64
@@ -239,7 +239,8 @@ def _cold_on(worker: Worker, group: Group, draft: Draft) -> _Cold | Reason:
         return Reason(why=Why.REFUSED, worker_id=worker.id, wait_s=wait_s)
     room = make_room(worker, group, facts)
     if isinstance(room, Why):
-        return Reason(why=room, worker_id=worker.id)
+        text = f"{worker.vram.other_bytes / GB:.1f} GB" if room is Why.CROWDED else ""
+        return Reason(why=room, worker_id=worker.id, text=text)
     start_s = facts.knowledge.load_s(key, group.app)
     if group.env_key not in worker.engine.environments and not worker.preparing(group.env_key):
         start_s += facts.knowledge.prepare_s(group.env_key)

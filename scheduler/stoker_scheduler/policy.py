@@ -157,7 +157,7 @@ def _servable(draft: Draft, worker_id: WorkerId) -> list[SetupKey] | None:
         return None
     if worker.lease:
         return None if worker.held or worker_id in draft.given else [worker.lease]
-    if worker.quarantine:
+    if not worker.available:
         return None
     if not worker.held:
         return list(worker.residents)

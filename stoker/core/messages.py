@@ -14,6 +14,7 @@ from stoker.core.limits import Retry, Timeouts
 from stoker.core.protocol_version import PROTOCOL_OLDEST, PROTOCOL_VERSION, Speaks
 from stoker.core.states import TaskState
 from stoker.core.telemetry import Telemetry
+from stoker.core.vram import VramState
 
 TaskId = NewType("TaskId", str)
 EngineId = NewType("EngineId", str)
@@ -216,7 +217,8 @@ class Outcome(Struct, frozen=True, kw_only=True):
     error_code: str = ""  # a code of the error catalogue, for instance app_failed
     load_s: float = 0  # what this attempt spent on preparing, serving and setting up
     run_s: float = 0
-    vram_bytes: int = 0  # measured for the instance after the run; 0 = unknown
+    vram_bytes: int = 0  # the most that the instance was seen to take; 0 = unknown
+    vram_short: int = 0  # GPU memory ran out: count the setup with so much on this type of device
     instance_ended: bool = False  # the instance is gone, or never came up
     retryable: bool = False  # of a failure: another attempt may end otherwise
     kills: bool = False  # of a failure: the app's process was killed
@@ -297,6 +299,7 @@ class EngineReport(Struct, frozen=True, kw_only=True):
     residents: tuple[Resident, ...] = ()
     environments: tuple[str, ...] = ()  # env keys on disk
     draining: bool = False
+    vram: dict[WorkerId, VramState] = {}  # of workers that have something to say
 
 
 class EngineView(Struct, frozen=True, kw_only=True):

@@ -360,6 +360,7 @@ class Engines:
             "load_s": outcome.load_s,
             "run_s": outcome.run_s,
             "vram_bytes": outcome.vram_bytes,
+            "vram_short": outcome.vram_short,
             "instance_ended": outcome.instance_ended,
             "at_fault": outcome.error if outcome.at_fault else "",
         }

@@ -43,6 +43,7 @@ class Measures(Struct, frozen=True, kw_only=True):
     load_s: float = 0
     run_s: float = 0
     vram_bytes: int = 0
+    vram_short: int = 0
     instance_ended: bool = False
     at_fault: str = ""  # what failed on the worker, and not in the app
 

@@ -8,10 +8,17 @@
  * ecc_corrected, ecc_uncorrected, and mig=uuid/name/total_bytes/used_bytes, one a part; without one it is not supported.
  * A device with parts has no utilisation. A line "xid NUMBER DEVICE CODE" is an event, told once; numbers grow from 1.
  * Built with -DOLD_DRIVER it lacks what a driver of 2020 lacks.
+ * "apps SECONDS FOLDER", after the devices, adds what processes have: a file each, named by its pid, that says
+ * "device bytes". When the process has ended, its memory stays in use for SECONDS.
  */
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define MAX_DEVICES 8
@@ -72,15 +79,66 @@ static void parse_device(char *line) {
     count++;
 }
 
+enum { FREE, LIVES, FREES };
+
+/* A process that is found dead has its file renamed to *.gone, so that all who look count from the same moment. */
+static int standing(const char *path, unsigned pid, int delay_s) {
+    char gone[1100];
+    struct stat info;
+    if (strstr(path, ".gone")) {
+        if (stat(path, &info) == 0 && info.st_mtime + delay_s > time(NULL)) return FREES;
+        unlink(path);
+        return FREE;
+    }
+    if (kill((pid_t)pid, 0) == 0) return LIVES;
+    snprintf(gone, sizeof gone, "%s.gone", path);
+    rename(path, gone);
+    utimensat(AT_FDCWD, gone, NULL, 0);
+    return delay_s > 0 ? FREES : FREE;
+}
+
+static void read_app(const char *path, unsigned pid, int delay_s) {
+    unsigned index = 0;
+    unsigned long long bytes = 0;
+    FILE *file = fopen(path, "r");
+    int found = file ? fscanf(file, "%u %llu", &index, &bytes) : 0;
+    if (file) fclose(file);
+    int state = standing(path, pid, delay_s);
+    if (found != 2 || index >= count || state == FREE) return;
+    Device *d = &devices[index];
+    d->used += bytes;
+    if (state == FREES || d->processes >= MAX_PROCESSES) return;
+    d->pids[d->processes] = pid;
+    d->bytes[d->processes++] = bytes;
+}
+
+static void read_apps(const char *folder, int delay_s) {
+    DIR *listing = opendir(folder);
+    struct dirent *entry;
+    unsigned pid;
+    char path[1080];
+    while (listing && (entry = readdir(listing))) {
+        if (sscanf(entry->d_name, "%u", &pid) != 1) continue;
+        snprintf(path, sizeof path, "%s/%.50s", folder, entry->d_name);
+        read_app(path, pid, delay_s);
+    }
+    if (listing) closedir(listing);
+}
+
 static void load(void) {
     const char *path = getenv("NVML_STANDIN");
     FILE *file = path ? fopen(path, "r") : NULL;
-    char line[2048];
+    char line[2048], folder[1024];
+    int delay_s;
     count = hang_s = xid_count = 0;
     init_code = file ? OK : DRIVER_NOT_LOADED;
     if (!file) return;
     while (fgets(line, sizeof line, file) && count < MAX_DEVICES) {
         if (sscanf(line, "init %d", &init_code) == 1 || sscanf(line, "hang %u", &hang_s) == 1) continue;
+        if (sscanf(line, "apps %d %1023[^\n]", &delay_s, folder) == 2) {
+            read_apps(folder, delay_s);
+            continue;
+        }
         Xid *x = &xids[xid_count];
         if (sscanf(line, "xid %u %u %u", &x->number, &x->device, &x->code) == 3) xid_count += xid_count < MAX_XIDS - 1;
         else parse_device(line);

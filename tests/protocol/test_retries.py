@@ -48,6 +48,30 @@ async def test_the_pause_doubles_with_each_attempt(scene):
     assert pauses == [4, 8, 16, 32, 64, 128, 256, 300]
 
 
+async def test_a_task_whose_gpu_memory_ran_out_gets_one_more_attempt_however_many_are_left(scene):
+    await scene.submit("t2", max_attempts=9)
+    short = Outcome(
+        state=S.FAILED,
+        error="CUDA out of memory",
+        error_code="gpu_out_of_memory",
+        retryable=True,
+        vram_short=24,
+    )
+    order = await scene.running("t2")
+    for _ in range(2):  # a repeat does no harm
+        await scene.store.engines.finish(order, "box", short)
+    assert (await scene.store.tasks.read("t2")).state is S.QUEUED
+    [event] = [e for e in await scene.wake() if e.kind is WakeKind.DELAYED]
+    assert event.measures.vram_short == 24
+    await scene.come("t2")
+    order = await scene.running("t2")
+    await scene.store.engines.finish(order, "box", short)
+    view = await scene.store.tasks.read("t2")
+    assert (view.state, view.error_code) == (S.FAILED, "gpu_out_of_memory")
+    assert view.error.startswith("The task failed in each of its 2 attempts: [attempt 1 on ")
+    assert view.error.count("CUDA out of memory") == 2
+
+
 async def test_a_task_that_kills_its_process_three_times_is_not_run_again(scene):
     await scene.submit("t2", max_attempts=9)
     for attempt in (1, 2, 3):

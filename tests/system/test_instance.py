@@ -103,6 +103,19 @@ async def test_an_error_carries_the_apps_words_and_leaves_the_instance_usable(st
     assert (await app.do("echo"))["runs"] == 4
 
 
+async def test_gpu_memory_that_ran_out_is_told_by_an_error_and_by_the_last_words_of_a_process(start):
+    app = await start()
+    with pytest.raises(AppError) as caught:
+        await app.do("raise", text="too dark")
+    assert not caught.value.vram_short
+    with pytest.raises(AppError) as caught:
+        await app.do("raise_short", text="The picture could not be made.")
+    assert (caught.value.message, caught.value.vram_short) == ("The picture could not be made.", True)
+    with pytest.raises(InstanceLost) as lost:
+        await app.do("abort", text="CUDA error: out of memory")
+    assert (lost.value.killed, lost.value.vram_short) == (True, True)
+
+
 @pytest.mark.parametrize(
     ("order", "words"),
     [

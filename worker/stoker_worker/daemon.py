@@ -107,6 +107,7 @@ class Daemon:
             residents=self.workload.snapshot(),
             environments=self._environments.environment_keys(),
             draining=self._draining,
+            vram=self.workload.vram_states(),
         )
 
     def telemetry(self) -> Telemetry:
@@ -253,6 +254,7 @@ class Daemon:
     def _on_sample(self) -> None:
         for slot in self.workload.slots.values():
             slot.residency.refresh()
+        self.workload.leave_lost_devices()
         # Who is busy changes with every task and is not worth a write; people see it at the pace of the readings.
         if self.report() != self._reported:
             self._changed()

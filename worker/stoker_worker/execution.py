@@ -17,14 +17,14 @@ from typing import Any, Final
 
 import msgspec
 
-from stoker.core.errors import ProtocolRefusal, StaleAttempt, WorkerLost
+from stoker.core.errors import NoCapacity, ProtocolRefusal, StaleAttempt, WorkerLost
 from stoker.core.events import Event
 from stoker.core.messages import Assignment, EngineId, LogType, Outcome, ResidentState, TaskId, WorkerInfo
 from stoker.core.states import TaskState
 from stoker.log import get_logger
 from stoker_worker.attempt_log import LogSpool
 from stoker_worker.instance import RunResult
-from stoker_worker.instance_errors import InstanceLost
+from stoker_worker.instance_errors import AppError, InstanceFailed, InstanceLost
 from stoker_worker.outcomes import (
     LoadTimeout,
     OutputFileMissing,
@@ -117,6 +117,11 @@ class Execution:
         self._run_s = 0.0
 
     @property
+    def needs_device(self) -> bool:
+        """Whether it cannot go on without its GPUs: its function has not returned yet."""
+        return self._running is not None or not self.reached_function
+
+    @property
     def disowned(self) -> bool:
         """Whether the server said that the task is another attempt's."""
         return self._stop is not None and self._stop.kind is StopKind.DISOWN
@@ -165,6 +170,8 @@ class Execution:
             return
         except Stopped:
             ending = self._ending_of_stop()
+        except NoCapacity as full:  # nothing of the app was tried: no attempt is spent
+            ending = self._ending_of_stop() if self._stop else full.message
         except Exception as error:  # noqa: BLE001 - the edge of a task: every failure becomes an outcome
             ending = self._ending_of_stop() if self._stop else self._ending_of_failure(error)
         await self._end(ending)
@@ -192,7 +199,7 @@ class Execution:
             output_meta=msgspec.Raw(result.meta),
             load_s=self._load_s,
             run_s=self._run_s,
-            vram_bytes=residence.vram_bytes,
+            vram_bytes=residence.peak_bytes,
         )
 
     @contextlib.asynccontextmanager
@@ -269,8 +276,11 @@ class Execution:
             self._enter(_S.SETTING_UP)
             async with self._tools.machine.turn(residence.instance, self._on_wait):
                 await residence.instance.setup(limit_s)
-        except Exception:
-            residency.discard(residence, "the app could not be set up")
+        except Exception as error:
+            try:
+                await self._blame(residency, residence, error)
+            finally:
+                residency.discard(residence, "the app could not be set up")
             raise
         except BaseException:  # told to stop, or out of time: a half-loaded instance is nobody's
             residency.discard(residence, "its task was stopped while it was loaded", at_once=True)
@@ -305,6 +315,7 @@ class Execution:
             result = await instance.run(spec, self._on_partial, timeout_s=limit_s, on_delta=self._on_delta)
             broken = False
         except Exception as error:
+            await self._blame(residency, residence, error)
             broken = instance_is_broken(error) and self._stop is None
             raise
         finally:
@@ -317,6 +328,17 @@ class Execution:
         if self._stop is not None:
             raise Stopped
         return result
+
+    async def _blame(self, residency: Residency, residence: Residence, error: Exception) -> None:
+        """Find out whether the GPUs are to blame for a failure of the app's process.
+
+        Raises:
+            DeviceLost, OutOfGpuMemory: they are.
+        """
+        if self._stop is not None or self.order.task.session_id:
+            return
+        if isinstance(error, (AppError, InstanceFailed, InstanceLost)):
+            await residency.blame(residence, error)
 
     async def _upload(self, result: RunResult, instance: RunningInstance | None) -> object:
         """Store the files of the result, before the instance may go on: some apps delete them then."""

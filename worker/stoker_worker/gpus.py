@@ -26,6 +26,7 @@ _NO_NVIDIA: Final = frozenset(
     }
 )
 """What `nvmlInit` says on a machine that has no usable driver."""
+_DRIVER_SAYS: Final = "NVML: "
 
 
 class Nvml:
@@ -38,6 +39,7 @@ class Nvml:
         self._limits: dict[str, Limits] = {}
         self._xids = XidEvents()
         self._held: dict[str, dict[int, int]] = {}
+        self._sick = False
 
     @classmethod
     def open(cls) -> Self | None:
@@ -74,18 +76,27 @@ class Nvml:
             pynvml.nvmlShutdown()
 
     def sample(self) -> tuple[GpuSample, ...]:
-        """One reading of each device that was found at the start."""
-        self._xids.take()
-        self._held = {}
-        return tuple(self._read(device) for device in self.devices)
+        """One reading of each device that was found at the start.
 
-    def memory_by_process(self) -> dict[int, int]:
-        """Bytes of GPU memory by process id at the last `sample`, summed over the devices; empty when NVML does not tell."""
-        total: dict[int, int] = {}
-        for held in self._held.values():
-            for pid, size in held.items():
-                total[pid] = total.get(pid, 0) + size
-        return total
+        A session in which a device was lost never finds it again: the next reading is made in a new one.
+        """
+        self._xids.take()
+        if self._sick:
+            self._reopen()
+        self._held = {}
+        samples = tuple(self._read(device) for device in self.devices)
+        self._sick = any(sample.lost for sample in samples)
+        return samples
+
+    def memory_by_process(self) -> dict[str, dict[int, int]]:
+        """Bytes of GPU memory by device and process at the last `sample`; empty where NVML does not tell."""
+        return self._held
+
+    def _reopen(self) -> None:
+        self.close()
+        with contextlib.suppress(pynvml.NVMLError):  # each device says so itself
+            pynvml.nvmlInit()
+            self._prepare()
 
     def _read(self, device: GpuInfo) -> GpuSample:
         latest, count = self._xids.of(device.uuid)
@@ -95,7 +106,8 @@ class Nvml:
                 device, handle, self._limits.get(device.uuid, Limits())
             )
         except pynvml.NVMLError as error:
-            return structs.replace(lost_sample(device, f"NVML: {error}"), xids=latest, xid_count=count)
+            lost = lost_sample(device, f"{_DRIVER_SAYS}{error}")
+            return structs.replace(lost, xids=latest, xid_count=count)
         return structs.replace(sample, xids=latest, xid_count=count)
 
 
@@ -125,6 +137,11 @@ def lost_sample(device: GpuInfo, reason: str) -> GpuSample:
         utilisation_told=False,
         lost=reason,
     )
+
+
+def is_gone(sample: GpuSample) -> bool:
+    """Whether the driver itself says that a device is lost; one that only does not answer may work on."""
+    return sample.lost.startswith(_DRIVER_SAYS)
 
 
 def newly(old: Iterable[GpuSample], new: Iterable[GpuSample]) -> tuple[list[GpuSample], list[GpuSample]]:

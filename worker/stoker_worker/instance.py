@@ -15,6 +15,7 @@ import signal
 import socket
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,7 @@ from stoker_worker.link import Link, Message
 from stoker_worker.procs import LinePipe, ShortPath, clean_environment, describe_exit, signal_group
 from stoker_worker.redaction import Redactor
 from stoker_worker.runner.frames import FrameTooLarge
+from stoker_worker.runner.shortage import says_so
 from stoker_worker.strays import Namespace, end_strays
 
 RUNNER: Final = Path(__file__).parent / "runner"
@@ -49,6 +51,8 @@ CLOCK_TICK_S: Final = 0.01
 """Times of files come from the kernel's tick (10 ms at 100 Hz) and lie that much behind."""
 LAST_WORDS_S: Final = 0.5
 """What a process sent before it died is in the socket; this is for reading it."""
+LAST_WORDS: Final = 32
+"""Lines that may tell why a process ended: libraries in C print that GPU memory ran out, and abort."""
 PLATFORM_APP_DIR: Final = "/app"
 """Where the hosted platform has the app's folder; some apps name it in PYTHONPATH."""
 
@@ -155,6 +159,7 @@ class Instance:
         self._results: list[Path] = []
         self._run_at = 0.0
         self._is_tidy = True
+        self._last_words: deque[str] = deque(maxlen=LAST_WORDS)
 
     @classmethod
     async def start(cls, spec: InstanceSpec, on_line: OnLine) -> "Instance":
@@ -238,7 +243,7 @@ class Instance:
         if answer.fault == "input":
             fields = tuple((f["loc"], hidden(f["message"])) for f in answer.fields)
             raise InputError(hidden(answer.message), fields)
-        raise AppError(hidden(answer.message))
+        raise AppError(hidden(answer.message), vram_short=_is_short(answer))
 
     def tidy(self) -> None:
         """Remove what the last run left: its result is stored, and apps remove nothing.
@@ -353,7 +358,9 @@ class Instance:
         text = self._link.broken or f"the app's process {describe_exit(returncode)}"
         if returncode == -signal.SIGKILL:
             text += "; often the machine ran out of memory"
-        self.lost = InstanceLost(_sentence(text), None if self._link.broken else returncode)
+        short = any(map(says_so, self._last_words))
+        returncode_told = None if self._link.broken else returncode
+        self.lost = InstanceLost(_sentence(text), returncode_told, vram_short=short)
         self.exited.set()
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(self.lost)
@@ -364,9 +371,10 @@ class Instance:
             answer = await self._ask(order)
         except InstanceLost as lost:
             text = f"{lost.message} (while it did: {phase})"
-            raise InstanceFailed(text, phase, killed=lost.killed) from lost
+            raise InstanceFailed(text, phase, killed=lost.killed, vram_short=lost.vram_short) from lost
         if answer.type == "failed":
-            raise InstanceFailed(self._spec.redactor.text(answer.message), phase)
+            text = self._spec.redactor.text(answer.message)
+            raise InstanceFailed(text, phase, vram_short=_is_short(answer))
         return answer
 
     async def _ask(self, order: dict[str, Any]) -> Message:
@@ -395,6 +403,7 @@ class Instance:
             self._answer.set_result(message)
 
     def _line(self, text: str) -> None:
+        self._last_words.append(text)
         self._on_line(self._phase, text)
 
     async def _stop(self) -> None:
@@ -462,6 +471,11 @@ def process_environment(spec: InstanceSpec, work_dir: Path) -> dict[str, str]:
         "CUDA_VISIBLE_DEVICES": ",".join(spec.gpus),
     }
     return {name: value for name, value in env.items() if not name.startswith("STOKER_")}
+
+
+def _is_short(answer: Message) -> bool:
+    """Whether GPU memory ran out. The Node runner leaves that to its words."""
+    return answer.vram_short or says_so(answer.message)
 
 
 def _sentence(text: str) -> str:

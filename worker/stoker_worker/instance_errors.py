@@ -4,7 +4,11 @@ from stoker.core.errors import AppFailed, StokerError
 
 
 class AppError(AppFailed):
-    """The app's function failed."""
+    """The app's function failed. `vram_short`: because GPU memory ran out."""
+
+    def __init__(self, message: str = "", *, vram_short: bool = False) -> None:
+        super().__init__(message)
+        self.vram_short = vram_short
 
 
 class InputError(AppFailed):
@@ -18,19 +22,44 @@ class InputError(AppFailed):
 
 
 class InstanceFailed(StokerError):
-    """The app could not be imported or set up."""
+    """The app could not be imported or set up. `vram_short`: because GPU memory ran out."""
 
     code = "setup_failed"
 
-    def __init__(self, message: str = "", phase: str = "", *, killed: bool = False) -> None:
+    def __init__(
+        self, message: str = "", phase: str = "", *, killed: bool = False, vram_short: bool = False
+    ) -> None:
         super().__init__(message)
         self.phase = phase
         self.killed = killed
+        self.vram_short = vram_short
 
 
 class InstanceNotStarted(InstanceFailed):
     """The machine has no room for another process."""
 
+    retryable = True
+
+
+class OutOfGpuMemory(StokerError):
+    """The GPU memory that was left for the app was not enough.
+
+    `peak_bytes` is what it had; `needed_bytes` what the next instance of its setup is counted with.
+    """
+
+    code = "gpu_out_of_memory"
+    retryable = True
+
+    def __init__(self, message: str = "", *, peak_bytes: int = 0, needed_bytes: int = 0) -> None:
+        super().__init__(message)
+        self.peak_bytes = peak_bytes
+        self.needed_bytes = needed_bytes
+
+
+class DeviceLost(StokerError):
+    """A GPU of the worker was lost under the app."""
+
+    code = "gpu_lost"
     retryable = True
 
 
@@ -55,9 +84,10 @@ class InstanceLost(StokerError):
 
     code = "app_crashed"
 
-    def __init__(self, message: str = "", returncode: int | None = None) -> None:
+    def __init__(self, message: str = "", returncode: int | None = None, *, vram_short: bool = False) -> None:
         super().__init__(message)
         self.returncode = returncode
+        self.vram_short = vram_short
 
     @property
     def killed(self) -> bool:

@@ -21,6 +21,7 @@ class Message(msgspec.Struct, frozen=True):
     namespace: str = ""
     shared_because: str = ""
     fault: str = "app"
+    vram_short: bool = False  # of a failure: GPU memory ran out
     fields: list[dict[str, str]] = []
     functions: dict[str, dict[str, Any]] = {}
     setup_schema: dict[str, Any] = {}

@@ -7,7 +7,14 @@ import msgspec
 from stoker.core.errors import NoCapacity, StokerError, TooLarge
 from stoker.core.messages import Outcome
 from stoker.core.states import TaskState
-from stoker_worker.instance_errors import AppError, InputError, InstanceFailed, InstanceLost, InstanceTimeout
+from stoker_worker.instance_errors import (
+    AppError,
+    InputError,
+    InstanceFailed,
+    InstanceLost,
+    InstanceTimeout,
+    OutOfGpuMemory,
+)
 
 MAX_OUTPUT_BYTES: Final = 4 * 1024 * 1024
 """A result lies in Redis and in every answer of the gateway; larger data belongs into files."""
@@ -78,6 +85,7 @@ def failure_outcome(
     kills = isinstance(error, (InstanceLost, InstanceFailed)) and error.killed
     hindered = kills or not isinstance(error, StokerError) or error.retryable
     by_app = isinstance(error, (AppError, InstanceFailed, InstanceLost, InstanceTimeout))
+    short = error if isinstance(error, OutOfGpuMemory) else None
     if isinstance(error, StokerError):
         text, code = error.message, error.code
     else:
@@ -89,9 +97,11 @@ def failure_outcome(
         error_code=code,
         load_s=load_s,
         run_s=run_s,
+        vram_bytes=short.peak_bytes if short else 0,
+        vram_short=short.needed_bytes if short else 0,
         retryable=hindered or (retry_app_errors and by_app),
         kills=kills,
-        at_fault=hindered and not isinstance(error, NoCapacity),
+        at_fault=hindered and not isinstance(error, (NoCapacity, OutOfGpuMemory)),
     )
 
 

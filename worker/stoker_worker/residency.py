@@ -9,33 +9,30 @@ import signal
 import time
 from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 from stoker.core.errors import NoCapacity
 from stoker.core.events import Event
 from stoker.core.messages import LogType, Resident, ResidentState, SetupKey, TaskRequest, WorkerInfo
 from stoker.core.sessions import plain_key, session_of
+from stoker.core.vram import GIB, VramState
 from stoker.log import get_logger
 from stoker_worker.admission import Refuse, Standing, decide_admit, value_of
+from stoker_worker.instance_errors import (
+    AppError,
+    DeviceLost,
+    InstanceFailed,
+    InstanceLost,
+    OutOfGpuMemory,
+)
+from stoker_worker.ledger import MEMORY_SLACK_BYTES, DeviceMemory, Ledger
 from stoker_worker.ports import OnLine, RunningInstance
 from stoker_worker.procs import signal_group
 
-MEMORY_SLACK_BYTES: Final = 256 * 1024 * 1024
-"""A driver context and other programs move a device's use by about this much."""
+FIRST_RUN_POLL_S: Final = 0.5
+"""The usual pause between readings is longer than many runs."""
 
 _log = get_logger("residency")
-
-
-class DeviceMemory(Protocol):
-    """What residency asks of the sensors."""
-
-    async def sample(self) -> object: ...
-
-    def memory_of_group(self, pgid: int) -> int: ...
-
-    def used_bytes(self, uuids: frozenset[str]) -> int: ...
-
-    async def settle(self, uuids: frozenset[str], target_bytes: int) -> bool: ...
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -49,7 +46,9 @@ class Residence:
     instance: RunningInstance | None = None
     task_id: str = ""
     pinned: bool = False
-    vram_bytes: int = 0
+    vram_bytes: int = 0  # now
+    peak_bytes: int = 0  # the most since it was loaded; 0 = nothing was measured
+    need_bytes: int = 0  # what it was counted with when it was admitted
     base_bytes: int = 0  # in use on the devices before it was loaded
     load_s: float = 0.0
     since_ms: int = 0
@@ -64,6 +63,13 @@ class Residence:
         """The session that has this instance for itself, or ''."""
         return session_of(self.setup_key)
 
+    @property
+    def living(self) -> bool:
+        """Whether its process may hold memory for good."""
+        return self.state is not ResidentState.STOPPING and not (
+            self.instance is not None and self.instance.exited.is_set()
+        )
+
     def emit(self, kind: LogType, text: str) -> None:
         """Lines of the process; what a child prints when the run is over belongs to the task that ran last."""
         if self.on_line is not None:
@@ -75,12 +81,9 @@ class Residency:
 
     def __init__(self, worker: WorkerInfo, sensors: DeviceMemory, on_change: Callable[[], None]) -> None:
         self._worker = worker
-        self._sensors = sensors
         self._on_change = on_change
-        self._uuids = frozenset(gpu.uuid for gpu in worker.gpus)
-        self._vram_bytes = sum(gpu.vram_bytes for gpu in worker.gpus)
+        self._ledger = Ledger(worker, sensors)
         self._residents: dict[SetupKey, Residence] = {}
-        self._learned_bytes: dict[SetupKey, int] = {}
         self._clock = 0.0
         self._background: set[asyncio.Task[None]] = set()
 
@@ -111,48 +114,45 @@ class Residency:
     ) -> Residence:
         """Make room for a new instance and count it as loading.
 
+        1. read the devices  2. decide what goes  3. wait until its memory is back  4. read and decide again: what
+        did not come back, or was taken by others meanwhile, is not given away twice.
+
         Raises:
-            NoCapacity: what is loaded is busy or pinned; names what is missing.
+            NoCapacity: what is loaded is busy or pinned, or others hold the memory; names what is missing.
         """
         key = request.setup_key
         while (leaving := self._residents.get(key)) is not None:
             await self._stop(leaving, "its setup is loaded anew")
-        decision = decide_admit(
-            [
-                self._standing(r, ordered)
-                for r in self._residents.values()
-                if r.state is not ResidentState.STOPPING
-            ],
-            need_bytes=self._learned_bytes.get(plain_key(key), declared_bytes),
-            vram_bytes=self._vram_bytes,
-            max_residents=self._worker.max_residents,
-            ordered=ordered,
+        await self._read()
+        residence = Residence(
+            setup_key=key,
+            version_id=request.version_id,
+            app=request.app,
+            need_bytes=self._ledger.need(key, declared_bytes),
         )
-        if isinstance(decision, Refuse):
-            raise NoCapacity(f"Worker '{self._worker.id}' has no room for this app: {decision.reason}")
-        residence = Residence(setup_key=key, version_id=request.version_id, app=request.app)
-        for gone, reason in decision.evict:
-            self._begin_eviction(gone, reason)
-        leaving_all = [r for r in self._residents.values() if r.state is ResidentState.STOPPING]
+        self._make_room(residence, ordered)
         self._residents[key] = residence
         self._on_change()
         try:
-            for stopping in leaving_all:  # what still unloads counts as used
-                await stopping.gone.wait()  # bounded by the instance's own escalation to SIGKILL
-        except BaseException:  # its task was stopped: nobody else knows of this newcomer
+            while leaving_all := [r for r in self._residents.values() if r.state is ResidentState.STOPPING]:
+                for stopping in leaving_all:  # what still unloads counts as used
+                    await stopping.gone.wait()  # bounded by the instance's own escalation to SIGKILL
+                await self._read()
+                self._make_room(residence, ordered)
+        except BaseException:  # its task was stopped, or there is no room: nobody else knows of this newcomer
             self._begin_stop(residence, "its task was stopped before it was loaded")
             raise
-        residence.base_bytes = self._sensors.used_bytes(self._uuids)
+        residence.base_bytes = self._ledger.used_bytes()
         return residence
 
     async def loaded(self, residence: Residence, load_s: float) -> None:
         """The instance is set up: measure it, and watch for its death."""
         residence.load_s = load_s
         residence.since_ms = int(time.time() * 1000)
-        if self._uuids:
-            await self._sensors.sample()
-            self._measure(residence)
+        await self._read()
         residence.state = ResidentState.IDLE
+        self._measure(residence)
+        self._ledger.learn_more(residence.setup_key, residence.peak_bytes)
         self._spawn(self._watch(residence))
         _log.info(
             Event.INSTANCE_LOADED,
@@ -160,7 +160,7 @@ class Residency:
             app=residence.app,
             setup_key=residence.setup_key,
             load_s=round(load_s, 3),
-            vram_bytes=residence.vram_bytes,
+            vram_bytes=residence.peak_bytes,
         )
 
     def use(self, residence: Residence, task_id: str, on_line: OnLine) -> None:
@@ -170,9 +170,11 @@ class Residency:
         residence.task_id = task_id
         residence.uses += 1
         residence.used_mono = time.monotonic()
-        residence.value = value_of(self._clock, residence.uses, residence.load_s, residence.vram_bytes)
+        residence.value = value_of(self._clock, residence.uses, residence.load_s, residence.peak_bytes)
         if residence.uses == 1:
             self._on_change()  # that it is ready; who is busy the scheduler knows from its own assignments
+            if self._ledger.uuids:
+                self._spawn(self._watch_first_run(residence))
 
     def release(self, residence: Residence) -> None:
         """The task has left; the instance is warm, if it lives."""
@@ -180,6 +182,8 @@ class Residency:
             residence.state = ResidentState.IDLE
             if residence.instance is not None and residence.instance.exited.is_set():
                 self._forget_dead(residence)
+            else:
+                self._learn(residence)
         residence.task_id = ""
         residence.used_mono = time.monotonic()
 
@@ -217,9 +221,45 @@ class Residency:
 
     def refresh(self) -> None:
         """Take over the latest reading of the devices; a large change is reported."""
-        changed = [self._measure(r) for r in self._residents.values() if r.instance is not None]
-        if any(changed):
+        residents = self._residents.values()
+        changed = [self._measure(r) for r in residents if r.instance is not None]
+        calm = all(r.living and r.state is not ResidentState.LOADING for r in residents)
+        told = self._ledger.note(self._own_bytes(), calm=calm)
+        if told or any(changed):
             self._on_change()
+        if self._ledger.gone:
+            for idle in [r for r in residents if r.state is ResidentState.IDLE]:
+                self.discard(idle, self._ledger.gone, at_once=True)
+
+    @property
+    def lost(self) -> str:
+        """Why nothing runs here any more: the driver says that a device is lost. Empty = it does."""
+        return self._ledger.gone
+
+    @property
+    def vram_state(self) -> VramState:
+        """What is to be told of the devices, beside the residents."""
+        return self._ledger.state
+
+    async def blame(self, residence: Residence, error: AppError | InstanceFailed | InstanceLost) -> None:
+        """Look at the devices after a failure of an app's process.
+
+        Raises:
+            DeviceLost: one of them is lost.
+            OutOfGpuMemory: memory ran out; says who has it. The next instance of the setup gets all that there is.
+        """
+        if not self._ledger.uuids:
+            return
+        await self._read()
+        if self._ledger.gone:
+            raise DeviceLost(f"{self._ledger.gone}. The app said: {error.message}") from error
+        if not error.vram_short:
+            return
+        shares = self._ledger.shares(residence.vram_bytes, self._own_bytes(living=True))
+        counted = f"it was counted with {residence.need_bytes / GIB:.1f} GiB"
+        needed = self._ledger.ran_out(residence.setup_key)
+        text = f"{error.message} (GPU memory ran out: {shares}; {counted}.)"
+        raise OutOfGpuMemory(text, peak_bytes=residence.vram_bytes, needed_bytes=needed) from error
 
     def snapshot(self) -> tuple[Resident, ...]:
         """What lives here, for a report."""
@@ -230,7 +270,7 @@ class Residency:
                 version_id=r.version_id,
                 app=r.app,
                 state=r.state,
-                vram_bytes=r.vram_bytes,
+                vram_bytes=r.peak_bytes,
                 load_s=r.load_s,
                 since_ms=r.since_ms,
                 task_id=r.task_id,
@@ -243,25 +283,75 @@ class Residency:
         return Standing(
             setup_key=residence.setup_key,
             value=residence.value,
-            vram_bytes=residence.vram_bytes,
+            vram_bytes=max(residence.peak_bytes, residence.vram_bytes),
             fixed=residence.pinned or leased or residence.state is not ResidentState.IDLE,
             used_mono=residence.used_mono,
         )
 
+    async def _read(self) -> None:
+        await self._ledger.read()
+        self.refresh()
+
+    def _make_room(self, newcomer: Residence, ordered: Collection[SetupKey]) -> None:
+        """Begin to evict what must go.
+
+        Raises:
+            NoCapacity: there is no room, whatever may go.
+        """
+        others = [r for r in self._residents.values() if r is not newcomer]
+        decision = decide_admit(
+            [self._standing(r, ordered) for r in others if r.state is not ResidentState.STOPPING],
+            need_bytes=newcomer.need_bytes,
+            vram_bytes=self._ledger.total_bytes,
+            max_residents=self._worker.max_residents,
+            other_bytes=self._ledger.other_bytes,
+            ordered=ordered,
+        )
+        if isinstance(decision, Refuse):
+            raise NoCapacity(f"Worker '{self._worker.id}' has no room for this app: {decision.reason}")
+        for gone, reason in decision.evict:
+            self._begin_eviction(gone, reason)
+
+    def _own_bytes(self, *, living: bool = False) -> int:
+        """What the instances account for; of one that ends, what it last had, unless only the `living` count."""
+        return sum(r.vram_bytes for r in self._residents.values() if r.living or not living)
+
+    def _learn(self, residence: Residence) -> None:
+        """A run has ended well. The first one is read for: it may have been shorter than the pause of the readings."""
+        if residence.uses > 1 or not self._ledger.uuids:
+            self._ledger.learn(residence.setup_key, residence.peak_bytes)
+        else:
+            self._spawn(self._learn_first(residence))
+
+    async def _watch_first_run(self, residence: Residence) -> None:
+        """Read the devices often: the first run is the one that shows what a run takes."""
+        while residence.uses == 1 and residence.state is ResidentState.BUSY:
+            await asyncio.sleep(FIRST_RUN_POLL_S)
+            await self._read()
+
+    async def _learn_first(self, residence: Residence) -> None:
+        await self._read()
+        self._ledger.learn(residence.setup_key, residence.peak_bytes)
+
     def _measure(self, residence: Residence) -> bool:
         """Update what the instance takes; whether that is worth a report.
 
-        By process where NVML tells (not from inside most containers), else what the devices gained meanwhile.
+        By process where NVML tells (not from inside most containers), else what the devices gained meanwhile. Of one
+        that has ended, what it took is not forgotten before its memory is back.
         """
-        if residence.instance is None or not self._uuids:
+        if residence.instance is None or not self._ledger.uuids or not residence.living:
             return False
-        used = self._sensors.memory_of_group(residence.instance.pgid)
-        if not used and not residence.vram_bytes:
-            used = max(self._sensors.used_bytes(self._uuids) - residence.base_bytes, 0)
-        old = residence.vram_bytes
-        residence.vram_bytes = used or old
-        self._learned_bytes[plain_key(residence.setup_key)] = residence.vram_bytes
-        return abs(residence.vram_bytes - old) > MEMORY_SLACK_BYTES
+        used = self._ledger.bytes_of(residence.instance.pgid)
+        loading = residence.state is ResidentState.LOADING
+        if used is None and (loading or not residence.vram_bytes):
+            used = max(self._ledger.used_bytes() - residence.base_bytes, 0)
+        if used is not None and not self._ledger.gone:
+            residence.vram_bytes = used
+        if loading:
+            return False
+        old = residence.peak_bytes
+        residence.peak_bytes = max(old, residence.vram_bytes)
+        return residence.peak_bytes - old > MEMORY_SLACK_BYTES
 
     def _begin_eviction(self, key: SetupKey, reason: str) -> None:
         residence = self._residents[key]
@@ -284,29 +374,24 @@ class Residency:
 
     async def _end(self, residence: Residence, reason: str) -> None:
         """Stop the process, wait until its memory is back, forget it."""
-        used = self._sensors.used_bytes(self._uuids)
         try:
             if residence.instance is not None:
                 await residence.instance.stop(reason)
-                await self._memory_back(residence, used)
+                await self._memory_back(residence)
         finally:
             if self._residents.get(residence.setup_key) is residence:
                 del self._residents[residence.setup_key]
             residence.gone.set()
             self._on_change()
 
-    async def _memory_back(self, residence: Residence, used_bytes: int) -> None:
-        if not self._uuids or residence.vram_bytes <= MEMORY_SLACK_BYTES:
+    async def _memory_back(self, residence: Residence) -> None:
+        if residence.instance is None or residence.vram_bytes <= MEMORY_SLACK_BYTES:
             return
-        target = used_bytes - residence.vram_bytes + MEMORY_SLACK_BYTES
-        if not await self._sensors.settle(self._uuids, target):
-            _log.warning(
-                Event.GPU_MEMORY_HELD,
-                worker=self._worker.id,
-                app=residence.app,
-                expected_bytes=target,
-                used_bytes=self._sensors.used_bytes(self._uuids),
-            )
+
+        def own_bytes() -> int:
+            return self._own_bytes(living=True)
+
+        await self._ledger.memory_back(residence.instance.pgid, residence.app, own_bytes)
 
     async def _watch(self, residence: Residence) -> None:
         """Notice the death of an idle instance; a busy one is its task's to notice."""

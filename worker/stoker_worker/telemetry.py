@@ -24,6 +24,7 @@ from stoker.core.telemetry import XIDS_OF_APPS, GpuSample, Telemetry, Volume, xi
 from stoker.log import get_logger
 from stoker_worker.gpus import Nvml, fresh_xids, lost_sample, newly
 from stoker_worker.history import History
+from stoker_worker.process_tree import Holder
 from stoker_worker.volumes import read_volumes
 
 READ_TIMEOUT_S: Final = 3.0
@@ -115,7 +116,7 @@ class Sensors:
         self._volumes: tuple[Volume, ...] = ()
         self._history = History(sample_s)
         self._nvml: Nvml | None = None
-        self._processes: dict[int, int] = {}
+        self._holders: tuple[Holder, ...] = ()
         self._on_sample: list[Callable[[], None]] = []
         self.latest = _host_reading(())
 
@@ -192,20 +193,28 @@ class Sensors:
             log = _log.warning if xid.code in XIDS_OF_APPS else _log.error
             log(Event.GPU_XID, gpu=gpu.index, uuid=gpu.uuid, xid=xid.code, reason=xid_text(xid.code))
 
-    def memory_of_group(self, pgid: int) -> int:
-        """GPU memory of a process group at the last reading, in bytes; 0 = unknown or none."""
-        return sum(used for pid, used in self._processes.items() if _group(pid) == pgid)
+    def memory_of_tree(self, pgid: int) -> int:
+        """GPU memory of a process group and all below it at the last reading, in bytes; 0 = unknown or none."""
+        return sum(holder.used_bytes for holder in self._holders if pgid in holder.kin)
+
+    def listed_bytes(self, uuids: frozenset[str]) -> int:
+        """Memory on some devices of which NVML says, at the last reading, which living process has it."""
+        return sum(holder.used_bytes for holder in self._holders if holder.alive and holder.uuid in uuids)
 
     def used_bytes(self, uuids: frozenset[str]) -> int:
         """Memory in use on some devices at the last reading."""
         return sum(gpu.memory_used_bytes for gpu in self.latest.gpus if gpu.uuid in uuids)
 
-    async def settle(self, uuids: frozenset[str], target_bytes: int) -> bool:
-        """Wait until the devices use at most `target_bytes`; False when they do not in `SETTLE_TIMEOUT_S`."""
+    def lost(self, uuids: frozenset[str]) -> tuple[GpuSample, ...]:
+        """Those of some devices that could not be read at the last reading."""
+        return tuple(gpu for gpu in self.latest.gpus if gpu.uuid in uuids and gpu.lost)
+
+    async def settle(self, settled: Callable[[], bool]) -> bool:
+        """Read until `settled` is true of the reading; False when it is not within `SETTLE_TIMEOUT_S`."""
         deadline = time.monotonic() + SETTLE_TIMEOUT_S
         while True:
             await self.sample()
-            if self.used_bytes(uuids) <= target_bytes:
+            if settled():
                 return True
             if time.monotonic() > deadline:
                 return False
@@ -216,8 +225,8 @@ class Sensors:
         if nvml is None or thread is None:
             return ()
         try:
-            gpus, self._processes = await thread.call(
-                lambda: (nvml.sample(), nvml.memory_by_process()), self._read_timeout_s
+            gpus, self._holders = await thread.call(
+                lambda: (nvml.sample(), _holders(nvml)), self._read_timeout_s
             )
         except TimeoutError:
             reason = f"NVML did not answer within {self._read_timeout_s:g} s"
@@ -232,6 +241,14 @@ class Sensors:
             return await self._disks.call(lambda: read_volumes(self._folders), DISK_TIMEOUT_S)
         except TimeoutError:
             return ()
+
+
+def _holders(nvml: Nvml) -> tuple[Holder, ...]:
+    return tuple(
+        Holder.of(uuid, pid, used)
+        for uuid, processes in nvml.memory_by_process().items()
+        for pid, used in processes.items()
+    )
 
 
 def _silent(device: GpuInfo, reason: str, before: GpuSample | None) -> GpuSample:
@@ -250,10 +267,3 @@ def _host_reading(gpus: tuple[GpuSample, ...], volumes: tuple[Volume, ...] = ())
         load=tuple(round(mean, 2) for mean in os.getloadavg()),
         volumes=volumes,
     )
-
-
-def _group(pid: int) -> int:
-    try:
-        return os.getpgid(pid)
-    except OSError:  # gone, or of another process namespace
-        return -1

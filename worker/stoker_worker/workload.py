@@ -18,9 +18,11 @@ from stoker.core.messages import (
     WorkerId,
     WorkerInfo,
 )
+from stoker.core.vram import VramState
 from stoker.log import get_logger
 from stoker_worker.execution import Execution, Stop, StopKind, Tools
-from stoker_worker.residency import DeviceMemory, Residency
+from stoker_worker.ledger import DeviceMemory
+from stoker_worker.residency import Residency
 from stoker_worker.spool import Spooled
 
 QUEUE_LIMIT: Final = 64
@@ -69,6 +71,11 @@ class Workload:
     def snapshot(self) -> tuple[Resident, ...]:
         """What lives on all slots."""
         return tuple(resident for slot in self.slots.values() for resident in slot.residency.snapshot())
+
+    def vram_states(self) -> dict[WorkerId, VramState]:
+        """What is to be told of the devices of the slots, where it is anything."""
+        states = {worker_id: slot.residency.vram_state for worker_id, slot in self.slots.items()}
+        return {worker_id: state for worker_id, state in states.items() if state != VramState()}
 
     async def serve(self) -> None:
         """Run the slots until cancelled."""
@@ -129,6 +136,15 @@ class Workload:
             if running or not execution.reached_function:
                 execution.stop(Stop(kind=StopKind.RETURN, reason=reason))
 
+    def leave_lost_devices(self) -> None:
+        """Give back what needs a device that the driver calls lost: it cannot end well there."""
+        for slot in self.slots.values():
+            if not slot.residency.lost:
+                continue
+            for execution in list(self._held.values()):
+                if execution.order.worker_id == slot.worker.id and execution.needs_device:
+                    execution.stop(Stop(kind=StopKind.RETURN, reason=slot.residency.lost))
+
     def refuse(self, reason: str) -> None:
         """Hand everything back that is assigned from now on."""
         self._refusing = reason
@@ -158,6 +174,8 @@ class Workload:
     def _unusable(self, slot: Slot | None, order: Assignment) -> str:
         if slot is None:
             return f"worker {order.worker_id!r} is unknown here; known: {', '.join(self.slots)}"
+        if slot.residency.lost and (order.task.opens_session or not order.task.session_id):
+            return slot.residency.lost  # a session's later task would come back here: it ends as what it is
         return f"worker {order.worker_id!r} has {QUEUE_LIMIT} tasks waiting" if slot.queue.full() else ""
 
     def _settled(self, execution: Execution) -> None:

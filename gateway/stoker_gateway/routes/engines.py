@@ -115,11 +115,14 @@ async def get_worker(request: AnyRequest, worker_id: str) -> Answer:
 
 @post("/workers/{worker_id:str}/release", status_code=200, tags=["engines"], summary="Release a worker")
 async def release_worker(request: AnyRequest, worker_id: str) -> Answer:
-    """Take a worker out of quarantine: it gets tasks again at once. One that is in none stays as it is."""
-    worker = await one_worker(request, worker_id)
+    """Take a worker out of quarantine: it gets tasks again at once. One that is in none stays as it is.
+
+    One whose GPUs are to blame stays there until they work again.
+    """
+    await one_worker(request, worker_id)
     await services_of(request).store.quarantines.release(WorkerId(worker_id))
     await record(request, Action.WORKER_RELEASED, worker_id)
-    return answer(request, worker | {"quarantine": None})
+    return answer(request, await one_worker(request, worker_id))
 
 
 async def one_worker(request: AnyRequest, worker_id: str) -> dict[str, Any]:

@@ -71,6 +71,13 @@ class App:
     def _raise(self, given):
         raise ValueError(given["text"])
 
+    def _raise_short(self, given):
+        raise ValueError(given["text"]) from type("OutOfMemoryError", (RuntimeError,), {})("no more")
+
+    def _abort(self, given):
+        os.write(2, given["text"].encode() + b"\n")
+        os.abort()
+
     def _raise_unprintable(self, given):
         raise Unprintable
 

@@ -3,7 +3,7 @@
 import pytest
 
 from stoker_cli.output import CommandFailed
-from stoker_cli.workers import engine_of, state_of, worker_rows
+from stoker_cli.workers import engine_of, quarantine_line, state_of, worker_rows
 
 ENGINES = [{"id": "gpubox", "name": "GPU box"}]
 WORKERS = [{"id": "gpubox-gpu-0", "engine_id": "gpubox"}]
@@ -35,6 +35,18 @@ def test_what_is_no_machine_is_refused_in_words(name, words):
 )
 def test_a_worker_shows_that_its_machine_drains(worker, engine, shown):
     assert state_of({"status": worker}, engine) == shown
+
+
+def test_a_worker_in_quarantine_says_what_ends_it():
+    failed = {"until": "2030", "failures": 5, "reason": "no [network]"}
+    assert quarantine_line("box-cpu-0", failed) == (
+        "[yellow]box-cpu-0 gets no tasks until 2030: 5 failed there in a row, the last one: no \\[network][/] "
+        "[dim](stoker workers release box-cpu-0)[/]"
+    )
+    lost = {"until": None, "failures": 0, "reason": "GPU 0 is lost"}
+    assert quarantine_line("box-gpu-0", lost) == (
+        "[yellow]box-gpu-0 gets no tasks: GPU 0 is lost[/] [dim](until its GPUs work again)[/]"
+    )
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from stoker.core.messages import (
     ResidentState,
     WorkerInfo,
 )
+from stoker.core.vram import VramState
 from stoker_gateway.fleet_dto import engine_dto, worker_dto
 
 WORKER = WorkerInfo(id="box-cpu-0", index=0)
@@ -67,6 +68,22 @@ def test_an_engine_that_does_not_fit_shows_what_to_do():
     dto = engine_dto(EngineView(info=info, status="refused", registered_ms=0, seen_ms=0), {})
     assert dto["status"] == "stopped"
     assert "Update the worker daemon" in dto["refused"]
+
+
+def test_a_worker_whose_gpu_is_lost_says_so_for_as_long_as_it_reports_it():
+    info = EngineInfo(id="box", name="box", version="1", hostname="box", workers=(WORKER,))
+    lost = VramState(trouble="GPU 0 is lost", since_ms=1000)
+    for report, expected in (
+        (EngineReport(vram={WORKER.id: VramState(other_bytes=5)}), None),
+        (
+            EngineReport(vram={WORKER.id: lost}),
+            {"since": "1970-01-01T00:00:01.000Z", "until": None, "failures": 0, "reason": "GPU 0 is lost"},
+        ),
+    ):
+        engine = EngineView(info=info, status="running", registered_ms=0, seen_ms=0, report=report)
+        dto = worker_dto(engine, WORKER, {})
+        assert dto["quarantine"] == expected
+        assert dto["vram_other"] == report.vram[WORKER.id].other_bytes
 
 
 def test_a_worker_that_gets_no_tasks_says_why_and_until_when():

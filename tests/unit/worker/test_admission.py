@@ -11,9 +11,14 @@ def standing(key, value=1.0, gib=0, **more):
     return Standing(setup_key=key, value=value, vram_bytes=gib * GIB, **more)
 
 
-def decide(residents, need=0, vram=0, most=2, ordered=()):
+def decide(residents, need=0, vram=0, most=2, ordered=(), other=0):
     decision = decide_admit(
-        residents, need_bytes=need * GIB, vram_bytes=vram * GIB, max_residents=most, ordered=ordered
+        residents,
+        need_bytes=need * GIB,
+        vram_bytes=vram * GIB,
+        max_residents=most,
+        other_bytes=other * GIB,
+        ordered=ordered,
     )
     return [key for key, _ in decision.evict] if isinstance(decision, Admit) else decision
 
@@ -33,6 +38,9 @@ def decide(residents, need=0, vram=0, most=2, ordered=()):
         ([standing("a", 1, 10), standing("b", 2, 10)], {"need": 20, "vram": 24, "most": 9}, ["a", "b"]),
         ([standing("a", 1, 10)], {"need": 0, "vram": 8, "most": 9}, []),
         ([standing("a", 1, 10)], {"need": 99, "vram": 24, "most": 9}, ["a"]),
+        ([standing("a", 1, 10)], {"need": 10, "vram": 24, "most": 9, "other": 4}, []),
+        ([standing("a", 1, 10)], {"need": 10, "vram": 24, "most": 9, "other": 5}, ["a"]),
+        ([standing("a", 1, 10)], {"need": 24, "vram": 24, "most": 9, "other": 1}, ["a"]),
     ],
 )
 def test_the_least_valuable_go_and_only_as_many_as_needed(residents, facts, evicted):
@@ -50,6 +58,13 @@ def test_memory_that_is_missing_is_named():
     refusal = decide([standing("a", fixed=True, gib=20)], need=8, vram=24)
     assert isinstance(refusal, Refuse)
     assert refusal.reason.startswith("8.0 GiB of GPU memory are needed and 4.0 GiB are free")
+
+
+def test_memory_that_others_hold_is_named_also_on_an_empty_worker():
+    assert decide([], need=20, vram=24, other=12) == Refuse(
+        reason="20.0 GiB of GPU memory are needed and 12.0 GiB are free "
+        "(12.0 GiB are in use by other programs, or not freed yet)"
+    )
 
 
 def test_every_eviction_has_a_reason():
@@ -82,15 +97,22 @@ RESIDENTS = st.lists(
 )
 
 
-@given(RESIDENTS, st.integers(0, 40), st.integers(0, 80), st.integers(1, 8))
-def test_admission_never_evicts_a_fixed_instance_and_always_makes_room(residents, need, vram, most):
-    decision = decide_admit(residents, need_bytes=need * GIB, vram_bytes=vram * GIB, max_residents=most)
+@given(RESIDENTS, st.integers(0, 40), st.integers(0, 80), st.integers(1, 8), st.integers(0, 80))
+def test_admission_never_evicts_a_fixed_instance_and_never_overcommits(residents, need, vram, most, other):
+    decision = decide_admit(
+        residents,
+        need_bytes=need * GIB,
+        vram_bytes=vram * GIB,
+        max_residents=most,
+        other_bytes=other * GIB,
+    )
+    wanted = min(need, vram - other if other <= 1 else vram)
     if isinstance(decision, Refuse):
-        assert any(resident.fixed for resident in residents)
+        assert any(resident.fixed for resident in residents) or other + wanted > vram
         return
     gone = {key for key, _ in decision.evict}
     assert not {r.setup_key for r in residents if r.fixed} & gone
     left = [r for r in residents if r.setup_key not in gone]
     assert len(left) < most
     used = sum(r.vram_bytes for r in left)
-    assert not left or not vram or not need or used + need * GIB <= vram * GIB
+    assert not vram or wanted <= 0 or used + (other + wanted) * GIB <= vram * GIB

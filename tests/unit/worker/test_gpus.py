@@ -69,7 +69,7 @@ def test_memory_is_told_by_process(devices):
     devices.show(f"{A} 100:2000 200:500", f"{B} 100:1000")
     nvml = Nvml.open()
     nvml.sample()
-    assert nvml.memory_by_process() == {100: 3000, 200: 500}
+    assert nvml.memory_by_process() == {"GPU-aaa": {100: 2000, 200: 500}, "GPU-bbb": {100: 1000}}
 
 
 def test_devices_that_went_and_came_are_told_once(devices):
@@ -90,9 +90,10 @@ async def test_sensors_read_host_and_devices(devices):
     try:
         assert sensors.latest.ram_total_bytes > 0
         assert [gpu.uuid for gpu in sensors.latest.gpus] == ["GPU-aaa"]
-        assert sensors.memory_of_group(os.getpgid(0)) == GIB
+        assert sensors.memory_of_tree(os.getpgid(0)) == GIB
+        assert sensors.listed_bytes(frozenset({"GPU-aaa"})) == GIB
         assert sensors.used_bytes(frozenset({"GPU-aaa"})) == 3 * GIB
-        assert await sensors.settle(frozenset({"GPU-aaa"}), 3 * GIB)
+        assert await sensors.settle(lambda: sensors.used_bytes(frozenset({"GPU-aaa"})) == 3 * GIB)
     finally:
         await sensors.stop()
 

@@ -6,11 +6,13 @@ from stoker.core.errors import NoCapacity, WorkerLost
 from stoker_worker.environment import build_error
 from stoker_worker.instance_errors import (
     AppError,
+    DeviceLost,
     InputError,
     InstanceFailed,
     InstanceLost,
     InstanceNotStarted,
     InstanceTimeout,
+    OutOfGpuMemory,
 )
 from stoker_worker.outcomes import (
     InputFileFailed,
@@ -48,6 +50,8 @@ def judged(error, **how):
         (PythonUnreachable("no network"), (True, False, True)),
         (OSError("too many open files"), (True, False, True)),
         (NoCapacity("the worker has no room"), (True, False, False)),
+        (OutOfGpuMemory("CUDA out of memory"), (True, False, False)),
+        (DeviceLost("GPU 0 is lost"), (True, False, True)),
         (InstanceLost("ended with exit code 3", 3), (False, False, False)),
         (InstanceLost("sent something that is no message"), (False, False, False)),
         (InstanceFailed("weights are missing", "setup"), (False, False, False)),

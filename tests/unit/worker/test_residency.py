@@ -7,6 +7,7 @@ from recorders import MachineRecorder, Process, order, until
 
 from stoker.core.errors import NoCapacity
 from stoker.core.messages import GpuInfo, GpuType, ResidentState, WorkerInfo
+from stoker_worker.gpus import lost_sample
 from stoker_worker.residency import Residency
 
 GIB = 1024**3
@@ -15,30 +16,53 @@ WORKER = WorkerInfo(id="box-gpu-0", index=0, gpus=(GPU,), max_residents=4)
 
 
 class Device:
-    """A device whose use the test sets. `frees`: what ends gives its memory back."""
+    """A device whose use the test sets. `frees`: what ends gives its memory back. `foreign`: of other programs."""
 
     def __init__(self):
-        self.used = 1 * GIB
-        self.groups = {}
+        self.driver = 1 * GIB
+        self.foreign = 0
+        self.groups = {}  # by leader, as NVML tells
+        self.hidden = {}  # of processes that NVML does not name
+        self.ended = set()
         self.settling = asyncio.Event()
         self.settling.set()
         self.frees = True
-        self.target_bytes = None
+        self.waited = 0
+        self.error = ""
 
     async def sample(self):
         return None
 
-    def memory_of_group(self, pgid):
-        return self.groups.get(pgid, 0)
+    def end(self, pgid):
+        self.ended.add(pgid)
+        if self.frees and self.settling.is_set():
+            self.free()
+
+    def free(self):
+        for pgid in self.ended:
+            self.groups.pop(pgid, None)
+            self.hidden.pop(pgid, None)
+
+    def memory_of_tree(self, pgid):
+        return 0 if pgid in self.ended else self.groups.get(pgid, 0)
+
+    def listed_bytes(self, uuids):
+        return self.foreign + sum(used for pgid, used in self.groups.items() if pgid not in self.ended)
 
     def used_bytes(self, uuids):
         assert uuids == {"GPU-a"}
-        return self.used
+        return self.driver + self.foreign + sum(self.groups.values()) + sum(self.hidden.values())
 
-    async def settle(self, uuids, target_bytes):
-        self.target_bytes = target_bytes
+    def lost(self, uuids):
+        sample = lost_sample(GPU, self.error)
+        return (sample,) if self.error else ()
+
+    async def settle(self, settled):
+        self.waited += 1
         await self.settling.wait()
-        return self.frees
+        if self.frees:
+            self.free()
+        return settled()
 
 
 class Scene:
@@ -57,10 +81,15 @@ class Scene:
             order(setup_key=key).task, declared_bytes=declared * GIB, ordered=ordered
         )
         residence.instance = Process(self.recorder)
-        residence.instance.pgid = next(self.pgids)
-        self.device.used += gib * GIB
-        if by_group:
-            self.device.groups[residence.instance.pgid] = gib * GIB
+        pgid = residence.instance.pgid = next(self.pgids)
+        (self.device.groups if by_group else self.device.hidden)[pgid] = gib * GIB
+        stop = residence.instance.stop
+
+        async def ends(reason):
+            await stop(reason)
+            self.device.end(pgid)
+
+        residence.instance.stop = ends
         await self.residency.loaded(residence, 10.0)
         return residence
 
@@ -112,10 +141,9 @@ async def test_memory_that_is_not_back_yet_still_counts(scene):
     scene.device.settling.clear()
     scene.residency.evict("a", "room")
     loading = asyncio.ensure_future(scene.load("b", 3, declared=3))
-    await until(lambda: scene.device.target_bytes is not None)
+    await until(lambda: scene.device.waited)
     assert not loading.done()
     assert [r.state for r in scene.residency.snapshot()] == [ResidentState.STOPPING, ResidentState.LOADING]
-    assert scene.device.target_bytes < 2 * GIB
     scene.device.settling.set()
     await loading
     assert set(scene.bytes()) == {"b"}

@@ -69,6 +69,7 @@ import call  # noqa: E402
 import frames  # noqa: E402 - loaded here, because the folder leaves the path below
 import loader  # noqa: E402
 import metadata as meta  # noqa: E402
+import shortage  # noqa: E402
 import tidy  # noqa: E402
 import values  # noqa: E402
 import wire  # noqa: E402
@@ -134,6 +135,7 @@ class Runner:
             _rethrow_cancel(error)
             _print_traceback(error)
             answer = {"type": "failed", "message": _message_of(error), "fault": "app"}
+            answer["vram_short"] = shortage.is_short(error)
         flush()
         self._link.tell(**{"kind": answer.pop("type"), **answer})
 
@@ -192,7 +194,7 @@ class Runner:
             return _error("cancelled", "cancelled" if ours else "The app cancelled its own run")
         except BaseException as error:  # SystemExit too: a run must not end the process
             _print_traceback(error)
-            return _error("app", _message_of(error))
+            return _error("app", _message_of(error), vram_short=shortage.is_short(error))
 
     def _send_partial(self, output: object) -> None:
         self._link.send(b'{"type":"partial","output":' + values.encode(output) + b"}")
@@ -258,8 +260,11 @@ def _seen_outside(file: dict) -> dict:
     return file | {"path": ISOLATION.outside(path) if ISOLATION else path, "named": path}
 
 
-def _error(fault: str, message: str, fields: "list[dict] | None" = None) -> bytes:
-    return values.encode({"type": "error", "fault": fault, "message": message, "fields": fields or []})
+def _error(
+    fault: str, message: str, fields: "list[dict] | None" = None, *, vram_short: bool = False
+) -> bytes:
+    error = {"type": "error", "fault": fault, "message": message, "fields": fields or []}
+    return values.encode(error | {"vram_short": vram_short})
 
 
 def _fault_of(error: Exception) -> str:

@@ -50,7 +50,8 @@ local function fail_spent(k, spent, kills, loss)
 end
 
 -- Returns the new state, or nil and an error name.
--- `loss`: nil when no attempt is spent, else {reason, code, single = the error of a task with one attempt, kills}.
+-- `loss`: nil when no attempt is spent, else {reason, code, single = the error of a task with one attempt, kills,
+-- last = it is not tried again}.
 local function put_back(k, task_id, attempt, reason, loss, delay_of)
   redis.call('HDEL', k.engine_tasks, task_id)
   if loss then
@@ -61,7 +62,7 @@ local function put_back(k, task_id, attempt, reason, loss, delay_of)
   local new = '2'
   if have[2] and have[2] ~= '' then
     new = '11'
-  elseif loss and (spent >= tonumber(have[4]) or kills >= POISON) then
+  elseif loss and (loss.last or spent >= tonumber(have[4]) or kills >= POISON) then
     new = '10'
   end
   local problem = move(k.task, k.events, have[1], new, attempt, reason)
