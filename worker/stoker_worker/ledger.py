@@ -126,8 +126,9 @@ class Ledger:
         if await self._sensors.settle(settled):
             return
         held = self.used_bytes() - own_bytes() - self._calm_bytes
-        self._held = f"{held / GIB:.1f} GiB of GPU memory are not free since {app} was unloaded"
-        self._held_mono = time.monotonic()
+        if not self._held:
+            self._held = f"{held / GIB:.1f} GiB of GPU memory are not free since {app} was unloaded"
+            self._held_mono = time.monotonic()
         _log.warning(Event.GPU_MEMORY_HELD, worker=self._worker.id, app=app, held_bytes=held)
 
     @property
