@@ -221,8 +221,6 @@ class FakeEngine:
 async def scheduling(store, rules=Rules(), **options):  # noqa: B008 - frozen
     """A loop that leads; yields it."""
     epoch = await store.scheduling.lead("test", 60)
-    # The server is the one that it was: nobody is asked to register again, which a FakeEngine does not.
-    await store.scheduling.recall(epoch, await store.scheduling.history(), [])
     loop = Loop(store, rules, get_logger("test"), **options)
     task = loop.task = asyncio.create_task(loop.run(epoch))
     try:

@@ -115,17 +115,18 @@ class Scheduling:
         Cost: one round trip; three when it was. Script: lua/recall.lua.
         """
         keys = self._keys
-        if (await self._connection.command("GET", keys.history) or b"").decode() == history:
+        known = (await self._connection.command("GET", keys.history) or b"").decode()
+        if known == history:
             return False
         calls = [
             self._connection.start_script(
                 "recall", [keys.leader, keys.engine(each), keys.inbox(each)], [epoch]
             )
-            for each in engine_ids
+            for each in (engine_ids if known else ())  # before the first leader there was no other server
         ]
         await asyncio.gather(*calls)
         await self._connection.command("SET", keys.history, history)
-        return True
+        return bool(known)
 
     async def leader(self) -> str:
         """Who leads, as ``epoch:holder``, or ''."""

@@ -44,6 +44,7 @@ class Draining:
     @rule(name=engines, repeat=st.booleans())
     def recall(self, name, repeat):
         """The scheduler found a server that may have forgotten something."""
+        self.run(self.connection.command("SET", f"stoker:{{{self.pool}}}:history", "another"))
         self.run(self.store.scheduling.recall(self.epoch, new_id(), [name]), repeat=repeat)
         engine = self.engines[name]
         engine.recalled = engine.recalled or engine.alive
