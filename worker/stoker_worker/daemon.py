@@ -95,6 +95,7 @@ class Daemon:
         self._report_due = asyncio.Event()
         self._reported: EngineReport | None = None
         self._drain_wanted = asyncio.Event()
+        self._sampled = False
         sensors.on_sample(self._on_sample)
 
     # What the lease, the inbox and the sensors call.
@@ -252,6 +253,9 @@ class Daemon:
         self._report_due.set()
 
     def _on_sample(self) -> None:
+        if not self._sampled:
+            self._sampled = True
+            self.lease.renew_now()  # readings go out with renewals, and nobody should wait for the first ones
         for slot in self.workload.slots.values():
             slot.residency.refresh()
         self.workload.leave_lost_devices()

@@ -13,7 +13,7 @@ from rich.live import Live
 from stoker_cli.output import PIPE_WIDTH, CommandFailed, ExitCode, JsonFlag, print_json
 from stoker_cli.top.frame import Snapshot, frame
 from stoker_cli.top.screen import Wishes, listening
-from stoker_cli.top.source import Source
+from stoker_cli.top.source import FIRST_ANSWER_S, Source
 from stoker_cli.top.words import duration
 
 
@@ -41,7 +41,7 @@ def top(
 async def _once() -> Snapshot:
     source = Source()
     try:
-        return await source.read()
+        return await source.read(FIRST_ANSWER_S)
     finally:
         await source.close()
 
@@ -92,7 +92,7 @@ async def _live(console: Console, interval_s: float) -> None:
     """
     source = Source()
     try:
-        first = await source.read()
+        first = await source.read(FIRST_ANSWER_S)
         with listening() as wishes, Live(console=console, screen=True, auto_refresh=False) as live:
             sight = Sight(first, wishes)
             looking = asyncio.create_task(sight.look_loop(source, interval_s))

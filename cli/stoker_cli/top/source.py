@@ -11,6 +11,8 @@ from stoker_cli.top.words import time_of
 
 ANSWER_S: Final = 5.0
 """A gateway that takes longer counts as away."""
+FIRST_ANSWER_S: Final = 20.0
+"""At the start there is nothing else to show meanwhile."""
 WAITING_SHOWN: Final = 100
 _NO_ROUTE: Final = 404
 
@@ -21,7 +23,7 @@ class Source:
     def __init__(self) -> None:
         self._api: Api | None = None
 
-    async def read(self) -> Snapshot:
+    async def read(self, answer_s: float = ANSWER_S) -> Snapshot:
         """What there is now.
 
         Raises:
@@ -31,12 +33,12 @@ class Source:
             self._api = Api.from_settings()  # after an absence the gateway may be elsewhere
         api = self._api
         try:
-            async with asyncio.timeout(ANSWER_S):
+            async with asyncio.timeout(answer_s):
                 engines, queue = await asyncio.gather(api.get("/engines"), _queue(api))
         except TimeoutError:
             await self.close()
             raise CommandFailed(
-                f"the gateway at {api.url} did not answer within {ANSWER_S:g} s", ExitCode.UNREACHABLE
+                f"the gateway at {api.url} did not answer within {answer_s:g} s", ExitCode.UNREACHABLE
             ) from None
         except CommandFailed:
             await self.close()
