@@ -14,6 +14,7 @@ from stoker_cli.packing import pack
 from stoker_worker.environment import Environments
 from stoker_worker.machine import Machine, Rules
 from stoker_worker.outcomes import PreparationFailed
+from stoker_worker.procs import ShortPath
 from stoker_worker.versions import Versions
 
 WORKER = WorkerInfo(id="box-cpu-0", index=0)
@@ -105,6 +106,18 @@ async def emptied(machine):
         return machine.environment_keys() == ()
 
     await eventually(nothing_left, "an empty cache")
+
+
+def test_short_paths_of_instances_that_a_killed_daemon_had_are_removed(machine, tmp_path):
+    folder = tmp_path / "work" / ("long" * 20)
+    folder.mkdir(parents=True)
+    short, other = ShortPath(folder).open(), ShortPath(tmp_path / ("long" * 20))
+    (tmp_path / ("long" * 20)).mkdir()
+    living = other.open()
+    machine.clean()
+    assert not short.parent.exists()
+    assert living.exists()
+    other.close()
 
 
 async def test_what_a_live_instance_uses_stays_and_goes_after_its_end(machine, gateway, apps):

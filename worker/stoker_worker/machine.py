@@ -29,6 +29,7 @@ from stoker_worker.outputs import Outputs
 from stoker_worker.pointers import put_at
 from stoker_worker.ports import OnLine, Prepared, RunningInstance
 from stoker_worker.private_tmp import PrivateTmp, names_tmp, paths_to_keep
+from stoker_worker.procs import sweep_short_paths
 from stoker_worker.redaction import Redactor, secret_looking
 from stoker_worker.shelf import Use
 from stoker_worker.versions import Versions
@@ -97,6 +98,7 @@ class Machine:
                 _log.info(Event.CACHE_SWEPT, kind=shelf.path.name, keys=swept)
         self._budget.make_room()
         _remove(self._work)
+        sweep_short_paths()
 
     def environment_keys(self) -> tuple[str, ...]:
         """Environments that are on disk."""

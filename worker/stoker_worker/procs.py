@@ -198,7 +198,7 @@ class ShortPath:
         text = str(self._folder)
         if len(os.fsencode(text)) <= SHORT_PATH_BYTES and PLAIN_PATH.fullmatch(text):
             return self._folder
-        _sweep_short_paths()
+        sweep_short_paths()
         self._made = Path(tempfile.mkdtemp(prefix=_SHORT_PREFIX))
         link = self._made / "w"
         link.symlink_to(self._folder, target_is_directory=True)
@@ -211,7 +211,7 @@ class ShortPath:
             self._made = None
 
 
-def _sweep_short_paths() -> None:
+def sweep_short_paths() -> None:
     """Remove those that daemons left which were killed: their folder is gone."""
     for made in Path(tempfile.gettempdir()).glob(f"{_SHORT_PREFIX}*"):
         link = made / "w"
