@@ -58,7 +58,9 @@ class Terminal:
         self.seen = ""
         self.process = subprocess.Popen(
             [sys.executable, "-m", "stoker_cli", "top", "--interval", "0.2"],
-            env=env | {"TERM": "xterm-256color"},
+            # Without a size of its own: it would count for more than the terminal's.
+            env={name: value for name, value in env.items() if name not in {"COLUMNS", "LINES"}}
+            | {"TERM": "xterm-256color"},
             stdin=self.keyboard,
             stdout=self.keyboard,
             stderr=self.keyboard,
@@ -73,7 +75,12 @@ class Terminal:
                 return
 
     def shows(self, words, times=1):
-        wait_until(lambda: self.seen.count(words) >= times, f"{words!r} in the terminal")
+        try:
+            wait_until(lambda: self.seen.count(words) >= times, f"{words!r} in the terminal")
+        except AssertionError as error:
+            raise AssertionError(
+                f"{error}; seen: {self.seen[-2000:]!r}, status {self.process.poll()}"
+            ) from None
 
     def ended(self):
         """The exit status, once it has ended and the terminal is as before."""
