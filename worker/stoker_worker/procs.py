@@ -198,7 +198,7 @@ class ShortPath:
         text = str(self._folder)
         if len(os.fsencode(text)) <= SHORT_PATH_BYTES and PLAIN_PATH.fullmatch(text):
             return self._folder
-        sweep_short_paths()
+        sweep_short_paths(self._folder)
         self._made = Path(tempfile.mkdtemp(prefix=_SHORT_PREFIX))
         link = self._made / "w"
         link.symlink_to(self._folder, target_is_directory=True)
@@ -211,12 +211,12 @@ class ShortPath:
             self._made = None
 
 
-def sweep_short_paths() -> None:
-    """Remove those that daemons left which were killed: their folder is gone."""
+def sweep_short_paths(folder: Path | None = None) -> None:
+    """Remove those that killed daemons left: they lead nowhere, or to `folder`, whose owner asks."""
     for made in Path(tempfile.gettempdir()).glob(f"{_SHORT_PREFIX}*"):
         link = made / "w"
         with contextlib.suppress(OSError):  # of another user, or swept by another process just now
-            if link.is_symlink() and not link.exists():
+            if link.is_symlink() and (not link.exists() or link.readlink() == folder):
                 link.unlink()
                 made.rmdir()
 

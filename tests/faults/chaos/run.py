@@ -160,6 +160,7 @@ class Chaos:
             for task in breaking:
                 task.cancel()
             await asyncio.gather(*breaking, *self._held, return_exceptions=True)
+        self.second.keep()  # one killed last is followed by one that tidies up after it
         await self._judge()
         await self._client.aclose()
         self.report.tasks, self.report.seconds = self.plan.tasks, time.monotonic() - begun

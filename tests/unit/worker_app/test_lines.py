@@ -64,15 +64,25 @@ def test_short_paths_are_made_where_needed_and_swept(tmp_path, monkeypatch):
     assert ShortPath(plain).open() == plain
     folder = tmp_path / "a blank"
     folder.mkdir()
-    left, used = ShortPath(folder), ShortPath(folder)
-    link = left.open()
-    assert used.open().samefile(folder)
+    used = ShortPath(folder)
+    link = used.open()
     assert link.samefile(folder)
     used.close()
     used.close()
-    folder.rmdir()
-    ShortPath(tmp_path / "another one").open()
     assert not link.parent.exists()
+
+
+def test_short_paths_of_a_killed_daemon_are_swept_by_its_successor(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    kept, gone = tmp_path / "a blank", tmp_path / "another blank"
+    kept.mkdir()
+    gone.mkdir()
+    to_kept, to_gone = ShortPath(kept).open(), ShortPath(gone).open()
+    gone.rmdir()
+    successor = ShortPath(kept).open()
+    assert not to_kept.parent.exists()
+    assert not to_gone.parent.exists()
+    assert successor.samefile(kept)
 
 
 def test_what_is_the_daemons_own_is_not_handed_on():
