@@ -260,7 +260,7 @@ class SchedulerSettings(CommonSettings, QuarantineFields):
         default=DAY_S, ge=1, description="Seconds that a task waits in the queue before it fails."
     )
     age_cap_s: float = Field(
-        default=30, ge=0, description="Seconds that a task may be passed by tasks whose model is warm."
+        default=120, ge=0, description="Seconds that a task may be passed by tasks whose model is warm."
     )
     hold_timeout_s: float = Field(
         default=DAY_S,

@@ -31,7 +31,7 @@ class Rules:
 
     look_ahead: int = 1
     short_s: float = 0.05
-    age_cap_s: float = 30.0
+    age_cap_s: float = 120.0
     priority_step_s: float = 300.0
     fair_slack_s: float = 10.0
     churn_factor: float = 1.0

@@ -5,6 +5,8 @@ The queues and the fleet are only read. What this decision has given away alread
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from heapq import heappop, heappush
+from itertools import count
 
 from stoker.core.messages import SetupKey, TaskId, WorkerId
 from stoker_scheduler.actions import Assign, GroupId, Reason, Start
@@ -35,6 +37,8 @@ class Draft:
         self._taken_of_key: dict[SetupKey, int] = {}
         self._used_s: dict[str, float] = {}
         self._scans: dict[tuple[str, SetupKey, Shape], Iterator[Worker]] = {}
+        self._ready: dict[tuple[SetupKey, Shape], list[tuple[float, int, Worker]]] = {}
+        self._count = count()
         self._explained: dict[Shape, Reason] = {}
 
     def left(self, group: Group) -> int:
@@ -79,6 +83,24 @@ class Draft:
             workers = self._scans[name] = begin()
         for worker in workers:
             if worker.id not in self.given and fit(worker):
+                return worker
+        return None
+
+    def scan_least(
+        self,
+        group: Group,
+        begin: Callable[[], Iterator[Worker]],
+        fit: Callable[[Worker], bool],
+        cost: Callable[[Worker], float],
+        look: int,
+    ) -> Worker | None:
+        """Of the next `look` idle workers of an index that fit, the one with the least cost; else as `scan`."""
+        ready = self._ready.setdefault((group.setup_key, group.shape), [])
+        while len(ready) < look and (worker := self.scan("idle", group, begin, fit)) is not None:
+            heappush(ready, (cost(worker), next(self._count), worker))
+        while ready:
+            worker = heappop(ready)[2]
+            if worker.id not in self.given:
                 return worker
         return None
 

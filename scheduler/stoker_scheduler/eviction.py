@@ -57,7 +57,7 @@ def make_room(worker: Worker, group: Group, facts: Facts) -> Room | Why:
     for resident in sorted(staying, key=lambda r: (_worth(r, worker, facts), r.used_ms, r.setup_key)):
         if _may_go(resident, facts):
             evict.append(resident.setup_key)
-            regret_s += _regret_s(resident, facts)
+            regret_s += loss_s(resident, facts)
             slots += 1
             free += _bytes_of(resident, worker, facts)
             if slots >= 1 and free >= wanted:
@@ -131,7 +131,8 @@ def _may_go(resident: Residence, facts: Facts) -> bool:
     return age_s >= facts.rules.churn_factor * load_s
 
 
-def _regret_s(resident: Residence, facts: Facts) -> float:
+def loss_s(resident: Residence, facts: Facts) -> float:
+    """Seconds of loading that its loss is expected to cost."""
     load_s = facts.knowledge.load_s(resident.setup_key, resident.app)
     copies = max(1, len(facts.fleet.holders.at(resident.setup_key)))
     if facts.queues.backlog(resident.setup_key):
@@ -141,4 +142,4 @@ def _regret_s(resident: Residence, facts: Facts) -> float:
 
 def _worth(resident: Residence, worker: Worker, facts: Facts) -> float:
     """Seconds of loading that a GiB of it saves; one that takes no memory counts as a GiB."""
-    return _regret_s(resident, facts) * GIB / (_bytes_of(resident, worker, facts) or GIB)
+    return loss_s(resident, facts) * GIB / (_bytes_of(resident, worker, facts) or GIB)

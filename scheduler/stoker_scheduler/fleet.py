@@ -24,6 +24,7 @@ from stoker.core.messages import (
 from stoker.core.protocol_version import OURS, agree
 from stoker.core.sessions import plain_key
 from stoker.core.vram import VramState, device_type
+from stoker_scheduler.durations import Durations
 from stoker_scheduler.kinds import Kind
 from stoker_scheduler.places import Places
 
@@ -62,7 +63,7 @@ class Residence:
 
 @dataclass(slots=True, eq=False)
 class Held:
-    """A task that an engine has. Estimates are those of the moment it was assigned."""
+    """A task that an engine has. `load_s` and `run_s` are the estimates of the moment it was assigned."""
 
     task_id: TaskId
     setup_key: SetupKey
@@ -73,20 +74,21 @@ class Held:
     assigned_ms: int
     load_s: float  # expected until it runs; 0 = warm
     run_s: float
+    runs: Durations  # what is known of such runs, as it grows
     needs_env: bool = False
     audit_ms: int = 0  # when it is next made sure that the engine really works on it
     prepare_s: float = 0.0  # measured: how long the environment took
     running_ms: int = 0
 
     def remaining_s(self, now_ms: int) -> float:
-        """Expected seconds to its end. What has overrun is expected to take half as long again."""
+        """Expected seconds to its end."""
         if self.running_ms or not self.load_s:
             elapsed = (now_ms - (self.running_ms or self.assigned_ms)) / 1000
-            return max(self.run_s - elapsed, elapsed / 2)
-        return self.load_left_s(now_ms) + self.run_s
+            return self.runs.left_s(elapsed)
+        return self.load_left_s(now_ms) + self.runs.mean_s()
 
     def load_left_s(self, now_ms: int) -> float:
-        """Expected seconds until it runs."""
+        """Expected seconds until it runs. A load that has overrun is expected to take half as long again."""
         if self.running_ms:
             return 0.0
         elapsed = (now_ms - self.assigned_ms) / 1000

@@ -1,7 +1,7 @@
 """What has been learned of apps: seconds to prepare, load and run, and GPU memory. Pure bookkeeping.
 
-Seconds are exponentially weighted averages, memory is the most that was seen (`stoker.core.vram`). An unknown setup is
-judged by its app's other setups, then by a prior.
+Runs are judged by the latest ones (`durations`), other seconds are exponentially weighted averages, memory is the most
+that was seen (`stoker.core.vram`). An unknown setup is judged by its app's other setups, then by a prior.
 """
 
 from collections import OrderedDict
@@ -10,15 +10,17 @@ from typing import Final
 from stoker.core.messages import SetupKey
 from stoker.core.sessions import plain_key
 from stoker.core.vram import Peaks
+from stoker_scheduler.durations import Durations, Recent
 
 WEIGHT: Final = 0.3
 """Share of the newest measurement: three runs outweigh all before them."""
-RUN_PRIOR_S: Final = 5.0
+RUN_PRIOR: Final = Durations((5.0,))
 LOAD_PRIOR_S: Final = 20.0
 PREPARE_PRIOR_S: Final = 30.0
 DEMAND_HALF_S: Final = 43_200.0
-"""Half a day: what was hot this morning is worth half as much tonight. Chosen on the published trace, as the next two."""
-RECENT_S: Final = 600.0
+"""Half a day: what was hot this morning is worth half as much tonight. Chosen on the published trace, as the next three."""
+RECENT_S: Final = 1000.0
+RECENT_IDLE_S: Final = 30.0
 DEMAND_COMMON: Final = 240.0
 """The score of a setup that is wanted again in one of two cases."""
 MAX_KEYS: Final = 20_000
@@ -71,13 +73,13 @@ class Demand:
         """How likely it is (0 to 1) that a setup is wanted again before its instance would be evicted anyway.
 
         Often and lately both count: a setup that was asked for a moment ago is as likely as one with
-        `RECENT_S` / 60 tasks in the last half-life.
+        `RECENT_S` / `RECENT_IDLE_S` tasks in the last half-life.
         """
         if key not in self._seen:
             return 0.0
         count, last_ms = self._seen[key]
         idle_s = max(0, now_ms - last_ms) / 1000
-        score = _halved(count, idle_s * 1000) + RECENT_S / (60 + idle_s)
+        score = _halved(count, idle_s * 1000) + RECENT_S / (RECENT_IDLE_S + idle_s)
         return score / (score + DEMAND_COMMON)
 
 
@@ -92,15 +94,19 @@ class Knowledge:
     """
 
     def __init__(self) -> None:
-        self._run = Averages()
+        self._run = Recent(MAX_KEYS)
         self._load = Averages()
         self._prepare = Averages()
         self._vram = Peaks()
         self._demand = Demand()
 
+    def runs(self, key: SetupKey, app: str = "") -> Durations:
+        """How long tasks run."""
+        return self._run.get(plain_key(key), app, default=RUN_PRIOR)
+
     def run_s(self, key: SetupKey, app: str = "") -> float:
         """How long one task runs."""
-        return self._run.get(plain_key(key), app, default=RUN_PRIOR_S)
+        return self.runs(key, app).mean_s()
 
     def load_s(self, key: SetupKey, app: str = "") -> float:
         """How long the process and its setup take on a worker that has the environment."""

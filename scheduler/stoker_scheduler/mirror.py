@@ -339,6 +339,7 @@ class Mirror:
         now_ms: int,
         attempt: int = 0,
     ) -> Held:
+        runs = self.knowledge.runs(key, app)
         return Held(
             task_id=task_id,
             setup_key=key,
@@ -349,7 +350,8 @@ class Mirror:
             assigned_ms=now_ms,
             load_s=0.0,
             audit_ms=now_ms + AUDIT_MS,
-            run_s=self.knowledge.run_s(key, app),
+            run_s=runs.mean_s(),
+            runs=runs,
         )
 
     def _expect_memory(self, worker: Worker, group: Group) -> None:

@@ -8,10 +8,10 @@ from typing import Final
 from stoker.core.messages import SetupKey, WorkerId
 from stoker_scheduler.actions import GPU_SPARE_S, Assign, Reason, Start, Wait, Why
 from stoker_scheduler.draft import Draft
-from stoker_scheduler.eviction import make_room
-from stoker_scheduler.fleet import Fleet, Phase, Worker
+from stoker_scheduler.eviction import loss_s, make_room
+from stoker_scheduler.fleet import Phase, Worker
 from stoker_scheduler.matching import GB, admits, candidates, fits, kinds
-from stoker_scheduler.queues import GROUPS_OF_KEY, Group
+from stoker_scheduler.queues import Group
 
 LOOK: Final = 64
 """Workers that one choice compares, at most: 1,000 would cost milliseconds and gain nothing."""
@@ -20,8 +20,8 @@ LATER_MAX: Final = 256
 """How deep a cold start may reach into its group for the task that would wait longest."""
 FIRST_LOAD_PATIENCE: Final = 2.0
 """No second load of a model starts before one was measured, or took this many times its estimate."""
-OWN_WORK_FACTOR: Final = 2.0
-"""A copy on a worker with tasks of its own takes as much from them as it gives, and costs a load on top."""
+LOOK_WARM: Final = 8
+"""Idle workers with the instance that are compared, the most lately used first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +47,12 @@ class _Cold:
     order: tuple[float, int, int, str, int]
 
 
-def is_startable(group: Group, fleet: Fleet) -> bool:
-    """Whether an instance of the group's setup is idle somewhere, or busy with that setup alone."""
-    key = group.warm_key
-    if group.session and fleet.leaseholder(group.setup_key):
+def is_startable(group: Group, draft: Draft) -> bool:
+    """Whether an instance of the group's setup is idle somewhere, or may take a task behind one of its own."""
+    facts, key = draft.facts, group.warm_key
+    if group.session and facts.fleet.leaseholder(group.setup_key):
         return True
-    return bool(fleet.idle_with.at(key) or fleet.one_key.at(key))
+    return bool(facts.fleet.idle_with.at(key) or (facts.fleet.one_key.at(key) and is_short(key, draft)))
 
 
 def is_short(key: SetupKey, draft: Draft) -> bool:
@@ -143,7 +143,7 @@ def _assign_cold(group: Group, draft: Draft, cold: _Cold, warmth: _Warmth | None
 
 
 def _idle_warm(group: Group, draft: Draft) -> Worker | None:
-    """The most lately used of the idle workers with the instance: the others may cool and be reused."""
+    """Of the idle workers with the instance, the one whose other instances are least wanted meanwhile."""
     filed = draft.facts.fleet.idle_with.at(group.warm_key)
     if not filed:
         return None
@@ -152,7 +152,14 @@ def _idle_warm(group: Group, draft: Draft) -> Worker | None:
     def fit(worker: Worker) -> bool:
         return admits(group.shape, worker) and not worker.refuses(group.setup_key, now_ms)
 
-    return draft.scan("idle", group, lambda: reversed(filed.values()), fit)
+    def others_s(worker: Worker) -> float:
+        return sum(
+            loss_s(resident, draft.facts)
+            for key, resident in worker.residents.items()
+            if key != group.setup_key and resident.phase is Phase.READY
+        )
+
+    return draft.scan_least(group, lambda: reversed(filed.values()), fit, others_s, LOOK_WARM)
 
 
 def _ahead(group: Group, draft: Draft) -> Worker | None:
@@ -245,27 +252,10 @@ def _cold_on(worker: Worker, group: Group, draft: Draft) -> _Cold | Reason:
     if group.env_key not in worker.engine.environments and not worker.preparing(group.env_key):
         start_s += facts.knowledge.prepare_s(group.env_key)
     spare = GPU_SPARE_S if worker.kind.gpus and not group.shape.needs.gpu_count else 0.0
-    cost_s = start_s + spare + room.regret_s + OWN_WORK_FACTOR * _own_work_s(worker, group, draft)
+    cost_s = start_s + spare + room.regret_s
     used = sum(resident.vram_bytes for resident in worker.residents.values())
     order = (cost_s, len(worker.residents), used, worker.engine.id, worker.index)
     return _Cold(worker, start_s, cost_s, room.evict, order)
-
-
-def _own_work_s(worker: Worker, group: Group, draft: Draft) -> float:
-    """Seconds of waiting tasks, no less urgent than the group's, for what is loaded on this worker."""
-    facts = draft.facts
-    seconds = 0.0
-    for key, resident in worker.residents.items():
-        if key == group.setup_key or resident.phase is not Phase.READY:
-            continue
-        tasks = sum(
-            draft.left(rival)
-            for rival in facts.queues.of_key(key, GROUPS_OF_KEY)
-            if rival.priority >= group.priority
-        )
-        if tasks:
-            seconds += tasks * facts.knowledge.run_s(key, resident.app) / len(facts.fleet.holders.at(key))
-    return seconds
 
 
 def _idle_candidates(group: Group, draft: Draft) -> list[Worker]:

@@ -3,9 +3,10 @@
 Pure: facts in, actions out. No Redis, no clock, no randomness, no logging; the arguments are not changed. A
 decision visits the groups that the change touches, never the whole queue.
 
-Order of groups: priority (waiting raises it in steps), then keys within their fair share before those that
-are ahead of it, then groups whose instance is warm or that are past their age cap, then the key that had the
-least worker time, then the oldest.
+Order of groups: priority (waiting raises it in steps), then groups whose instance is warm or that are past their age
+cap, then keys within their fair share before those that are ahead of it, then the key that had the least worker time,
+then the oldest. Warm starts go first because an idle worker that was given away for a load costs whoever could have
+started there, and the age cap bounds what others wait for it.
 """
 
 from heapq import heapify, heappop, heappush
@@ -24,7 +25,7 @@ from stoker_scheduler.queues import GROUPS_OF_KEY, Group, Queues, Shape
 VISITS_MAX: Final = 2_048
 """Groups that one decision may visit; the others are visited by the next ones."""
 
-_Order = tuple[int, bool, int, float, int, str]
+_Order = tuple[int, bool, bool, float, int, str]
 
 DEFAULT_RULES: Final = Rules()
 
@@ -99,8 +100,8 @@ def _order(draft: Draft, group: Group, fair_s: float) -> _Order:
     used_s = draft.used_s(group.key_id)
     ahead = used_s > fair_s + rules.fair_slack_s
     raised = 0 if ahead else int(waited_s // rules.priority_step_s)
-    at_once = waited_s > rules.age_cap_s or is_startable(group, draft.facts.fleet)
-    return (-(group.priority + raised), ahead, 0 if at_once else 1, used_s, created_ms, group.id)
+    later = waited_s <= rules.age_cap_s and not is_startable(group, draft)
+    return (-(group.priority + raised), later, ahead, used_s, created_ms, group.id)
 
 
 def _touched(draft: Draft, changed: Changed) -> list[Group]:

@@ -16,6 +16,7 @@ from stoker_scheduler.deadlines import (
     overdue_unmatched,
     queue_timeout_text,
 )
+from stoker_scheduler.durations import RECENT, Durations
 from stoker_scheduler.eviction import decide_unload
 from stoker_scheduler.fleet import Fleet, Held, Phase
 from stoker_scheduler.knowledge import LOAD_PRIOR_S, MAX_KEYS, Knowledge
@@ -35,7 +36,7 @@ def fleet_of(*infos, **view):
 
 
 def held(task="t", key="a", *, load_s=0.0, run_s=1.0, at_ms=0):
-    return Held(task, SetupKey(key), "k1", "env", "test/a", 1, at_ms, load_s, run_s)
+    return Held(task, SetupKey(key), "k1", "env", "test/a", 1, at_ms, load_s, run_s, Durations((run_s,)))
 
 
 # Queues.
@@ -313,8 +314,25 @@ def test_an_unknown_setup_is_judged_by_its_app_then_by_the_prior():
 def test_estimates_follow_the_newest_measurements():
     knowledge = Knowledge()
     for seconds in (10.0, 10.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0):
-        knowledge.learn_run("a", "", seconds)
-    assert 2.0 < knowledge.run_s("a") < 3.0
+        knowledge.learn_load("a", "", seconds)
+    assert 2.0 < knowledge.load_s("a") < 3.0
+
+
+def test_the_latest_runs_count_alike_and_older_ones_not_at_all():
+    knowledge = Knowledge()
+    knowledge.learn_run("a", "", 100.0)
+    for _ in range(RECENT // 2):
+        knowledge.learn_run("a", "", 1.0)
+        knowledge.learn_run("a", "", 3.0)
+    assert knowledge.run_s("a") == 2.0
+
+
+@pytest.mark.parametrize(
+    ("elapsed_s", "left_s"),
+    [(0, 14.0), (1, 19.5), (2, 18.5), (12, 17.0), (28, 1.0), (29, 14.5), (40, 20.0)],
+)
+def test_what_a_run_still_takes_is_judged_by_those_that_took_longer(elapsed_s, left_s):
+    assert Durations((29.0, 1.0, 12.0)).left_s(elapsed_s) == left_s
 
 
 def test_knowledge_is_bounded():

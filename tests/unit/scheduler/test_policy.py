@@ -22,6 +22,30 @@ def test_an_idle_warm_worker_comes_first():
     assert starts(board.decide()) == [("box-cpu-1", Start.WARM)]
 
 
+def test_of_two_idle_warm_workers_the_one_goes_whose_other_instance_is_wanted_less():
+    board = warm_board(
+        warm=(("box-cpu-0", "a"), ("box-cpu-0", "hot"), ("box-cpu-1", "a"), ("box-cpu-1", "old"))
+    )
+    for _ in range(3):
+        board.finish(board.submit("hot"), TaskState.CANCELLED)
+    board.finish(board.submit("old"), TaskState.CANCELLED)
+    board.submit("a")
+    assert starts(board.decide()) == [("box-cpu-1", Start.WARM)]
+
+
+def test_a_warm_start_comes_before_a_load_for_a_key_that_had_less():
+    board = warm_board(workers=1, rules=Rules(look_ahead=0, fair_slack_s=1)).learn("a", run_s=60).learn("b")
+    first = board.submit("a", key_id="many")
+    board.decide()
+    warm, cold = board.submit("a", key_id="many"), board.submit("b", key_id="few")
+    board.finish(first, run_s=60)
+    board.decide()
+    assert board.order == [first, warm]
+    board.finish(warm, run_s=60)
+    board.decide()
+    assert board.order == [first, warm, cold]
+
+
 def test_a_cold_task_goes_to_the_emptiest_worker():
     board = warm_board(workers=3, warm=(("box-cpu-0", "b"), ("box-cpu-2", "c")))
     board.submit("a")
