@@ -8,7 +8,7 @@ into Redis, beside its loops and not in them, so that a deaf one is seen.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from stoker.core.errors import StoreUnavailable
@@ -41,14 +41,20 @@ class Pulse:
 class PulseStore(Protocol):
     """`stoker.protocol.pulses.Pulses`, as far as a part tells of itself."""
 
-    async def tell(self, process: str, part: str, silent_s: dict[str, float]) -> None: ...
+    async def tell(
+        self, process: str, part: str, silent_s: dict[str, float], counts: Mapping[str, int]
+    ) -> None: ...
 
 
 async def tell_loop(
-    store: PulseStore, process: str, part: str, silences: Callable[[], dict[str, float]]
+    store: PulseStore,
+    process: str,
+    part: str,
+    silences: Callable[[], dict[str, float]],
+    counts: Callable[[], Mapping[str, int]] = dict,
 ) -> None:
-    """Report the silences of a process until cancelled. While Redis is away there is nobody to tell."""
+    """Report the silences of a process, and what it has done, until cancelled. While Redis is away there is nobody to tell."""
     while True:
         with contextlib.suppress(StoreUnavailable):
-            await store.tell(process, part, silences())
+            await store.tell(process, part, silences(), counts())
         await asyncio.sleep(TELL_S)

@@ -17,6 +17,7 @@ from stoker_cli.task_view import COLOURS, LOG_TYPES, TaskView, exit_code
 app = typer.Typer(no_args_is_help=True, help="List, look at, cancel, run again and delete tasks.")
 
 PAGE: Final = 100
+HOW: Final = {"cold": "load there", "wait": "wait for it", "ahead": "behind a short task", "warm": "warm"}
 TaskIdArgument = Annotated[str, typer.Argument(help="Id of the task.")]
 
 
@@ -77,6 +78,25 @@ def logs(
 ) -> None:
     """The complete log of a task. With --json one document, with --json --follow one object a line."""
     asyncio.run(_logs(task_id, attempt, follow=follow_, json=json))
+
+
+@app.command()
+def explain(task_id: TaskIdArgument, json: JsonFlag = False) -> None:
+    """Why a task waits, and for each attempt which workers were compared and what each would have cost."""
+    found = asyncio.run(_call("GET", f"/tasks/{task_id}/explanation"))
+    if json:
+        print_json(found)
+        return
+    out.print(f"task {task_id}: {_coloured(found['status_text'])}")
+    if found["queue_reason"]:
+        out.print(escape(found["queue_reason"]))
+    for attempt in found["attempts"]:
+        out.print(f"[bold]attempt {attempt['attempt']}[/]: {escape(attempt['reason'])}")
+        if len(attempt["candidates"]) > 1:
+            columns = ("worker", "how", "runs in", "cost", "evicts")
+            print_table("", columns, map(_candidate, attempt["candidates"]), empty="")
+    if not (found["queue_reason"] or found["attempts"]):
+        out.print("it was never given to a worker")
 
 
 @app.command()
@@ -196,6 +216,17 @@ async def _retry(task_id: str, view: TaskView | None, *, wait: bool) -> Task:
 async def _call(method: str, path: str, **options: Any) -> Any:
     async with connected() as api:
         return await api.call(method, path, **options)
+
+
+def _candidate(found: dict[str, Any]) -> tuple[str, ...]:
+    evicts = ", ".join(found["evict"]) or "-"
+    return (
+        found["worker_id"],
+        HOW.get(found["start"], found["start"]),
+        f"{found['ready_s']:.1f} s",
+        f"{found['cost_s']:.1f} s",
+        evicts,
+    )
 
 
 def _app_name(task: Task) -> str:

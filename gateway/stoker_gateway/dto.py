@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from stoker.core.explanations import Explanation
 from stoker.core.ids import short_id
 from stoker.core.messages import LogLine, TaskView
 from stoker.core.states import TERMINAL, TaskState
@@ -119,6 +120,25 @@ def task_log(task_id: str, line: LogLine) -> dict[str, Any]:
         "task_id": task_id,
         "log_type": line.type.number,
         "content": line.text,
+    }
+
+
+def explanation_dto(attempt: int, why: Explanation) -> dict[str, Any]:
+    """Why an attempt ran where it did."""
+    return {
+        "attempt": attempt,
+        "worker_id": why.candidates[0].worker_id if why.candidates else None,
+        "reason": why.text,
+        "candidates": [
+            {
+                "worker_id": each.worker_id,
+                "start": each.start,
+                "ready_s": each.ready_s,
+                "cost_s": each.cost_s,
+                "evict": list(each.evict),
+            }
+            for each in why.candidates
+        ],
     }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from stoker.core.errors import StoreUnavailable
 from stoker.core.messages import EngineView, WorkerId
 from stoker.protocol import Store
+from stoker.protocol.pulses import Told
 from stoker_gateway.machine_metrics import machine_lines
 from stoker_gateway.streams import Hub
 
@@ -46,6 +47,7 @@ async def measurements(store: Store, hub: Hub) -> str:
             *_up(answers=True),
             *waiting,
             *_silences(silences),
+            *_decisions(told),
             *_engines(engines),
             *machine_lines(engines),
         ]
@@ -81,6 +83,15 @@ def _silences(found: Iterable[tuple[str, str, Mapping[str, float]]]) -> Iterator
         for loop, seconds in silent_s.items():
             labels = f'{{part="{part}",process="{process}",loop="{loop}"}}'
             yield f"stoker_seconds_since_last_read{labels} {seconds:.3f}"
+
+
+def _decisions(told: Iterable[Told]) -> Iterator[str]:
+    yield "# HELP stoker_scheduler_decisions_total Since the scheduler began: starts by kind, waits by reason, evictions."
+    yield "# TYPE stoker_scheduler_decisions_total counter"
+    for report in told:
+        for kind, number in report.counts.items():
+            labels = f'{{process="{report.process}",decision="{kind}"}}'
+            yield f"stoker_scheduler_decisions_total{labels} {number}"
 
 
 def _troubled(engines: list[EngineView]) -> set[WorkerId]:

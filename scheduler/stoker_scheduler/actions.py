@@ -9,6 +9,7 @@ from typing import Final, NewType
 
 from msgspec import Struct
 
+from stoker.core.explanations import Candidate
 from stoker.core.messages import EngineId, SetupKey, TaskId, WorkerId
 
 GroupId = NewType("GroupId", str)
@@ -86,6 +87,7 @@ class Assign(Struct, frozen=True, kw_only=True):
     start: Start
     estimate_s: float  # worker time that this is expected to take, load included
     evict: tuple[SetupKey, ...] = ()
+    candidates: tuple[Candidate, ...]  # what was compared; the first one was taken
 
 
 class Evict(Struct, frozen=True, kw_only=True):

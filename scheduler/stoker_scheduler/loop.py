@@ -6,12 +6,14 @@ not answer, the mirror is thrown away and read anew, because nobody knows then w
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from stoker.core.errors import NotFound, ProtocolRefusal, StoreUnavailable
 from stoker.core.events import Event
+from stoker.core.explanations import Explanation
 from stoker.core.messages import EngineId, EngineView, TaskId
 from stoker.core.protocol_version import OURS, disagreement
 from stoker.core.sessions import SessionEnd
@@ -21,7 +23,7 @@ from stoker.protocol import Store
 from stoker.protocol.scheduling import AssignOrder, AssignResult
 from stoker.protocol.wake import WakeEvent, WakeKind
 from stoker_scheduler import reasons
-from stoker_scheduler.actions import Assign, Changed, GroupId, Rules, Start, Wait
+from stoker_scheduler.actions import Assign, Changed, GroupId, Rules, Start, Wait, Why
 from stoker_scheduler.chores import Chores
 from stoker_scheduler.clock import ServerClock
 from stoker_scheduler.deadlines import Limits
@@ -60,6 +62,20 @@ class Counters:
     failed: int = 0
     rebuilt: int = 0
     decide_s: float = 0.0
+    waits: Counter[Why] = field(default_factory=Counter)
+
+    def decisions(self) -> dict[str, int]:
+        """How often each kind of decision was made; a group that is told to wait counts each time that it is looked at."""
+        made = {
+            "warm": self.assigned_warm,
+            "ahead": self.assigned_ahead,
+            "cold": self.assigned_cold,
+            "refused": self.refused,
+            "evicted": self.evicted,
+            "taken_back": self.taken_back,
+            "failed": self.failed,
+        }
+        return made | {f"wait_{why}": number for why, number in self.waits.items()}
 
 
 @dataclass(slots=True)
@@ -242,13 +258,20 @@ class Loop:
         for action in actions:
             if isinstance(action, Wait):
                 mirror.apply_wait(action, now_ms)
+                self.counters.waits[action.reason.why] += 1
         await self._write_reasons(
             [action.group_id for action in actions if isinstance(action, Wait)], only_new=True
         )
 
     async def _assign(self, assigns: list[Assign]) -> list[AssignResult]:
         orders = [
-            AssignOrder(task_id=a.task_id, engine_id=a.engine_id, worker_id=a.worker_id, evict=a.evict)
+            AssignOrder(
+                task_id=a.task_id,
+                engine_id=a.engine_id,
+                worker_id=a.worker_id,
+                evict=a.evict,
+                why=Explanation(text=reasons.assigned(a), candidates=a.candidates),
+            )
             for a in assigns
         ]
         return await self._store.scheduling.assign_many(self._epoch, orders)

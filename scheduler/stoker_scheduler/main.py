@@ -52,7 +52,8 @@ async def serve(settings: SchedulerSettings, stop: asyncio.Event) -> None:
     leader = Leader(store.scheduling, holder, settings.leader_ttl_s, log)
     loop = Loop(store, rules_of(settings), log, limits=limits_of(settings))
     telling = asyncio.create_task(
-        tell_loop(store.pulses, holder, "scheduler", lambda: silences(leader, loop)), name="pulse"
+        tell_loop(store.pulses, holder, "scheduler", lambda: silences(leader, loop), loop.counters.decisions),
+        name="pulse",
     )
     try:
         await leader.run(loop, stop)

@@ -1,10 +1,12 @@
 """Where the next task of a group could start, and what it would wait for otherwise. Pure."""
 
 from dataclasses import dataclass
+from heapq import nsmallest
 from itertools import islice
 from math import ceil
 from typing import Final
 
+from stoker.core.explanations import WAIT, Candidate
 from stoker.core.messages import SetupKey, WorkerId
 from stoker_scheduler.actions import GPU_SPARE_S, Assign, Reason, Start, Wait, Why
 from stoker_scheduler.draft import Draft
@@ -20,6 +22,8 @@ LATER_MAX: Final = 256
 """How deep a cold start may reach into its group for the task that would wait longest."""
 FIRST_LOAD_PATIENCE: Final = 2.0
 """No second load of a model starts before one was measured, or took this many times its estimate."""
+TOLD: Final = 5
+"""Workers that an explanation names."""
 LOOK_WARM: Final = 8
 """Idle workers with the instance that are compared, the most lately used first."""
 
@@ -79,14 +83,15 @@ def place(group: Group, draft: Draft) -> tuple[Assign, Worker] | Wait:
     if worker is not None:
         return _assign(group, draft, worker, Start.AHEAD)
     warmth = _soonest_warm(group, draft)
-    cold, hindrance = _cheapest_cold(group, draft)
+    colds, hindrance = _cold_starts(group, draft)
+    cold = colds[0] if colds else None
     if warmth is not None and (cold is None or warmth.unmeasured or warmth.tail_s <= cold.cost_s):
         why = Why.LOADING if warmth.loading else Why.WARM_BUSY
         load_s = cold.start_s if cold is not None else 0.0
         reason = Reason(why=why, worker_id=warmth.worker_id, wait_s=warmth.head_s, load_s=load_s)
         return Wait(group_id=group.id, reason=reason)
     if cold is not None:
-        return _assign_cold(group, draft, cold, warmth)
+        return _assign_cold(group, draft, colds, warmth)
     return Wait(group_id=group.id, reason=hindrance or _nowhere(group, draft))
 
 
@@ -119,12 +124,16 @@ def _assign(group: Group, draft: Draft, worker: Worker, start: Start) -> tuple[A
         worker_id=worker.id,
         start=start,
         estimate_s=run_s,
+        candidates=(Candidate(worker_id=worker.id, start=start),),
     )
     return assign, worker
 
 
-def _assign_cold(group: Group, draft: Draft, cold: _Cold, warmth: _Warmth | None) -> tuple[Assign, Worker]:
+def _assign_cold(
+    group: Group, draft: Draft, colds: list[_Cold], warmth: _Warmth | None
+) -> tuple[Assign, Worker]:
     """Load for the task that the loaded copies would reach about when the new one is ready."""
+    cold = colds[0]
     run_s = draft.facts.knowledge.run_s(group.setup_key, group.app)
     position = 0
     if not group.session and warmth is not None and warmth.head_s < cold.start_s:
@@ -138,8 +147,26 @@ def _assign_cold(group: Group, draft: Draft, cold: _Cold, warmth: _Warmth | None
         start=Start.COLD,
         estimate_s=cold.start_s + run_s,
         evict=cold.evict,
+        candidates=_compared(colds, warmth),
     )
     return assign, cold.worker
+
+
+def _compared(colds: list[_Cold], warmth: _Warmth | None) -> tuple[Candidate, ...]:
+    found = [
+        Candidate(
+            worker_id=cold.worker.id,
+            start=Start.COLD,
+            ready_s=round(cold.start_s, 3),
+            cost_s=round(cold.cost_s, 3),
+            evict=tuple(cold.worker.residents[key].app for key in cold.evict),
+        )
+        for cold in colds
+    ]
+    if warmth is not None:
+        ready_s = round(warmth.tail_s, 3)
+        found.insert(1, Candidate(worker_id=warmth.worker_id, start=WAIT, ready_s=ready_s, cost_s=ready_s))
+    return tuple(found)
 
 
 def _idle_warm(group: Group, draft: Draft) -> Worker | None:
@@ -226,17 +253,17 @@ def _patient(worker: Worker, now_ms: int) -> bool:
     )
 
 
-def _cheapest_cold(group: Group, draft: Draft) -> tuple[_Cold | None, Reason | None]:
-    """The best idle worker to load on; else, if idle workers exist that may not be used, why."""
-    best: _Cold | None = None
+def _cold_starts(group: Group, draft: Draft) -> tuple[list[_Cold], Reason | None]:
+    """The best idle workers to load on, cheapest first; if idle workers exist that may not be used, why."""
+    found: list[_Cold] = []
     hindrance: Reason | None = None
     for worker in _idle_candidates(group, draft):
-        found = _cold_on(worker, group, draft)
-        if isinstance(found, Reason):
-            hindrance = hindrance or found
-        elif best is None or found.order < best.order:
-            best = found
-    return best, hindrance
+        cold = _cold_on(worker, group, draft)
+        if isinstance(cold, Reason):
+            hindrance = hindrance or cold
+        else:
+            found.append(cold)
+    return nsmallest(TOLD, found, key=lambda cold: cold.order), hindrance
 
 
 def _cold_on(worker: Worker, group: Group, draft: Draft) -> _Cold | Reason:

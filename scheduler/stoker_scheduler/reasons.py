@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from stoker.core.explanations import WAIT, Candidate
 from stoker_scheduler.actions import Assign, Reason, Start, Why
 
 MINUTE_S = 60
@@ -41,15 +42,29 @@ def sentence(reason: Reason) -> str:
 
 
 def assigned(assign: Assign) -> str:
-    """Why a task was given to its worker; goes into the log."""
+    """Why a task was given to its worker; goes into the log, and is kept with the task."""
     match assign.start:
         case Start.WARM:
-            return "warm: the worker is idle and has the instance"
+            return f"{assign.worker_id} was idle and had this model loaded"
         case Start.AHEAD:
-            return "warm: queued behind a short task of the same setup"
+            return f"queued at {assign.worker_id} behind a short task of the same model"
         case Start.COLD:
-            gone = f"; evicts {len(assign.evict)}" if assign.evict else ""
-            return f"cold: ready in ~{span(assign.estimate_s)} at the least cost{gone}"
+            return _loaded(*assign.candidates)
+
+
+def _loaded(chosen: Candidate, *others: Candidate) -> str:
+    text = f"loading on {chosen.worker_id} (~{span(chosen.ready_s)})"
+    busy = next((other for other in others if other.start == WAIT), None)
+    if busy is not None:
+        text += f" is sooner than {busy.worker_id}, which has this model loaded, is through with those before it (~{span(busy.ready_s)})"
+    else:
+        text += ": no worker has this model loaded"
+    if chosen.evict:
+        later_s = chosen.cost_s - chosen.ready_s
+        text += (
+            f"; evicts {', '.join(chosen.evict)}, which is expected to cost ~{span(later_s)} of loading later"
+        )
+    return text
 
 
 def span(seconds: float) -> str:

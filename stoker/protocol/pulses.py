@@ -1,5 +1,7 @@
 """What the processes of a pool report of their loops: seconds since the last useful read."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -9,21 +11,27 @@ from stoker.protocol.connection import Connection
 from stoker.protocol.keys import Keys
 from stoker.protocol.streams import mapping
 
+NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
 KEPT_MS: Final = 60_000
 """A process that has told nothing for so long is gone; what it told is removed by whoever tells next."""
 
 
 class Told(Struct, frozen=True, kw_only=True):
-    """The report of one process. `silent_s` is as of now: its age on the server's clock is in it."""
+    """The report of one process. `silent_s` is as of now: its age on the server's clock is in it.
+
+    `counts`: what it has done since its start.
+    """
 
     process: str
     part: str
     silent_s: dict[str, float]
+    counts: dict[str, int] = {}
 
 
-class _Record(Struct, frozen=True, kw_only=True):
+class _Record(Struct, frozen=True, kw_only=True, omit_defaults=True):
     part: str
     silent_s: dict[str, float]
+    counts: dict[str, int] = {}
 
 
 _encode = msgspec.json.Encoder().encode
@@ -37,19 +45,22 @@ class Pulses:
         self._connection = connection
         self._keys = keys
 
-    async def tell(self, process: str, part: str, silent_s: dict[str, float]) -> None:
-        """Report how long each loop of a process has heard nothing.
+    async def tell(
+        self, process: str, part: str, silent_s: dict[str, float], counts: Mapping[str, int] = NOTHING
+    ) -> None:
+        """Report how long each loop of a process has heard nothing, and what it has done.
 
         Args:
             process: an id of its own; for a scheduler the holder of the leadership.
             silent_s: loop -> seconds.
+            counts: kind -> how often since the process began.
 
         Raises:
             StoreUnavailable: no answer; safe to repeat.
 
         Cost: one round trip, O(processes). Script: lua/pulse.lua.
         """
-        record = _encode(_Record(part=part, silent_s=silent_s))
+        record = _encode(_Record(part=part, silent_s=silent_s, counts=dict(counts)))
         await self._connection.script("pulse", [self._keys.pulses], [process, record, KEPT_MS])
 
     async def told(self) -> list[Told]:
@@ -68,5 +79,7 @@ class Pulses:
             if age_ms <= KEPT_MS:
                 told = _decode(record)
                 silent_s = {loop: round(s + age_ms / 1000, 3) for loop, s in told.silent_s.items()}
-                found.append(Told(process=process.decode(), part=told.part, silent_s=silent_s))
+                found.append(
+                    Told(process=process.decode(), part=told.part, silent_s=silent_s, counts=told.counts)
+                )
         return found

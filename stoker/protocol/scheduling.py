@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from stoker.core.errors import Conflict, NotFound, ProtocolRefusal, ScriptFailed, StaleAttempt, WorkerLost
+from stoker.core.explanations import Explanation
 from stoker.core.messages import (
     DrainOrder,
     EngineId,
@@ -43,12 +44,13 @@ _encode = msgspec.json.Encoder().encode
 
 
 class AssignOrder(Struct, frozen=True, kw_only=True):
-    """Give `task_id` to a worker; `evict` names residents that go first."""
+    """Give `task_id` to a worker; `evict` names residents that go first. `why` is kept with the task."""
 
     task_id: TaskId
     engine_id: EngineId
     worker_id: WorkerId
     evict: tuple[SetupKey, ...] = ()
+    why: Explanation = Explanation(text="", candidates=())
 
 
 class AssignResult(Struct, frozen=True, kw_only=True):
@@ -248,6 +250,7 @@ class Scheduling:
                 order.worker_id,
                 secrets.token_urlsafe(_TOKEN_BYTES),
                 _encode(order.evict),
+                _encode(order.why),
             ]
             names = [
                 keys.task(order.task_id),

@@ -9,6 +9,7 @@ import msgspec
 
 from stoker.core.errors import Conflict, NotFound, ProtocolRefusal, Unauthorized
 from stoker.core.events import Event
+from stoker.core.explanations import Explanation
 from stoker.core.groups import spec_group
 from stoker.core.messages import (
     CANCEL_GRACE_MS,
@@ -34,10 +35,12 @@ _CANCEL_TRIES = 5
 """A task can change its engine between the read and the script; each try meets it at its new one."""
 
 _encode = msgspec.json.Encoder().encode
+_WHY = b"why:"
 _request = msgspec.json.Decoder(TaskRequest)
 _log = get_logger("tasks")
 _owner = msgspec.json.Decoder(Owner)
 _spec = msgspec.json.Decoder(TaskSpec)
+_explanation = msgspec.json.Decoder(Explanation)
 _raws = msgspec.json.Decoder(tuple[msgspec.Raw, ...])
 HISTORY = re.compile(r"(\d+),(\d+),(\d+);")
 """The moves of a task as they are stored: attempt, state, time."""
@@ -205,6 +208,22 @@ class Tasks:
         if raw is None:
             raise NotFound("Task not found")
         return _spec.decode(raw)
+
+    async def explanations(self, task_id: TaskId) -> dict[int, Explanation]:
+        """Attempt -> why it was given to its worker, from where no engine can write.
+
+        Raises:
+            NotFound: no such task.
+        """
+        control = mapping(await self._connection.command("HGETALL", self._keys.control(task_id)))
+        if not control:
+            raise NotFound("Task not found")
+        found = {
+            int(name.removeprefix(_WHY)): _explanation.decode(value)
+            for name, value in control.items()
+            if name.startswith(_WHY)
+        }
+        return dict(sorted(found.items()))
 
     async def page(self, owner_id: str, cursor: str = "", limit: int = 20) -> tuple[list[TaskId], str]:
         """Ids of an owner's tasks, newest first, and the cursor of the next page ('' at the end)."""

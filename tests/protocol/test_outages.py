@@ -196,11 +196,12 @@ async def no_memory(store):
 async def test_what_processes_tell_of_their_loops_is_read_with_its_age(store):
     await store.pulses.tell("s1", "scheduler", {"wake": 1.5})
     await store.pulses.tell("j1", "jobs", {"outbox": 0.0, "cron": 2.0})
-    await store.pulses.tell("s1", "scheduler", {"wake": 0.5})
+    await store.pulses.tell("s1", "scheduler", {"wake": 0.5}, {"warm": 3})
     first, second = await store.pulses.told()
     assert (first.process, first.part, set(first.silent_s)) == ("j1", "jobs", {"outbox", "cron"})
     assert (second.process, second.silent_s.keys()) == ("s1", {"wake"})
     assert second.silent_s["wake"] >= 0.5
+    assert (first.counts, second.counts) == ({}, {"warm": 3})
 
 
 async def test_processes_that_are_gone_are_forgotten_by_whoever_tells_next(store):

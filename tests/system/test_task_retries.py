@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import time
 
 import pytest
@@ -15,6 +16,7 @@ from stoker_scheduler.simulation.trace import read_trace
 
 COMPLETED, FAILED, CANCELLED, QUEUED = 9, 10, 11, 2
 ECHO = "infsh/echo"
+DECISION = r'stoker_scheduler_decisions_total\{process=".+",decision="(warm|ahead|cold)"\} [1-9]'
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +43,19 @@ def ended(http, task_id):
         return task if task["status"] >= COMPLETED else None
 
     return wait_until(check, f"the end of {task_id}")
+
+
+def test_a_task_says_why_it_ran_where_it_did(http, system):
+    task = ended(http, run(http)["id"])
+    told = http.get(f"/tasks/{task['id']}/explanation").json()["data"]
+    [attempt] = told["attempts"]
+    assert attempt["attempt"] == 1
+    assert attempt["worker_id"] == attempt["candidates"][0]["worker_id"] == task["worker_id"]
+    assert task["worker_id"] in attempt["reason"]
+    shown = system.cli("tasks", "explain", task["id"]).stdout
+    assert "attempt 1" in shown
+    assert http.get("/tasks/none/explanation").status_code == 404
+    wait_until(lambda: re.search(DECISION, http.get("/metrics").text), "the count of such decisions")
 
 
 def later(http, **fields):

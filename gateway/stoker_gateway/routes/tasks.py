@@ -18,7 +18,7 @@ from stoker.files.logs import remove_logs
 from stoker_gateway.access import needs
 from stoker_gateway.dialect import Deltas, status_number
 from stoker_gateway.door import caller_of
-from stoker_gateway.dto import iso, task_dto, timings_dto
+from stoker_gateway.dto import explanation_dto, iso, task_dto, timings_dto
 from stoker_gateway.numbers import whole
 from stoker_gateway.run_again import retry_body
 from stoker_gateway.services import Answer, AnyRequest, answer, own_task, page, services_of
@@ -77,6 +77,29 @@ async def read_status(request: AnyRequest, task_id: str) -> Answer:
         "status": status,
         "status_text": view.state.wire_name,
         "updated_at": iso(view.updated_ms),
+    }
+    return answer(request, body)
+
+
+@get(
+    "/tasks/{task_id:str}/explanation",
+    tags=["tasks"],
+    summary="See why a task waits, and why it ran where it did",
+)
+async def explain_task(request: AnyRequest, task_id: str) -> Answer:
+    """Why the task waits, and for each attempt what the scheduler compared when it gave it to a worker.
+
+    `start` of a candidate is `warm`, `ahead` (behind a short task of the same setup), `cold` (a load), or `wait` (for a
+    busy worker that has the model); `ready_s` is when the task would run there, `cost_s` also has the loads that are
+    expected later because of what is evicted. The first candidate is the one that was taken.
+    """
+    view = await own_task(request, task_id, with_logs=False)
+    found = await services_of(request).store.tasks.explanations(TaskId(task_id))
+    body = {
+        "id": task_id,
+        "status_text": view.state.wire_name,
+        "queue_reason": view.queue_reason or None,
+        "attempts": [explanation_dto(attempt, why) for attempt, why in found.items()],
     }
     return answer(request, body)
 
@@ -194,6 +217,7 @@ ROUTES = [
         Scope.APPS_READ,
         read_task,
         read_status,
+        explain_task,
         stream_task,
         read_timings,
         read_telemetry,

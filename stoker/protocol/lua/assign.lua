@@ -1,6 +1,6 @@
 -- assign: give a queued task to an engine. Idempotent by token. The attempt number grows here and nowhere else.
 -- KEYS  1 task  2 task events  3 pending  4 leader  5 engine  6 engine inbox  7 engine tasks  8 leases  9 control  10 queued
--- ARGV  1 task id  2 epoch  3 engine id  4 worker id  5 token  6 evict (JSON)
+-- ARGV  1 task id  2 epoch  3 engine id  4 worker id  5 token  6 evict (JSON)  7 explanation (JSON)
 -- OK    {"OK", attempt}        ERR  NOT_LEADER  TASK_UNKNOWN  NOT_QUEUED  ENGINE_GONE
 -- include common, leadership, leaving
 local task, events, inbox = KEYS[1], KEYS[2], KEYS[6]
@@ -30,7 +30,8 @@ end
 local attempt = text(redis.call('HINCRBY', task, 'attempt', 1))
 redis.call('HSET', task, 'engine', engine_id, 'worker', worker_id, 'token_hash', token_hash)
 -- For the gateway, which believes no engine: whose attempt this is. A log may come after its attempt's end.
-redis.call('HSET', KEYS[9], 'attempt', attempt, 'writer:' .. attempt, token_hash .. ' ' .. engine_id)
+redis.call('HSET', KEYS[9], 'attempt', attempt, 'writer:' .. attempt, token_hash .. ' ' .. engine_id,
+  'why:' .. attempt, ARGV[7])
 redis.call('ZREM', KEYS[3], task_id)
 count_out(KEYS[10], have[5])
 redis.call('HSET', KEYS[7], task_id, attempt)

@@ -4,6 +4,7 @@ import msgspec
 import pytest
 from scheduling import engine_info, engine_view, gpu_needs, request, resident, slot, spec
 
+from stoker.core.explanations import Candidate
 from stoker.core.messages import EngineInfo, GpuType, Needs, ResidentState, SetupKey, TaskView
 from stoker.core.states import TaskState
 from stoker_scheduler.actions import Assign, GroupId, Reason, Rules, Start, Why
@@ -428,18 +429,49 @@ def test_every_reason_has_a_sentence(why):
     assert "{" not in text
 
 
-@pytest.mark.parametrize("start", list(Start))
-def test_every_assignment_has_a_reason(start):
-    made = Assign(
+def made(*candidates):
+    chosen = candidates[0]
+    return Assign(
         task_id="t",
         group_id=GroupId("g"),
         engine_id="e",
-        worker_id="w",
-        start=start,
+        worker_id=chosen.worker_id,
+        start=Start(chosen.start),
         estimate_s=3,
-        evict=("x",),
+        candidates=candidates,
     )
-    assert assigned(made).startswith("cold" if start is Start.COLD else "warm")
+
+
+COLD = Candidate(worker_id="w", start="cold", ready_s=41, cost_s=44, evict=("x/a", "x/b"))
+
+
+@pytest.mark.parametrize(
+    ("candidates", "text"),
+    [
+        ([Candidate(worker_id="w", start="warm")], "w was idle and had this model loaded"),
+        (
+            [Candidate(worker_id="w", start="ahead")],
+            "queued at w behind a short task of the same model",
+        ),
+        (
+            [COLD],
+            (
+                "loading on w (~41 s): no worker has this model loaded; "
+                "evicts x/a, x/b, which is expected to cost ~3 s of loading later"
+            ),
+        ),
+        (
+            [msgspec.structs.replace(COLD, evict=()), Candidate(worker_id="v", start="wait", ready_s=90)],
+            (
+                "loading on w (~41 s) is sooner than v, which has this model loaded, "
+                "is through with those before it (~90 s)"
+            ),
+        ),
+    ],
+    ids=["warm", "ahead", "cold", "cold though warm elsewhere"],
+)
+def test_every_assignment_has_a_reason(candidates, text):
+    assert assigned(made(*candidates)) == text
 
 
 def test_errors_of_tasks_that_waited_too_long_carry_the_last_reason():

@@ -60,6 +60,24 @@ def test_a_machine_with_the_environment_beats_an_empty_one():
     assert starts(board.decide()) == [("two-cpu-0", Start.COLD)]
 
 
+def test_a_load_tells_what_it_was_compared_with():
+    board = warm_board(workers=3, warm=(("box-cpu-0", "a"), ("box-cpu-2", "b")), residents=1)
+    board.learn("a", load_s=10, run_s=60).learn("b", load_s=20)
+    board.finish(board.submit("b"), TaskState.CANCELLED)
+    board.submit("a")
+    board.decide()
+    board.submit("a")
+    [assign] = board.decide()
+    assert [(c.worker_id, c.start, c.evict) for c in assign.candidates] == [
+        ("box-cpu-1", Start.COLD, ()),
+        ("box-cpu-0", "wait", ()),
+        ("box-cpu-2", Start.COLD, ("test/b",)),
+    ]
+    taken, waiting, other = assign.candidates
+    assert (taken.ready_s, taken.cost_s, waiting.ready_s) == (10, 10, 60)
+    assert other.ready_s < other.cost_s
+
+
 def test_two_alternating_setups_load_once_each():
     board = Board().engine(engine_info(workers=2))
     for number in range(50):

@@ -42,7 +42,7 @@ async def test_silences_are_told_again_and_again_also_after_an_outage():
     told = []
 
     class Store:
-        async def tell(self, process, part, silent_s):
+        async def tell(self, process, part, silent_s, counts):
             told.append((process, part, silent_s))
             if len(told) == 2:
                 raise StoreUnavailable
