@@ -2,13 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from itertools import pairwise
 
 from msgspec import Struct
 
+from stoker_scheduler.simulation.bounds import least_loads
 from stoker_scheduler.simulation.engine import Job, Outcome, Span
-
-NEVER = float("inf")
 
 
 class Times(Struct, frozen=True, kw_only=True):
@@ -65,7 +63,7 @@ def summary_of(policy: str, outcome: Outcome) -> Summary:
         loading_h=outcome.loading_s / 3600,
         evictions=outcome.evictions,
         returns=outcome.returns,
-        belady_loads=sum(belady(runs, limit) for runs, limit in _sequences(outcome)),
+        belady_loads=least_loads(outcome),
         jain=jain(list(means.values())),
         worst_tenant=worst,
         worst_overhead_s=means[worst],
@@ -87,27 +85,6 @@ def jain(values: Sequence[float]) -> float:
     """Jain's index of some amounts that are better small: 1 when they are equal, 1/n when one has all."""
     square = sum(value * value for value in values)
     return sum(values) ** 2 / (len(values) * square) if square else 1.0
-
-
-def belady(sequence: Sequence[str], places: int) -> int:
-    """Loads of a sequence of setups on a worker with so many places, evicting what is wanted again last (Belady 1966).
-
-    A lower bound for instances of equal size.
-    """
-    following: list[float] = [NEVER] * len(sequence)
-    seen: dict[str, int] = {}
-    for number in range(len(sequence) - 1, -1, -1):
-        following[number] = seen.get(sequence[number], NEVER)
-        seen[sequence[number]] = number
-    loaded: dict[str, float] = {}
-    loads = 0
-    for number, setup in enumerate(sequence):
-        if setup not in loaded:
-            loads += 1
-            if len(loaded) >= places:
-                del loaded[max(loaded, key=lambda known: loaded[known])]
-        loaded[setup] = following[number]
-    return loads
 
 
 def waiting_over_time(jobs: Sequence[Job], points: int) -> list[tuple[float, int]]:
@@ -132,20 +109,3 @@ def busiest(spans: Sequence[Span], length_s: float) -> tuple[float, float]:
         parts[int(span.begin_s // (length_s / 2))] += span.end_s - span.begin_s
     best = max(parts, key=lambda part: (parts[part] + parts.get(part + 1, 0.0), -part))
     return best * length_s / 2, best * length_s / 2 + length_s
-
-
-def _sequences(outcome: Outcome) -> list[tuple[list[str], int]]:
-    """What each worker ran, one after the other, and how many instances it could hold."""
-    runs: dict[str, list[Span]] = defaultdict(list)
-    for span in outcome.spans:
-        if span.kind == "run":
-            runs[span.worker].append(span)
-    size = max(job.size for job in outcome.jobs)
-    found = []
-    for worker in outcome.workers:
-        spans = sorted(runs[worker.id], key=lambda span: span.begin_s)
-        setups = [span.setup for span in spans]
-        folded = setups[:1] + [after for before, after in pairwise(setups) if after != before]
-        places = min(worker.models, worker.capacity // size if size else worker.models)
-        found.append((folded, max(1, places)))
-    return found

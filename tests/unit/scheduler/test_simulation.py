@@ -11,7 +11,8 @@ from stoker.core.errors import Bug, InvalidRequest
 from stoker_cli.simulate import counts
 from stoker_scheduler.actions import Rules
 from stoker_scheduler.simulation.compare import OURS, POLICIES, UNLIMITED, UnknownPolicy, compare, play, sweep
-from stoker_scheduler.simulation.engine import Placement, Simulation, workers_of
+from stoker_scheduler.simulation.bounds import CLAIRVOYANT, EXACT, belady
+from stoker_scheduler.simulation.engine import Placement, Simulation, SimWorker, workers_of
 from stoker_scheduler.simulation.fleet_file import (
     FleetFile,
     FleetUnreadable,
@@ -22,7 +23,7 @@ from stoker_scheduler.simulation.fleet_file import (
     read_fleet,
 )
 from stoker_scheduler.simulation.page import page
-from stoker_scheduler.simulation.summary import belady, jain, summary_of, times
+from stoker_scheduler.simulation.summary import jain, summary_of, times
 from stoker_scheduler.simulation.trace import Request, TraceUnreadable, faster, read_trace, shifted
 
 ONE = FleetFile(
@@ -214,10 +215,16 @@ def test_every_task_runs_once_and_a_worker_does_one_thing_at_a_time(found, polic
 
 
 def test_belady_evicts_what_is_wanted_again_last():
-    assert belady("abcab", 2) == 4
-    assert belady("abcabc", 2) == 4
-    assert belady("aaa", 1) == 1
-    assert belady("", 1) == 0
+    def loads(sequence, places, **sizes):
+        worker = SimWorker("w", 10, places)
+        return sum(belady(sequence, dict.fromkeys(sequence, 1) | sizes, worker))
+
+    assert loads("abcab", 2) == 4
+    assert loads("abcabc", 2) == 4
+    assert loads("aaa", 1) == 1
+    assert loads("", 1) == 0
+    assert loads("abab", 2, a=5, b=5) == 2
+    assert loads("abab", 2, a=5, b=6) == 4
 
 
 def test_fairness_and_quantiles():
