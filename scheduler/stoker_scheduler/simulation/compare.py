@@ -83,9 +83,7 @@ def compare(
     return found
 
 
-def distances(
-    ours: Outcome, unlimited: Outcome, fleet: FleetFile, seed: int = 0
-) -> list[Bound]:
+def distances(ours: Outcome, unlimited: Outcome, fleet: FleetFile, seed: int = 0) -> list[Bound]:
     """The bounds of a run of the scheduler's policy, and how far it is from them."""
     loads, sizes = load_times(fleet.loads, seed), instance_sizes(fleet.sizes, seed)
     return bounds_of(ours, unlimited, workers_of(fleet), loads, sizes)

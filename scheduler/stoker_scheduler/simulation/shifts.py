@@ -17,6 +17,8 @@ from stoker_scheduler.simulation.fleet_file import FleetFile
 from stoker_scheduler.simulation.summary import Summary, summary_of
 from stoker_scheduler.simulation.trace import Request, shifted
 
+SHIFTS_MIN: Final = 2
+"""One has no interval."""
 SHIFTS_MAX: Final = 100
 _T_975: Final = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281)
 """Student's t at 97.5 % for 1 to 10 degrees of freedom (tables; the series below is too coarse there)."""
@@ -101,11 +103,9 @@ def rows_of(found: Iterable[Summary]) -> list[Row]:
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """Mean and 95 % interval by Student's t; of one value there is no interval."""
+    """Mean and 95 % interval by Student's t, of two values at least."""
     count = len(values)
     mean = sum(values) / count
-    if count == 1:
-        return Interval(mean=mean, low=-math.inf, high=math.inf)
     deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / (count - 1))
     half = student_t(count - 1) * deviation / math.sqrt(count)
     return Interval(mean=mean, low=mean - half, high=mean + half)
@@ -122,7 +122,7 @@ def student_t(degrees: int) -> float:
         (5 * z**5 + 16 * z**3 + 3 * z) / 96,
         (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
     )
-    return sum(term / degrees**power for power, term in enumerate(terms))
+    return sum(term / float(degrees) ** power for power, term in enumerate(terms))
 
 
 def _row(policy: str, runs: Sequence[Summary], ours: Sequence[Summary]) -> Row:

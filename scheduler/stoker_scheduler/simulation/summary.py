@@ -1,12 +1,12 @@
 """What a run was worth, in numbers. Pure."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
 from stoker_scheduler.simulation.bounds import least_loads
-from stoker_scheduler.simulation.engine import Job, Outcome, Span
+from stoker_scheduler.simulation.engine import Job, Outcome, Span, Stay
 
 
 class Times(Struct, frozen=True, kw_only=True):
@@ -98,6 +98,20 @@ def waiting_over_time(jobs: Sequence[Job], points: int) -> list[tuple[float, int
         place = int(at_s / end_s * points)
         most[place] = max(most[place], waiting)
     return [(number * end_s / points, count) for number, count in enumerate(most)]
+
+
+def copies_over_time(
+    stays: Sequence[Stay], end_s: float, parts: int, group: Callable[[str], str]
+) -> list[dict[str, float]]:
+    """How many instances of each group of setups were loaded, on average in each of so many parts of the time."""
+    length_s = end_s / parts
+    found: list[dict[str, float]] = [defaultdict(float) for _ in range(parts)]
+    for stay in stays:
+        name = group(stay.setup)
+        for part in range(int(stay.begin_s / length_s), min(int(stay.end_s / length_s) + 1, parts)):
+            inside_s = min(stay.end_s, (part + 1) * length_s) - max(stay.begin_s, part * length_s)
+            found[part][name] += max(0.0, inside_s) / length_s
+    return found
 
 
 def busiest(spans: Sequence[Span], length_s: float) -> tuple[float, float]:

@@ -42,7 +42,7 @@ def synthetic(
         busy = 1 - 0.5 * math.cos(at_s / DAY_S * 2 * math.pi)
         at_s += drawn.expovariate(busy / (every_s * BURST))
         tenant = drawn.randrange(tenants)
-        model = tastes[tenant] if drawn.random() < 0.8 else drawn.choices(range(models), weights)[0]  # noqa: PLR2004
+        model = tastes[tenant] if drawn.random() < 0.8 else drawn.choices(range(models), weights)[0]
         asked_s = at_s
         for _ in range(1 + int(drawn.expovariate(1 / (BURST - 1)))):
             seconds = run_s * math.exp(drawn.gauss(0, SPREAD))

@@ -111,7 +111,9 @@ def test_the_optimum_is_that_of_all_plans(found, workers, places):
 
 @settings(max_examples=40, deadline=None)
 @given(traces, st.integers(1, 3), st.integers(1, 3))
-def test_no_policy_is_below_the_optimum_and_it_is_not_below_that_without_a_memory_limit(found, workers, models):
+def test_no_policy_is_below_the_optimum_and_it_is_not_below_that_without_a_memory_limit(
+    found, workers, models
+):
     trace = ask(*sorted(found))
     fleet = fleet_of(workers, models, gb=24 / models / 1.1)
     size = int(24 / models / 1.1 * GB)
@@ -169,11 +171,15 @@ def test_the_report_says_when_an_instance_is_too_large_for_the_exact_solver():
 def test_a_model_goes_only_to_workers_that_can_hold_it(policy):
     fleet = FleetFile(machines=(Machine(count=2, vram_gb=24), Machine(count=1, vram_gb=80)))
     trace = [Request(at_s=n, setup="large", run_s=9, vram_bytes=40 * GB) for n in range(3)]
-    outcome = play([*trace, Request(at_s=4, setup="small", run_s=1, vram_bytes=4 * GB)], fleet, policy, Rules())
+    outcome = play(
+        [*trace, Request(at_s=4, setup="small", run_s=1, vram_bytes=4 * GB)], fleet, policy, Rules()
+    )
     assert [job.worker for job in outcome.jobs[:3]] == ["gpu-2"] * 3
     assert outcome.jobs[3].began_s < outcome.jobs[2].began_s
 
 
 def test_a_model_that_fits_nowhere_is_refused_with_the_sizes():
-    with pytest.raises(ModelTooLarge, match=r"'a' takes 30 GB, and the largest worker of the fleet has 24 GB"):
+    with pytest.raises(
+        ModelTooLarge, match=r"'a' takes 30 GB, and the largest worker of the fleet has 24 GB"
+    ):
         play(ask((0, "a", 1)), fleet_of(1, gb=30), OURS, Rules())

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from stoker.core.errors import Bug, InvalidRequest
 from stoker_cli.simulate import counts
 from stoker_scheduler.actions import Rules
+from stoker_scheduler.simulation.bounds import belady
 from stoker_scheduler.simulation.compare import OURS, POLICIES, UNLIMITED, UnknownPolicy, compare, play, sweep
-from stoker_scheduler.simulation.bounds import CLAIRVOYANT, EXACT, belady
 from stoker_scheduler.simulation.engine import Placement, Simulation, SimWorker, workers_of
 from stoker_scheduler.simulation.fleet_file import (
     FleetFile,
@@ -242,9 +242,9 @@ def test_policies_are_compared_with_a_bound_and_drawn():
     assert [each.policy for each in found] == ["random", OURS, UNLIMITED]
     assert found[-1].loads <= 6
     assert found[1].overhead.mean <= found[0].overhead.mean
-    html = page("a <title>", found, {OURS: drawn[OURS]}, OURS, UNLIMITED)
+    html = page("a <title>", found, [], {OURS: drawn[OURS]}, OURS, UNLIMITED)
     assert "<title>a &lt;title&gt;</title>" in html
-    assert html.count("<svg") == html.count("</svg>") == 2
+    assert html.count("<svg") == html.count("</svg>") == 4
     assert "gpu-1" in html
     assert "src=" not in html
     assert "href=" not in html
@@ -285,6 +285,6 @@ def test_a_report_for_programs_is_json(tmp_path, capsys):
         seed=0,
         json=True,
     )
-    ours, bound = json.loads(capsys.readouterr().out)
+    ours, bound = json.loads(capsys.readouterr().out)["policies"]
     assert (ours["policy"], ours["loads"], bound["policy"]) == (OURS, 1, UNLIMITED)
     assert (tmp_path / "r.html").read_text().startswith("<!doctype html>")
