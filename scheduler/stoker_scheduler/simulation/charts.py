@@ -11,7 +11,7 @@ from stoker_scheduler.simulation.summary import copies_over_time, waiting_over_t
 WIDTH: Final = 1100
 LEFT: Final = 90
 ROW: Final = 20
-LANE: Final = 13
+LANE: Final = 16
 COLOURS: Final = 10
 """Models with a colour of their own; more could not be told apart."""
 OTHERS: Final = "others"
@@ -22,6 +22,8 @@ POINTS: Final = 250
 LETTER: Final = 6.5
 """Width of a letter, about."""
 NAME_MAX: Final = 28
+NAME_MIN: Final = 8
+"""Letters of a name that still tell something."""
 _STEPS_S: Final = (60, 300, 600, 1800, 3600, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800, 2_419_200)
 _TICKS_MAX: Final = 13
 _DAY_S: Final = 86_400
@@ -102,7 +104,7 @@ def residents(outcome: Outcome, window: Window, palette: Palette) -> str:
         if lanes_shown > LANES_MAX and shown:
             break
         shown += 1
-        drawn.append(_text(0, top + 11, worker.id))
+        drawn.append(_text(0, top + 12, worker.id))
         for number, lane in enumerate(lanes):
             for stay in lane:
                 of_stay = [
@@ -180,7 +182,7 @@ def _band(stay: Stay, spans: Sequence[Span], window: Window, palette: Palette, t
     about = f"{stay.setup}: loaded for {stay.end_s - stay.begin_s:.0f} s"
     drawn = [_bar(stay.begin_s, stay.end_s, window, top, LANE - 2, f"{palette.css(stay.setup)} idle", about)]
     drawn += [_span(span, window, palette, top, LANE - 2) for span in spans]
-    return [*drawn, _name(stay.setup, stay.begin_s, stay.end_s, window, top + 9)]
+    return [*drawn, _name(stay.setup, stay.begin_s, stay.end_s, window, top + 11)]
 
 
 def _span(span: Span, window: Window, palette: Palette, top: int, height: int) -> str:
@@ -203,7 +205,7 @@ def _name(setup: str, begin_s: float, end_s: float, window: Window, y: int) -> s
     """A bar's name, where there is room for it."""
     left, right = window.x(begin_s), window.x(end_s)
     letters = int((right - left - 6) / LETTER)
-    if letters < min(len(setup), 4):
+    if letters < min(len(setup), NAME_MIN):
         return ""
     return f'<text class="name" x="{left + 4:.1f}" y="{y}">{escape(setup[:letters])}</text>'
 

@@ -12,12 +12,12 @@ from stoker_scheduler.simulation.summary import Summary, busiest
 WINDOW_S: Final = 3600.0
 _LIGHT: Final = (
     "#2f6fde", "#c4640a", "#23864b", "#c9374b", "#7f52c7", "#84602f", "#c2488f", "#0f8587", "#7a7f12", "#4d6c8f",
-    "#8b95a1",
+    "#b4bdc7",
 )  # fmt: skip
-"""Colours of the models with most tasks, then that of all others: dark enough for white letters."""
+"""Colours of the models with most tasks, then that of all others, which stay in the background."""
 _DARK: Final = (
     "#4c86ea", "#d27a22", "#37995e", "#d95364", "#9570d8", "#a07a45", "#d067a2", "#2b9c9e", "#929830", "#6785a8",
-    "#6c7683",
+    "#4b545f",
 )  # fmt: skip
 _STYLE: Final = """
 :root { color-scheme: light dark; --text: #1b1f24; --back: #fff; --soft: #57606a; --line: #d0d7de; --ours: #ddf4e4;
@@ -30,12 +30,14 @@ h1 { font-size: 1.5em } h2 { font-size: 1.25em; margin-top: 2.2em } h3 { font-si
 p.note { color: var(--soft); max-width: 60em; margin: .4em 0 }
 div.wide { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { padding: .3em .8em; text-align: right; border-bottom: 1px solid var(--line) }
-th { border-bottom-width: 2px; font-weight: 600 } th:first-child, td:first-child, td.words { text-align: left }
+th { border-bottom-width: 2px; font-weight: 600 } th:first-child, td:first-child, .words { text-align: left }
+th, td:not(.words) { white-space: nowrap }
 tr.ours td { background: var(--ours); font-weight: 600 } tr.bound td { color: var(--soft); font-style: italic }
 p.legend { margin: .4em 0; font-size: 13px } p.legend span { display: inline-block; margin-right: 1.4em }
 p.legend i { display: inline-block; width: 12px; height: 12px; margin-right: .4em; border-radius: 2px; background: var(--c) }
 svg { display: block } svg text { font: 11px system-ui, sans-serif; fill: var(--soft) }
-svg .name { fill: #fff; font-weight: 600; pointer-events: none }
+svg .name { fill: var(--text); stroke: var(--back); stroke-width: 2.5; stroke-opacity: .75; paint-order: stroke;
+  font-weight: 600; pointer-events: none }
 rect, polygon { fill: var(--c) } .load { fill-opacity: .25; stroke: var(--c); stroke-width: 1 } .idle { fill-opacity: .5 }
 .piece { stroke: var(--back); stroke-width: .5 } .area { fill: var(--accent); fill-opacity: .15 }
 .line { fill: none; stroke: var(--accent); stroke-width: 1.5 }
@@ -43,7 +45,7 @@ rect, polygon { fill: var(--c) } .load { fill-opacity: .25; stroke: var(--c); st
 _COLUMNS: Final = (
     "policy", "warm", "mean s", "p50", "p95", "p99", "max", "loads", "loading h", "evictions", "came back", "Jain",
 )  # fmt: skip
-_BOUND_COLUMNS: Final = ("bound", "mean s", "loads", "loading h", "above it s", "above it h", "what it is")
+_BOUND_COLUMNS: Final = ("bound", "mean s", "loads", "loading h", "above it s", "above it h")
 
 
 def page(
@@ -58,7 +60,7 @@ def page(
 
     Args:
         bounds: those of the policy `ours`; empty when it did not run.
-        outcomes: runs to draw, by the name of their policy.
+        outcomes: runs to draw, by the name of their policy; all show the busiest hour of the first.
         ours: the policy whose row is marked.
         bound: the row that is no policy.
     """
@@ -70,8 +72,10 @@ def page(
     if bounds:
         parts.append(f"<h2>How far {escape(ours)} is from its bounds</h2>{_bounds(bounds)}")
     palette = Palette(outcomes.values())
-    for name, outcome in outcomes.items():
-        parts += _charts(name, outcome, palette)
+    names = sorted(outcomes, key=lambda name: name != ours)
+    window = Window(*busiest(outcomes[names[0]].spans, WINDOW_S)) if names else Window(0, 1)
+    for name in names:
+        parts += _charts(name, outcomes[name], window, palette)
     body = "\n".join(parts)
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8">'
@@ -79,8 +83,7 @@ def page(
     )
 
 
-def _charts(name: str, outcome: Outcome, palette: Palette) -> list[str]:
-    window = Window(*busiest(outcome.spans, WINDOW_S))
+def _charts(name: str, outcome: Outcome, window: Window, palette: Palette) -> list[str]:
     legend = palette.legend()
     return [
         f"<h2>{escape(name)}</h2>{legend}",
@@ -133,9 +136,9 @@ def _bounds(bounds: Sequence[Bound]) -> str:
         numbers = "".join(f"<td>{cell}</td>" for cell in cells)
         words = f"{each.what}; {each.note}" if each.note else each.what
         rows.append(f'<tr><td>{escape(each.name)}</td>{numbers}<td class="words">{escape(words)}</td></tr>')
-    return _framed(_BOUND_COLUMNS, rows)
+    return _framed(_BOUND_COLUMNS, rows, '<th class="words">what it is</th>')
 
 
-def _framed(columns: Sequence[str], rows: Sequence[str]) -> str:
-    head = "".join(f"<th>{name}</th>" for name in columns)
+def _framed(columns: Sequence[str], rows: Sequence[str], last: str = "") -> str:
+    head = "".join(f"<th>{name}</th>" for name in columns) + last
     return f'<div class="wide"><table><tr>{head}</tr>{"".join(rows)}</table></div>'

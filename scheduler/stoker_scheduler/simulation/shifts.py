@@ -23,6 +23,8 @@ SHIFTS_MAX: Final = 100
 _T_975: Final = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281)
 """Student's t at 97.5 % for 1 to 10 degrees of freedom (tables; the series below is too coarse there)."""
 _NORMAL_975: Final = 1.959964
+_LESS: Final = 1e-6
+"""By how much a mean must be less to be better: sums of floats differ in their last digits."""
 
 
 class Shift(Struct, frozen=True, kw_only=True):
@@ -151,5 +153,5 @@ def _row(policy: str, runs: Sequence[Summary], ours: Sequence[Summary]) -> Row:
         p95_diff=diffs["p95"],
         loading_diff=diffs["loading"],
         ours_lower=interval(shares),
-        better_in=tuple(name for name, diff in diffs.items() if diff.mean < 0),
+        better_in=tuple(name for name, diff in diffs.items() if diff.mean < -_LESS),
     )
