@@ -160,7 +160,7 @@ class Simulation:
         self._waiting = 0
         self._ticking = False
         self._evicted: dict[tuple[str, str], float] = {}
-        self._loaded: dict[tuple[str, str], float] = {}
+        self._loaded = {(worker.id, setup): 0.0 for worker in workers for setup in worker.residents}
         self._outcome = Outcome(self.jobs, workers)
 
     def run(self, policy: Policy) -> Outcome:

@@ -21,8 +21,8 @@ from stoker_scheduler.simulation.charts import (
     lanes_of,
     residents,
 )
-from stoker_scheduler.simulation.compare import OURS, play
-from stoker_scheduler.simulation.engine import Outcome, SimWorker, Stay
+from stoker_scheduler.simulation.compare import OURS, POLICIES, play
+from stoker_scheduler.simulation.engine import Outcome, Simulation, SimWorker, Stay, workers_of
 from stoker_scheduler.simulation.fleet_file import (
     FleetFile,
     Loads,
@@ -55,6 +55,16 @@ def ask(*what):
 def test_an_instance_stays_from_its_load_to_its_eviction_or_the_end():
     outcome = play(ask((0, "a", 5), (100, "b", 5), (200, "b", 5)), ONE, OURS, Rules())
     assert outcome.stays == [Stay("gpu-0", "a", 0, 100), Stay("gpu-0", "b", 100, 205)]
+
+
+def test_what_was_loaded_before_the_trace_began_stays_from_its_begin():
+    workers = workers_of(ONE)
+    workers[0].residents["a"] = 12 * 10**9
+    policy = POLICIES[OURS](workers, Rules(), 0)
+    trace = ask((0, "a", 5), (100, "b", 5))
+    outcome = Simulation(trace, workers, lambda *_: 10.0, lambda _: 12 * 10**9).run(policy)
+    assert outcome.stays == [Stay("gpu-0", "a", 0, 100), Stay("gpu-0", "b", 100, 115)]
+    assert [job.warm for job in outcome.jobs] == [True, False]
 
 
 def test_copies_are_counted_as_long_as_they_were_there():
