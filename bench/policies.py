@@ -87,7 +87,7 @@ def show(name, plain, rows, found_bounds, rules):
             f"{row.warm:.1%}",
         ]
         if row.policy != OURS:
-            cells += [ranged(row.mean_diff), ranged(row.p95_diff, 1), ranged(row.loading_diff, 1)]
+            cells += [ranged(row.mean_diff), ranged(row.p95_diff), ranged(row.loading_diff)]
             cells += [f"{ranged(percent(row.ours_lower), 1)} %", ", ".join(row.better_in) or "nothing"]
         else:
             cells += ["", "", "", "", ""]

@@ -86,8 +86,8 @@ def _differences(row: Row) -> tuple[str, ...]:
     percent = Interval(mean=share.mean * 100, low=share.low * 100, high=share.high * 100)
     return (
         ranged(row.mean_diff),
-        ranged(row.p95_diff, 1),
-        ranged(row.loading_diff, 1),
+        ranged(row.p95_diff),
+        ranged(row.loading_diff),
         f"{ranged(percent, 1)} %",
     )
 

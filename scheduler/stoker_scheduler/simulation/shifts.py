@@ -23,8 +23,8 @@ SHIFTS_MAX: Final = 100
 _T_975: Final = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281)
 """Student's t at 97.5 % for 1 to 10 degrees of freedom (tables; the series below is too coarse there)."""
 _NORMAL_975: Final = 1.959964
-_LESS: Final = 1e-6
-"""By how much a mean must be less to be better: sums of floats differ in their last digits."""
+_LESS: Final = 0.01
+"""By how many seconds or hours a mean must be less to be better: what is shown is not finer."""
 
 
 class Shift(Struct, frozen=True, kw_only=True):
