@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from stoker_scheduler.simulation.engine import Job, Outcome, SimWorker
 from stoker_scheduler.simulation.exact import TASKS_MAX, WORKERS_MAX, optimum
@@ -23,8 +24,8 @@ _WHAT: Final = {
 class Bound(Struct, frozen=True, kw_only=True):
     """A bound, and the distance of the scheduler's policy to it; `note` says why there are no numbers.
 
-    The loads of `CLAIRVOYANT` are a proven bound under that placement, its mean is what one would expect of it. The
-    mean of `EXACT` is proven for every policy. That of `UNLIMITED` is no theorem: it is one policy's.
+    `CLAIRVOYANT` is a good plan, and says how many loads are proven under that placement. The mean of `EXACT` is
+    proven for every policy. That of `UNLIMITED` is no theorem: it is one policy's.
     """
 
     name: str
@@ -54,7 +55,6 @@ def bounds_of(
         load_s: seconds that a load takes, by the number of the request that causes it and its setup.
         size_of: bytes of an instance, by setup, for requests that do not say so.
     """
-    replayed = clairvoyant(ours, load_s)
     mean_s = _mean_s(ours.jobs)
     above_h = ours.loading_s / 3600
 
@@ -71,14 +71,17 @@ def bounds_of(
 
     found = [
         bound(UNLIMITED, _mean_s(unlimited.jobs), unlimited.loads, unlimited.loading_s),
-        bound(CLAIRVOYANT, *replayed),
+        replace(
+            bound(CLAIRVOYANT, *clairvoyant(ours, load_s)),
+            what=f"{_WHAT[CLAIRVOYANT]}; without {least_loads(ours)} loads none can do",
+        ),
     ]
     requests = [job.request for job in ours.jobs]
     best = optimum(requests, empty, load_s, size_of)
     if best is None:
         note = (
             f"too large for the exact solver: {len(requests)} tasks on {len(empty)} workers; it takes "
-            f"{TASKS_MAX} on {WORKERS_MAX} at most"
+            f"about {TASKS_MAX} on {WORKERS_MAX}"
         )
         return [*found, Bound(name=EXACT, what=_WHAT[EXACT], note=note)]
     return [*found, bound(EXACT, *best)]
@@ -87,20 +90,38 @@ def bounds_of(
 def clairvoyant(outcome: Outcome, load_s: Callable[[int, str], float]) -> tuple[float, int, float]:
     """(mean overhead, loads, seconds of loading) of a run that is played again with eviction that knows the future.
 
-    Each worker runs what it ran, in that order; each task begins as soon as it is there and its worker is free.
+    Each worker runs what it ran, in that order; each task begins as soon as it is there and its worker is free. Fewest
+    loads are not always least waiting, and where sizes differ no rule has the fewest: so each worker has the best of
+    three plans, by the next use (Belady), by the next use and the size, and the one of the run itself.
     """
     overhead_s, loads, loading_s = 0.0, 0, 0.0
     for worker, jobs in by_worker(outcome):
-        free_s = 0.0
-        misses = belady([job.request.setup for job in jobs], sizes_of(jobs), worker)
-        for job, missed in zip(jobs, misses, strict=True):
-            load = (job.request.load_s or load_s(job.number, job.request.setup)) if missed else 0.0
-            began_s = max(free_s, job.request.at_s) + load
-            free_s = began_s + job.request.run_s
-            overhead_s += began_s - job.request.at_s
-            loads += missed
-            loading_s += load
+        sizes = sizes_of(jobs)
+        setups = [job.request.setup for job in jobs]
+        plans = [
+            belady(setups, sizes, worker),
+            belady(setups, sizes, worker, by_size=True),
+            [not job.warm for job in jobs],
+        ]
+        added_s, added, load = min(_replayed(jobs, misses, load_s) for misses in plans)
+        overhead_s += added_s
+        loads += added
+        loading_s += load
     return overhead_s / len(outcome.jobs), loads, loading_s
+
+
+def _replayed(
+    jobs: Sequence[Job], misses: Sequence[bool], load_s: Callable[[int, str], float]
+) -> tuple[float, int, float]:
+    """(overhead, loads, seconds of loading) of a worker that runs its jobs as soon as it can."""
+    overhead_s, loading_s, free_s = 0.0, 0.0, 0.0
+    for job, missed in zip(jobs, misses, strict=True):
+        load = (job.request.load_s or load_s(job.number, job.request.setup)) if missed else 0.0
+        began_s = max(free_s, job.request.at_s) + load
+        free_s = began_s + job.request.run_s
+        overhead_s += began_s - job.request.at_s
+        loading_s += load
+    return overhead_s, sum(misses), loading_s
 
 
 def least_loads(outcome: Outcome) -> int:
@@ -116,16 +137,19 @@ def least_loads(outcome: Outcome) -> int:
     return total
 
 
-def belady(sequence: Sequence[str], sizes: dict[str, int], worker: SimWorker) -> list[bool]:
+def belady(
+    sequence: Sequence[str], sizes: dict[str, int], worker: SimWorker, *, by_size: bool = False
+) -> list[bool]:
     """Which of a sequence of setups must be loaded when what goes is what is wanted again last (Belady 1966).
 
-    No other eviction needs fewer loads where all sizes are equal; else it is a good one.
+    No other eviction needs fewer loads where all sizes are equal. `by_size`: what is large goes sooner.
     """
     following: list[float] = [NEVER] * len(sequence)
     seen: dict[str, int] = {}
     for number in range(len(sequence) - 1, -1, -1):
         following[number] = seen.get(sequence[number], NEVER)
         seen[sequence[number]] = number
+    weight = {setup: size if by_size else 1 for setup, size in sizes.items()}
     loaded: dict[str, float] = {}
     misses: list[bool] = []
     for number, setup in enumerate(sequence):
@@ -133,7 +157,7 @@ def belady(sequence: Sequence[str], sizes: dict[str, int], worker: SimWorker) ->
         if misses[-1]:
             used = sum(sizes[each] for each in loaded)
             while loaded and (len(loaded) >= worker.models or used + sizes[setup] > worker.capacity):
-                last = max(loaded, key=lambda known: (loaded[known], known))
+                last = max(loaded, key=lambda known: ((loaded[known] - number) * weight[known], known))
                 used -= sizes[last]
                 del loaded[last]
         loaded[setup] = following[number]
