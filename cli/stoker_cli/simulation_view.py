@@ -1,13 +1,13 @@
 """What `stoker simulate` prints: the tables of its comparison."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from stoker_cli.output import out, print_table
 from stoker_scheduler.simulation.bounds import Bound
 from stoker_scheduler.simulation.compare import OURS
 from stoker_scheduler.simulation.shifts import Interval, Row
-from stoker_scheduler.simulation.summary import Summary
+from stoker_scheduler.simulation.summary import Summary, Times
 
 _HEADS: Final = (
     "warm", "mean s", "p50", "p95", "p99", "max", "loads", "loading h", "evicted", "came back", "Jain", "worst s",
@@ -16,25 +16,15 @@ _HEADS: Final = (
 
 def print_summaries(found: Sequence[Summary], *, by_workers: bool) -> None:
     """One row for each policy, or for each number of workers."""
-    rows: list[tuple[Any, ...]] = []
-    for each in found:
-        times = each.overhead
-        numbers = (times.mean, times.p50, times.p95, times.p99, times.max)
-        rows.append(
-            (
-                str(each.workers) if by_workers else each.policy,
-                f"{each.warm:.1%}",
-                *(f"{number:.1f}" for number in numbers),
-                str(each.loads),
-                f"{each.loading_h:.1f}",
-                str(each.evictions),
-                str(each.returns),
-                f"{each.jain:.2f}",
-                f"{each.worst_overhead_s:.0f}",
-            )
-        )
+    rows = [(str(each.workers) if by_workers else each.policy, *_cells(each)) for each in found]
     heads = ("workers" if by_workers else "policy", *_HEADS)
     print_table("seconds: all of a task's time but its execution", heads, rows, empty="no task")
+    totals = [
+        (row[0], *(f"{number:.1f}" for number in _of(each.total)))
+        for row, each in zip(rows, found, strict=True)
+    ]
+    out.print()
+    print_table("seconds: a task's total time", (heads[0], *_HEADS[1:6]), totals, empty="no task")
 
 
 def print_bounds(bounds: Sequence[Bound]) -> None:
@@ -90,6 +80,23 @@ def _differences(row: Row) -> tuple[str, ...]:
         ranged(row.loading_diff),
         f"{ranged(percent, 1)} %",
     )
+
+
+def _cells(each: Summary) -> tuple[str, ...]:
+    return (
+        f"{each.warm:.1%}",
+        *(f"{number:.1f}" for number in _of(each.overhead)),
+        str(each.loads),
+        f"{each.loading_h:.1f}",
+        str(each.evictions),
+        str(each.returns),
+        f"{each.jain:.2f}",
+        f"{each.worst_overhead_s:.0f}",
+    )
+
+
+def _of(times: Times) -> tuple[float, ...]:
+    return (times.mean, times.p50, times.p95, times.p99, times.max)
 
 
 def _numbers(each: Bound) -> tuple[str, ...]:

@@ -40,7 +40,7 @@ def main() -> None:
     style = head[: head.index("<h1>")]
     of_hour, of_trace = charts.split("<h3>loaded copies", 1)
     pieces = {
-        "simulation-table": (head, 690, "light"),
+        "simulation-table": (head, 780, "light"),
         "simulation-hour": (f"{style}{of_hour}", 600, "light"),
         "simulation-hour-dark": (f"{style}{of_hour}", 600, "dark"),
         "simulation-trace": (f"{style}<h3>loaded copies{of_trace}", 500, "light"),

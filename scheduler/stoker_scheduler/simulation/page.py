@@ -29,7 +29,7 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; padding: 0 1em; m
 h1 { font-size: 1.5em } h2 { font-size: 1.25em; margin-top: 2.2em } h3 { font-size: 1em; margin: 1.6em 0 .4em }
 p.note { color: var(--soft); max-width: 60em; margin: .4em 0 }
 div.wide { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-th, td { padding: .3em .8em; text-align: right; border-bottom: 1px solid var(--line) }
+th, td { padding: .3em .65em; text-align: right; border-bottom: 1px solid var(--line) }
 th { border-bottom-width: 2px; font-weight: 600 } th:first-child, td:first-child, .words { text-align: left }
 th, td:not(.words) { white-space: nowrap }
 tr.ours td { background: var(--ours); font-weight: 600 } tr.bound td { color: var(--soft); font-style: italic }
@@ -43,7 +43,8 @@ rect, polygon { fill: var(--c) } .load { fill-opacity: .25; stroke: var(--c); st
 .line { fill: none; stroke: var(--accent); stroke-width: 1.5 }
 """
 _COLUMNS: Final = (
-    "policy", "warm", "mean s", "p50", "p95", "p99", "max", "loads", "loading h", "evictions", "came back", "Jain",
+    "policy", "warm", "mean s", "p50", "p95", "p99", "max", "total s", "loads", "loading h", "evicted", "came back", "Jain",
+    "worst s",
 )  # fmt: skip
 _BOUND_COLUMNS: Final = ("bound", "mean s", "loads", "loading h", "above it s", "above it h")
 
@@ -66,8 +67,9 @@ def page(
     """
     parts = [f"<h1>{escape(title)}</h1>", _table(summaries, ours, bound)]
     parts.append(
-        '<p class="note">Seconds are a task\'s whole time but its execution. "Came back" counts loads of what the same '
-        "worker had evicted within ten minutes; the last row is a bound, not a policy.</p>"
+        '<p class="note">Seconds are a task\'s whole time but its execution; "total s" is the mean with it. "Came back" counts '
+        'loads of what the same worker had evicted within ten minutes, "worst s" is the mean of the tenant that fared worst. '
+        "The last row is a bound, not a policy.</p>"
     )
     if bounds:
         parts.append(f"<h2>How far {escape(ours)} is from its bounds</h2>{_bounds(bounds)}")
@@ -110,11 +112,13 @@ def _table(summaries: Sequence[Summary], ours: str, bound: str) -> str:
         numbers = (overhead.mean, overhead.p50, overhead.p95, overhead.p99, overhead.max)
         cells = [escape(each.policy), f"{each.warm:.1%}", *(f"{number:.1f}" for number in numbers)]
         cells += [
+            f"{each.total.mean:.1f}",
             str(each.loads),
             f"{each.loading_h:.1f}",
             str(each.evictions),
             str(each.returns),
             f"{each.jain:.2f}",
+            f"{each.worst_overhead_s:.0f}",
         ]
         rows.append(f'<tr class="{kind}">' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     return _framed(_COLUMNS, rows)

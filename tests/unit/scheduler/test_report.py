@@ -250,7 +250,9 @@ def test_the_command_prints_the_bounds(trace_file, capsys):
         "exact optimum",
     ]
     simulate(trace_file, policy=[OURS])
-    assert "clairvoyant eviction" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "clairvoyant eviction" in printed
+    assert "a task's total time" in printed
 
 
 def test_what_does_not_go_together_is_refused(trace_file, tmp_path):
