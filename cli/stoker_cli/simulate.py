@@ -1,30 +1,46 @@
 """`stoker simulate`: the scheduler's decisions on a trace, in virtual time, and what other rules would give."""
 
+import multiprocessing
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
 import typer
 
 from stoker.core.errors import InvalidRequest
-from stoker_cli.output import JsonFlag, out, print_json, print_table
+from stoker_cli.output import JsonFlag, out, print_json
+from stoker_cli.simulation_view import print_bounds, print_shifts, print_summaries
 from stoker_scheduler.actions import Rules
-from stoker_scheduler.simulation.compare import OURS, POLICIES, UNLIMITED, compare, sweep
+from stoker_scheduler.simulation.bounds import UNLIMITED
+from stoker_scheduler.simulation.compare import OURS, POLICIES, compare, distances, sweep
 from stoker_scheduler.simulation.engine import Outcome
-from stoker_scheduler.simulation.fleet_file import FleetFile, Machine, read_fleet
+from stoker_scheduler.simulation.fleet_file import FleetFile, Machine, Sizes, measured_loads, read_fleet
 from stoker_scheduler.simulation.page import page
+from stoker_scheduler.simulation.shifts import SHIFTS_MAX, SHIFTS_MIN, Row, rows_of, run, shifts_of
 from stoker_scheduler.simulation.summary import Summary
-from stoker_scheduler.simulation.trace import faster, read_trace
+from stoker_scheduler.simulation.trace import Request, faster, read_trace
 
 DEFAULT_FLEET: Final = FleetFile(machines=(Machine(count=8, vram_gb=24),))
 SWEEP_MAX: Final = 64
 _SWEEP: Final = re.compile(r"workers=(\d+)\.\.(\d+)(?::(\d+))?")
+_SIZES: Final = re.compile(r"(\d+(?:\.\d+)?)(?:\.\.(\d+(?:\.\d+)?))?")
+
+
+class LoadsFrom(StrEnum):
+    """Where the seconds of a load come from."""
+
+    FIXED = "fixed"
+    MEASURED = "measured"
 
 
 def simulate(
     trace: Annotated[Path, typer.Argument(help="CSV or JSON lines; see docs/simulation.md.")],
+    *,
     fleet: Annotated[
         Path | None, typer.Option(help="YAML of the workers; default: 8 with 24 GB each.")
     ] = None,
@@ -37,35 +53,75 @@ def simulate(
     sweep_over: Annotated[
         str, typer.Option("--sweep", help="workers=4..16, or 4..16:4 in steps: what more workers would give.")
     ] = "",
+    shifts: Annotated[
+        int,
+        typer.Option(
+            min=0, max=SHIFTS_MAX, help="Compare over so many shifts of the arrivals, with 95 % intervals."
+        ),
+    ] = 0,
+    loads: Annotated[
+        LoadsFrom,
+        typer.Option(
+            help="fixed: as the fleet says; measured: drawn from load_latency_quantiles.csv beside the trace."
+        ),
+    ] = LoadsFrom.FIXED,
+    sizes: Annotated[
+        str, typer.Option(help="GB of a model, or a range from which each is drawn: 12, 4..24.")
+    ] = "",
     html: Annotated[Path | None, typer.Option(help="Write a report with charts here.")] = None,
     seed: Annotated[int, typer.Option(help="For loads and sizes that are drawn.")] = 0,
+    processes: Annotated[
+        int, typer.Option(min=0, help="For --shifts; 0 = as many as there are processors.")
+    ] = 0,
     json: JsonFlag = False,
 ) -> None:
     """Play a trace with the scheduler's policy and with simpler ones, and compare.
 
     Exit status 2 when the trace, the fleet or an option cannot be used.
     """
+    if sum(map(bool, (sweep_over, shifts, html))) > 1:
+        raise InvalidRequest("--sweep, --shifts and --html are three reports; give one of them at a time")
+    if shifts and shifts < SHIFTS_MIN:
+        raise InvalidRequest(f"--shifts {shifts}: there is no interval of one; {SHIFTS_MIN} at least")
     requests = faster(read_trace(trace), speed)
     machines = read_fleet(fleet) if fleet else DEFAULT_FLEET
+    if loads is LoadsFrom.MEASURED:
+        machines = msgspec.structs.replace(machines, loads=measured_loads(trace))
+    if sizes:
+        machines = msgspec.structs.replace(machines, sizes=sizes_of(sizes))
+    policies = tuple(policy or POLICIES)
     if sweep_over:
         found = sweep(requests, machines, counts(sweep_over), Rules(), seed)
-        _print(found, json=json, by_workers=True)
-        return
-    drawn: dict[str, Outcome] = {}
-
-    def on_done(summary: Summary, outcome: Outcome) -> None:
-        if summary.policy in {OURS, "wait-or-load"}:
-            drawn[summary.policy] = outcome
-        if not json:
-            out.print(f"[dim]{summary.policy}: done[/]")
-
-    found = compare(requests, machines, policy or POLICIES, Rules(), seed, on_done)
-    _print(found, json=json, by_workers=False)
-    if html is not None:
+        if json:
+            print_json([msgspec.to_builtins(each) for each in found])
+        else:
+            print_summaries(found, by_workers=True)
+    elif shifts:
+        rows = compare_shifts(requests, machines, policies, shifts, seed, processes)
+        if json:
+            print_json([msgspec.to_builtins(row) for row in rows])
+        else:
+            print_shifts(rows)
+    else:
         title = f"{trace.name}: {len(requests)} tasks on {machines.workers} workers"
-        html.write_text(page(title, found, drawn, OURS, UNLIMITED), encoding="utf-8")
-        if not json:
-            out.print(f"report: {html}")
+        _compare(requests, machines, policies, seed, title, html, json=json)
+
+
+def compare_shifts(
+    requests: Sequence[Request],
+    fleet: FleetFile,
+    policies: Sequence[str],
+    shifts: int,
+    seed: int = 0,
+    processes: int = 0,
+) -> list[Row]:
+    """The comparison over shifts, in several processes: a run takes seconds, and none needs another."""
+    runs = shifts_of(requests, fleet, policies, Rules(), shifts, seed)
+    count = min(processes or os.cpu_count() or 1, len(runs))
+    if count == 1:
+        return rows_of(map(run, runs))
+    with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return rows_of(pool.map(run, runs))
 
 
 def counts(text: str) -> Iterable[int]:
@@ -83,46 +139,52 @@ def counts(text: str) -> Iterable[int]:
     return range(first, last + 1, step)
 
 
-def _print(found: list[Summary], *, json: bool, by_workers: bool) -> None:
+def sizes_of(text: str) -> Sizes:
+    """The sizes of models that `--sizes` asks for.
+
+    Raises:
+        InvalidRequest: it is not ``12`` or ``4..24``, in GB.
+    """
+    match = _SIZES.fullmatch(text)
+    if match is None or (match[2] and not 0 < float(match[1]) <= float(match[2])):
+        raise InvalidRequest(f"--sizes '{text}' is not of the form 12, or 4..24, in GB")
+    return Sizes(gb=float(match[1]), to_gb=float(match[2] or 0))
+
+
+def _compare(
+    requests: Sequence[Request],
+    fleet: FleetFile,
+    policies: Sequence[str],
+    seed: int,
+    title: str,
+    html: Path | None,
+    *,
+    json: bool,
+) -> None:
+    """One run of each policy, the bounds, and the page with the charts."""
+    runs: dict[str, Outcome] = {}
+
+    def on_done(summary: Summary, outcome: Outcome) -> None:
+        if summary.policy in {OURS, UNLIMITED, "wait-or-load"}:
+            runs[summary.policy] = outcome
+        if not json:
+            out.print(f"[dim]{summary.policy}: done[/]")
+
+    found = compare(requests, fleet, policies, Rules(), seed, on_done)
+    unlimited = runs.pop(UNLIMITED)
+    bounds = distances(runs[OURS], unlimited, fleet, seed) if OURS in runs else []
     if json:
-        print_json([msgspec.to_builtins(each) for each in found])
-        return
-    first = "workers" if by_workers else "policy"
-    heads = (
-        first,
-        "warm",
-        "mean s",
-        "p50",
-        "p95",
-        "p99",
-        "max",
-        "loads",
-        "loading h",
-        "evicted",
-        "came back",
-        "Jain",
-    )
-    rows: list[tuple[Any, ...]] = []
-    for each in found:
-        times = each.overhead
-        numbers = (times.mean, times.p50, times.p95, times.p99, times.max)
-        rows.append(
-            (
-                str(each.workers) if by_workers else each.policy,
-                f"{each.warm:.1%}",
-                *(f"{number:.1f}" for number in numbers),
-                str(each.loads),
-                f"{each.loading_h:.1f}",
-                str(each.evictions),
-                str(each.returns),
-                f"{each.jain:.2f}",
-            )
+        print_json(
+            {
+                "policies": [msgspec.to_builtins(each) for each in found],
+                "bounds": [msgspec.to_builtins(each) for each in bounds],
+            }
         )
-    print_table("seconds: all of a task's time but its execution", heads, rows, empty="no task")
-    if not by_workers:
-        ours = next((each for each in found if each.policy == OURS), None)
-        if ours is not None:
-            out.print(
-                f"[dim]{OURS}: {ours.loads} loads; a clairvoyant eviction needs {ours.belady_loads} for the same tasks "
-                f"on the same workers. The last row is a bound: everything stays loaded.[/]"
-            )
+    else:
+        print_summaries(found, by_workers=False)
+        if bounds:
+            print_bounds(bounds)
+    if html is not None:
+        html.write_text(page(title, found, bounds, runs, OURS, UNLIMITED), encoding="utf-8")
+        if not json:
+            out.print(f"report: {html}")

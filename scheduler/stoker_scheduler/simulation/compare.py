@@ -7,16 +7,15 @@ import msgspec
 
 from stoker.core.errors import CallerError
 from stoker_scheduler.actions import Rules
+from stoker_scheduler.simulation.bounds import UNLIMITED, Bound, bounds_of
 from stoker_scheduler.simulation.engine import Outcome, Policy, Simulation, SimWorker, workers_of
-from stoker_scheduler.simulation.fleet_file import FleetFile, instance_sizes, load_times
+from stoker_scheduler.simulation.fleet_file import GB, FleetFile, instance_sizes, load_times
 from stoker_scheduler.simulation.live import Live
 from stoker_scheduler.simulation.rules import LeastLoaded, Random, WaitOrLoad, WarmFirst
 from stoker_scheduler.simulation.summary import Summary, summary_of
 from stoker_scheduler.simulation.trace import Request
 
 OURS: Final = "stoker"
-UNLIMITED: Final = "no memory limit"
-"""A bound: the scheduler's policy where everything stays loaded."""
 _LIMITLESS_GB: Final = 10**6
 
 
@@ -24,6 +23,12 @@ class UnknownPolicy(CallerError):
     """There is no such policy."""
 
     code = "unknown_policy"
+
+
+class ModelTooLarge(CallerError):
+    """A model of the trace fits on no worker of the fleet."""
+
+    code = "model_too_large"
 
 
 POLICIES: Final[dict[str, Callable[[Sequence[SimWorker], Rules, int], Policy]]] = {
@@ -40,6 +45,7 @@ def play(requests: Sequence[Request], fleet: FleetFile, policy: str, rules: Rule
 
     Raises:
         UnknownPolicy: names those that there are.
+        ModelTooLarge: names the model, what it takes, and what the largest worker has.
     """
     if policy not in POLICIES:
         raise UnknownPolicy(f"'{policy}' is no policy; there are: {', '.join(POLICIES)}")
@@ -47,6 +53,13 @@ def play(requests: Sequence[Request], fleet: FleetFile, policy: str, rules: Rule
     simulation = Simulation(
         requests, workers, load_times(fleet.loads, seed), instance_sizes(fleet.sizes, seed)
     )
+    largest = max(simulation.jobs, key=lambda job: job.size)
+    capacity = max(worker.capacity for worker in workers)
+    if largest.size > capacity:
+        raise ModelTooLarge(
+            f"'{largest.request.setup}' takes {largest.size / GB:g} GB, and the largest worker of the fleet has "
+            f"{capacity / GB:g} GB; give the fleet a larger one, or the models other sizes"
+        )
     return simulation.run(POLICIES[policy](workers, rules, seed))
 
 
@@ -68,6 +81,12 @@ def compare(
     found.append(summary_of(UNLIMITED, outcome))
     on_done(found[-1], outcome)
     return found
+
+
+def distances(ours: Outcome, unlimited: Outcome, fleet: FleetFile, seed: int = 0) -> list[Bound]:
+    """The bounds of a run of the scheduler's policy, and how far it is from them."""
+    loads, sizes = load_times(fleet.loads, seed), instance_sizes(fleet.sizes, seed)
+    return bounds_of(ours, unlimited, workers_of(fleet), loads, sizes)
 
 
 def limitless(fleet: FleetFile) -> FleetFile:

@@ -103,6 +103,15 @@ class Span(NamedTuple):
     end_s: float
 
 
+class Stay(NamedTuple):
+    """An instance on a worker, from the begin of its load until it was evicted or the run was over."""
+
+    worker: str
+    setup: str
+    begin_s: float
+    end_s: float
+
+
 @dataclass(slots=True)
 class Outcome:
     """A finished run."""
@@ -110,6 +119,7 @@ class Outcome:
     jobs: list[Job]
     workers: list[SimWorker]
     spans: list[Span] = field(default_factory=list)
+    stays: list[Stay] = field(default_factory=list)
     loads: int = 0
     loading_s: float = 0.0
     evictions: int = 0
@@ -150,6 +160,7 @@ class Simulation:
         self._waiting = 0
         self._ticking = False
         self._evicted: dict[tuple[str, str], float] = {}
+        self._loaded = {(worker.id, setup): 0.0 for worker in workers for setup in worker.residents}
         self._outcome = Outcome(self.jobs, workers)
 
     def run(self, policy: Policy) -> Outcome:
@@ -169,7 +180,15 @@ class Simulation:
                 self._push(now_s + TICK_S, _What.TICK, None)
         if self._waiting:
             raise Bug(f"{self._waiting} jobs were never given to a worker")
+        end_s = max((job.ended_s for job in self.jobs), default=0.0)
+        for worker_id, setup in list(self._loaded):
+            self._leaves(worker_id, setup, end_s)
         return self._outcome
+
+    def _leaves(self, worker_id: str, setup: str, now_s: float) -> None:
+        """An instance is gone: that is a stay."""
+        begin_s = self._loaded.pop((worker_id, setup))
+        self._outcome.stays.append(Stay(worker_id, setup, begin_s, now_s))
 
     def _push(self, at_s: float, what: _What, job: Job | None) -> None:
         heapq.heappush(self._events, (at_s, what, job.number if job else -1, job))
@@ -200,6 +219,7 @@ class Simulation:
             del worker.residents[setup]
             self._outcome.evictions += 1
             self._evicted[worker.id, setup] = now_s
+            self._leaves(worker.id, setup, now_s)
         worker.queue.append(job)
         if len(worker.queue) == 1:
             self._start(worker, now_s)
@@ -216,6 +236,7 @@ class Simulation:
             self._outcome.returns += now_s - self._evicted.get((worker.id, setup), -RETURN_S) < RETURN_S
             self._outcome.spans.append(Span(worker.id, "load", setup, now_s, now_s + job.load_s))
             worker.residents[setup] = job.size
+            self._loaded[worker.id, setup] = now_s
         self._push(now_s + job.load_s, _What.BEGIN, job)
 
     def _begin(self, policy: Policy, job: Job, worker: SimWorker, now_s: float) -> None:

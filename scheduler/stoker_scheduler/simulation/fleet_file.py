@@ -1,5 +1,6 @@
 """The fleet of a simulation: which workers there are, and what loading costs on them."""
 
+import csv
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +16,20 @@ GB: Final = 10**9
 LORA: Final = "/lora"
 """How the setup of a GenTD26 request ends that has adapters."""
 
+MEASURED: Final = "load_latency_quantiles.csv"
+"""The table of measured loading times that is published beside the trace."""
+
 
 class FleetUnreadable(CallerError):
     """The file of a fleet cannot be used."""
 
     code = "fleet_unreadable"
+
+
+class LoadsUnreadable(CallerError):
+    """The measured loading times of a trace cannot be used."""
+
+    code = "loads_unreadable"
 
 
 class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -33,11 +43,15 @@ class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Loads(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What loading takes. `quantiles_s`: drawn from these, evenly spaced, instead of `base_s`; the same for each policy."""
+    """What loading takes. The quantiles are evenly spaced: a load is drawn from them, the same for each policy.
+
+    `quantiles_s` stand in the place of `base_s`, `lora_quantiles_s` in that of `lora_s`.
+    """
 
     base_s: float = 22.0
     lora_s: float = 4.4
     quantiles_s: tuple[float, ...] = ()
+    lora_quantiles_s: tuple[float, ...] = ()
 
 
 class Sizes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -90,11 +104,12 @@ def load_times(loads: Loads, seed: int) -> Callable[[int, str], float]:
     """Seconds that a load takes, by the number of the request that causes it and by its setup."""
 
     def seconds(number: int, setup: str) -> float:
-        base_s = loads.base_s
-        if loads.quantiles_s:
-            drawn = random.Random(f"{seed}/{number}").random()  # noqa: S311 - no secret
-            base_s = loads.quantiles_s[min(int(drawn * len(loads.quantiles_s)), len(loads.quantiles_s) - 1)]
-        return base_s + (loads.lora_s if setup.endswith(LORA) else 0.0)
+        found = _drawn(loads.quantiles_s, f"{seed}/{number}") if loads.quantiles_s else loads.base_s
+        if not setup.endswith(LORA):
+            return found
+        if loads.lora_quantiles_s:
+            return found + _drawn(loads.lora_quantiles_s, f"{seed}/{number}{LORA}")
+        return found + loads.lora_s
 
     return seconds
 
@@ -110,3 +125,30 @@ def instance_sizes(sizes: Sizes, seed: int) -> Callable[[str], int]:
         return int(drawn * GB)
 
     return size
+
+
+def measured_loads(trace: Path) -> Loads:
+    """The loading times that were published beside a trace of GenTD26: quantiles of base models and of LoRA adapters.
+
+    Raises:
+        LoadsUnreadable: the table is not there, or is none; says where it should lie and what it should hold.
+    """
+    path = trace.with_name(MEASURED)
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        base_s = tuple(float(row["base_model_ms"]) / 1000 for row in rows)
+        lora_s = tuple(float(row["lora_ms"]) / 1000 for row in rows)
+    except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        raise LoadsUnreadable(
+            f"cannot read measured loads from '{path}': {error!r}; the table lies beside the trace and has the "
+            f"columns base_model_ms and lora_ms, one row for each of evenly spaced quantiles"
+        ) from error
+    if not rows:
+        raise LoadsUnreadable(f"the table '{path}' has no row")
+    return Loads(quantiles_s=base_s, lora_quantiles_s=lora_s)
+
+
+def _drawn(quantiles: tuple[float, ...], seed: str) -> float:
+    share = random.Random(seed).random()  # noqa: S311 - no secret
+    return quantiles[min(int(share * len(quantiles)), len(quantiles) - 1)]

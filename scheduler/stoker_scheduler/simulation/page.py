@@ -1,63 +1,107 @@
 """The report of a simulation as one HTML page with drawn charts; it needs nothing from elsewhere."""
 
-import colorsys
-import hashlib
 from collections.abc import Sequence
 from html import escape
 from typing import Final
 
+from stoker_scheduler.simulation.bounds import Bound
+from stoker_scheduler.simulation.charts import COLOURS, Palette, Window, copies, gantt, queue, residents
 from stoker_scheduler.simulation.engine import Outcome
-from stoker_scheduler.simulation.summary import Summary, busiest, waiting_over_time
+from stoker_scheduler.simulation.summary import Summary, busiest
 
-WIDTH: Final = 1100
-ROW: Final = 20
-LEFT: Final = 90
 WINDOW_S: Final = 3600.0
-POINTS: Final = 400
-NAMED_S: Final = 90.0
-"""A span that is shorter than this, of an hour, has no room for its name."""
+_LIGHT: Final = (
+    "#2f6fde", "#c4640a", "#23864b", "#c9374b", "#7f52c7", "#84602f", "#c2488f", "#0f8587", "#7a7f12", "#4d6c8f",
+    "#b4bdc7",
+)  # fmt: skip
+"""Colours of the models with most tasks, then that of all others, which stay in the background."""
+_DARK: Final = (
+    "#4c86ea", "#d27a22", "#37995e", "#d95364", "#9570d8", "#a07a45", "#d067a2", "#2b9c9e", "#929830", "#6785a8",
+    "#4b545f",
+)  # fmt: skip
 _STYLE: Final = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 1140px; color: #1b1f24; background: #fff; }
-h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 2em } p.note { color: #57606a; max-width: 60em }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums } th, td { padding: .3em .8em; text-align: right }
-th { border-bottom: 2px solid #d0d7de; font-weight: 600 } td { border-bottom: 1px solid #eaeef2 }
-th:first-child, td:first-child { text-align: left } tr.ours td { background: #ddf4e4; font-weight: 600 }
-tr.bound td { color: #57606a; font-style: italic } svg text { font: 11px system-ui, sans-serif; fill: #57606a }
-svg .name { fill: #fff; font-weight: 600 }
+:root { color-scheme: light dark; --text: #1b1f24; --back: #fff; --soft: #57606a; --line: #d0d7de; --ours: #ddf4e4;
+  --accent: #1f6feb; LIGHT }
+@media (prefers-color-scheme: dark) { :root { --text: #e3e8ee; --back: #12161b; --soft: #9aa6b2; --line: #39424d;
+  --ours: #17382a; --accent: #6aa5ff; DARK } }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; padding: 0 1em; max-width: 1140px;
+  color: var(--text); background: var(--back) }
+h1 { font-size: 1.5em } h2 { font-size: 1.25em; margin-top: 2.2em } h3 { font-size: 1em; margin: 1.6em 0 .4em }
+p.note { color: var(--soft); max-width: 60em; margin: .4em 0 }
+div.wide { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums }
+th, td { padding: .3em .65em; text-align: right; border-bottom: 1px solid var(--line) }
+th { border-bottom-width: 2px; font-weight: 600 } th:first-child, td:first-child, .words { text-align: left }
+th, td:not(.words) { white-space: nowrap }
+tr.ours td { background: var(--ours); font-weight: 600 } tr.bound td { color: var(--soft); font-style: italic }
+p.legend { margin: .4em 0; font-size: 13px } p.legend span { display: inline-block; margin-right: 1.4em }
+p.legend i { display: inline-block; width: 12px; height: 12px; margin-right: .4em; border-radius: 2px; background: var(--c) }
+svg { display: block } svg text { font: 11px system-ui, sans-serif; fill: var(--soft) }
+svg .name { fill: var(--text); stroke: var(--back); stroke-width: 2.5; stroke-opacity: .75; paint-order: stroke;
+  font-weight: 600; pointer-events: none }
+rect, polygon { fill: var(--c) } .load { fill-opacity: .25; stroke: var(--c); stroke-width: 1 } .idle { fill-opacity: .5 }
+.piece { stroke: var(--back); stroke-width: .5 } .area { fill: var(--accent); fill-opacity: .15 }
+.line { fill: none; stroke: var(--accent); stroke-width: 1.5 }
 """
 _COLUMNS: Final = (
-    "policy", "warm", "mean s", "p50", "p95", "p99", "max", "loads", "loading h", "evictions", "came back", "Jain",
+    "policy", "warm", "mean s", "p50", "p95", "p99", "max", "total s", "loads", "loading h", "evicted", "came back", "Jain",
+    "worst s",
 )  # fmt: skip
+_BOUND_COLUMNS: Final = ("bound", "mean s", "loads", "loading h", "above it s", "above it h")
 
 
 def page(
-    title: str, summaries: Sequence[Summary], outcomes: dict[str, Outcome], ours: str, bound: str
+    title: str,
+    summaries: Sequence[Summary],
+    bounds: Sequence[Bound],
+    outcomes: dict[str, Outcome],
+    ours: str,
+    bound: str,
 ) -> str:
     """The whole page.
 
     Args:
-        outcomes: runs to draw, by the name of their policy.
+        bounds: those of the policy `ours`; empty when it did not run.
+        outcomes: runs to draw, by the name of their policy; all show the busiest hour of the first.
         ours: the policy whose row is marked.
         bound: the row that is no policy.
     """
     parts = [f"<h1>{escape(title)}</h1>", _table(summaries, ours, bound)]
     parts.append(
-        '<p class="note">Seconds are a task\'s whole time but its execution. "Came back" counts loads of what the same '
-        "worker had evicted within ten minutes; the last row is a bound, not a policy.</p>"
+        '<p class="note">Seconds are a task\'s whole time but its execution; "total s" is the mean with it. "Came back" counts '
+        'loads of what the same worker had evicted within ten minutes, "worst s" is the mean of the tenant that fared worst. '
+        "The last row is a bound, not a policy.</p>"
     )
-    for name, outcome in outcomes.items():
-        begin_s, end_s = busiest(outcome.spans, WINDOW_S)
-        parts.append(f"<h2>{escape(name)}: the busiest hour</h2>{_gantt(outcome, begin_s, end_s)}")
-        parts.append(f"<h2>{escape(name)}: tasks that wait</h2>{_queue(outcome)}")
+    if bounds:
+        parts.append(f"<h2>How far {escape(ours)} is from its bounds</h2>{_bounds(bounds)}")
+    palette = Palette(outcomes.values())
+    names = sorted(outcomes, key=lambda name: name != ours)
+    window = Window(*busiest(outcomes[names[0]].spans, WINDOW_S)) if names else Window(0, 1)
+    for name in names:
+        parts += _charts(name, outcomes[name], window, palette)
     body = "\n".join(parts)
-    return f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>{body}</html>\n'
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width"><title>{escape(title)}</title><style>{_style()}</style>{body}</html>\n'
+    )
 
 
-def colour(setup: str) -> str:
-    """The same for a setup in every chart: dark enough for white letters."""
-    digest = hashlib.sha256(setup.encode()).digest()
-    red, green, blue = colorsys.hls_to_rgb(digest[0] / 256, 0.36 + digest[1] / 2560, 0.55)
-    return f"#{int(red * 255):02x}{int(green * 255):02x}{int(blue * 255):02x}"
+def _charts(name: str, outcome: Outcome, window: Window, palette: Palette) -> list[str]:
+    legend = palette.legend()
+    return [
+        f"<h2>{escape(name)}</h2>{legend}",
+        f"<h3>the workers in the busiest hour: runs, and loads (outlined)</h3>{gantt(outcome, window, palette)}",
+        f"<h3>what was loaded in that hour: a band for each model, pale while it is idle</h3>{residents(outcome, window, palette)}",
+        f"<h3>loaded copies of each model, over the whole trace</h3>{copies(outcome, palette)}",
+        f"<h3>tasks that wait</h3>{queue(outcome)}",
+    ]
+
+
+def _style() -> str:
+    def named(colours: Sequence[str]) -> str:
+        return " ".join(f"--m{number}: {colour};" for number, colour in enumerate(colours))
+
+    classes = "\n".join(f".m{number} {{ --c: var(--m{number}) }}" for number in range(COLOURS + 1))
+    return _STYLE.replace("LIGHT", named(_LIGHT)).replace("DARK", named(_DARK)) + classes
 
 
 def _table(summaries: Sequence[Summary], ours: str, bound: str) -> str:
@@ -68,62 +112,37 @@ def _table(summaries: Sequence[Summary], ours: str, bound: str) -> str:
         numbers = (overhead.mean, overhead.p50, overhead.p95, overhead.p99, overhead.max)
         cells = [escape(each.policy), f"{each.warm:.1%}", *(f"{number:.1f}" for number in numbers)]
         cells += [
+            f"{each.total.mean:.1f}",
             str(each.loads),
             f"{each.loading_h:.1f}",
             str(each.evictions),
             str(each.returns),
             f"{each.jain:.2f}",
+            f"{each.worst_overhead_s:.0f}",
         ]
         rows.append(f'<tr class="{kind}">' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    head = "".join(f"<th>{name}</th>" for name in _COLUMNS)
-    return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
+    return _framed(_COLUMNS, rows)
 
 
-def _gantt(outcome: Outcome, begin_s: float, end_s: float) -> str:
-    """A row for each worker: a bar for each run in its setup's colour, a pale one for each load."""
-    height = len(outcome.workers) * ROW + 24
-    rows = {worker.id: number for number, worker in enumerate(outcome.workers)}
-    scale = (WIDTH - LEFT) / (end_s - begin_s)
-    drawn = [
-        f'<text x="0" y="{number * ROW + 14}">{escape(worker)}</text>' for worker, number in rows.items()
-    ]
-    for span in outcome.spans:
-        if span.end_s <= begin_s or span.begin_s >= end_s:
-            continue
-        left = LEFT + (max(span.begin_s, begin_s) - begin_s) * scale
-        width = max(1.0, (min(span.end_s, end_s) - max(span.begin_s, begin_s)) * scale - 0.5)
-        top = rows[span.worker] * ROW + 2
-        pale = ' fill-opacity=".35"' if span.kind == "load" else ""
-        about = f"{span.kind} {span.setup}: {span.end_s - span.begin_s:.0f} s"
-        drawn.append(
-            f'<rect x="{left:.1f}" y="{top}" width="{width:.1f}" height="{ROW - 4}" rx="2" fill="{colour(span.setup)}"{pale}>'
-            f"<title>{escape(about)}</title></rect>"
-        )
-        if span.kind == "run" and span.end_s - span.begin_s > NAMED_S:
-            drawn.append(
-                f'<text class="name" x="{left + 4:.1f}" y="{top + 12}">{escape(span.setup[:8])}</text>'
-            )
-    marks = [
-        f'<text x="{LEFT + minute * 60 * scale:.0f}" y="{height - 6}">{minute} min</text>'
-        for minute in range(0, 60, 10)
-    ]
-    return f'<svg viewBox="0 0 {WIDTH} {height}" width="100%">{"".join(drawn + marks)}</svg>'
+def _bounds(bounds: Sequence[Bound]) -> str:
+    rows = []
+    for each in bounds:
+        if each.note:
+            cells = ["-"] * 5
+        else:
+            cells = [
+                f"{each.mean_s:.2f}",
+                str(each.loads),
+                f"{each.loading_h:.1f}",
+                f"{each.above_s:+.2f}",
+                f"{each.above_h:+.1f}",
+            ]
+        numbers = "".join(f"<td>{cell}</td>" for cell in cells)
+        words = f"{each.what}; {each.note}" if each.note else each.what
+        rows.append(f'<tr><td>{escape(each.name)}</td>{numbers}<td class="words">{escape(words)}</td></tr>')
+    return _framed(_BOUND_COLUMNS, rows, '<th class="words">what it is</th>')
 
 
-def _queue(outcome: Outcome) -> str:
-    found = waiting_over_time(outcome.jobs, POINTS)
-    top, end_s, height = max(1, *(count for _, count in found)), found[-1][0], 120
-    points = [
-        f"{LEFT + at_s / end_s * (WIDTH - LEFT):.1f},{height - 18 - count / top * (height - 30):.1f}"
-        for at_s, count in found
-    ]
-    line = f'<polyline points="{" ".join(points)}" fill="none" stroke="#1f6feb" stroke-width="1.5"/>'
-    days = int(end_s // 86_400)
-    marks = [
-        f'<text x="{LEFT + day * 86_400 / end_s * (WIDTH - LEFT):.0f}" y="{height - 4}">day {day}</text>'
-        for day in range(days + 1)
-    ]
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {height}" width="100%"><text x="0" y="14">{top} tasks</text>'
-        f'<text x="0" y="{height - 18}">0</text>{line}{"".join(marks)}</svg>'
-    )
+def _framed(columns: Sequence[str], rows: Sequence[str], last: str = "") -> str:
+    head = "".join(f"<th>{name}</th>" for name in columns) + last
+    return f'<div class="wide"><table><tr>{head}</tr>{"".join(rows)}</table></div>'

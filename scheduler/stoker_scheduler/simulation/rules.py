@@ -5,7 +5,7 @@
 
 import random
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from stoker_scheduler.simulation.engine import Job, Placement, SimWorker
@@ -41,6 +41,17 @@ class _Simple:
         gone = {worker.id for worker in taken}
         return [worker for worker in self.workers if worker.idle and worker.id not in gone]
 
+    def jobs(self, idle: list[SimWorker]) -> Iterator[tuple[Job, list[SimWorker]]]:
+        """Jobs that wait, in order, each with the idle workers whose memory could hold it, while any is left in `idle`."""
+        if not idle:
+            return
+        for job in list(self.waiting.values()):
+            able = [worker for worker in idle if worker.capacity >= job.size]
+            if able:
+                yield job, able
+            if not idle:
+                return
+
     def give(self, job: Job, worker: SimWorker) -> Placement:
         """Give a job to an idle worker, with the eviction that it needs."""
         del self.waiting[job.number]
@@ -65,8 +76,8 @@ class Random(_Simple):
     def decide(self, now_s: float) -> list[Placement]:  # noqa: ARG002 - interface
         found: list[Placement] = []
         idle = self.idle()
-        for job in list(self.waiting.values())[: len(idle)]:
-            worker = self.random.choice(idle)
+        for job, able in self.jobs(idle):
+            worker = self.random.choice(able)
             idle.remove(worker)
             found.append(self.give(job, worker))
         return found
@@ -84,8 +95,11 @@ class LeastLoaded(_Simple):
 
     def decide(self, now_s: float) -> list[Placement]:  # noqa: ARG002 - interface
         idle = sorted(self.idle(), key=lambda worker: (self._used_s[worker.id], worker.id))
-        jobs = list(self.waiting.values())[: len(idle)]
-        return [self.give(job, worker) for job, worker in zip(jobs, idle, strict=False)]
+        found: list[Placement] = []
+        for job, able in self.jobs(idle):
+            idle.remove(able[0])
+            found.append(self.give(job, able[0]))
+        return found
 
 
 class WarmFirst(_Simple):
@@ -94,9 +108,9 @@ class WarmFirst(_Simple):
     def decide(self, now_s: float) -> list[Placement]:  # noqa: ARG002 - interface
         found: list[Placement] = []
         idle = self.idle()
-        for job in list(self.waiting.values())[: len(idle)]:
-            warm = [worker for worker in idle if job.request.setup in worker.residents]
-            worker = (warm or idle)[0]
+        for job, able in self.jobs(idle):
+            warm = [worker for worker in able if job.request.setup in worker.residents]
+            worker = (warm or able)[0]
             idle.remove(worker)
             found.append(self.give(job, worker))
         return found
@@ -154,7 +168,8 @@ class WaitOrLoad(_Simple):
             _, soonest = min(sooner)
             claimed[soonest] = claimed.get(soonest, 0.0) + _guess(self._run_s, setup, RUN_PRIOR_S)
             return None
-        return min(idle, key=lambda worker: self._loss(worker, job))
+        able = [worker for worker in idle if worker.capacity >= job.size]
+        return min(able, key=lambda worker: self._loss(worker, job), default=None)
 
     def _has(self, worker: SimWorker, setup: str) -> bool:
         """Whether it is busy, and has this instance or is about to load it."""

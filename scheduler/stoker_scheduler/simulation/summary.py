@@ -1,14 +1,12 @@
 """What a run was worth, in numbers. Pure."""
 
 from collections import defaultdict
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
-from stoker_scheduler.simulation.engine import Job, Outcome, Span
-
-NEVER = float("inf")
+from stoker_scheduler.simulation.bounds import least_loads
+from stoker_scheduler.simulation.engine import Job, Outcome, Span, Stay
 
 
 class Times(Struct, frozen=True, kw_only=True):
@@ -65,7 +63,7 @@ def summary_of(policy: str, outcome: Outcome) -> Summary:
         loading_h=outcome.loading_s / 3600,
         evictions=outcome.evictions,
         returns=outcome.returns,
-        belady_loads=sum(belady(runs, limit) for runs, limit in _sequences(outcome)),
+        belady_loads=least_loads(outcome),
         jain=jain(list(means.values())),
         worst_tenant=worst,
         worst_overhead_s=means[worst],
@@ -89,27 +87,6 @@ def jain(values: Sequence[float]) -> float:
     return sum(values) ** 2 / (len(values) * square) if square else 1.0
 
 
-def belady(sequence: Sequence[str], places: int) -> int:
-    """Loads of a sequence of setups on a worker with so many places, evicting what is wanted again last (Belady 1966).
-
-    A lower bound for instances of equal size.
-    """
-    following: list[float] = [NEVER] * len(sequence)
-    seen: dict[str, int] = {}
-    for number in range(len(sequence) - 1, -1, -1):
-        following[number] = seen.get(sequence[number], NEVER)
-        seen[sequence[number]] = number
-    loaded: dict[str, float] = {}
-    loads = 0
-    for number, setup in enumerate(sequence):
-        if setup not in loaded:
-            loads += 1
-            if len(loaded) >= places:
-                del loaded[max(loaded, key=lambda known: loaded[known])]
-        loaded[setup] = following[number]
-    return loads
-
-
 def waiting_over_time(jobs: Sequence[Job], points: int) -> list[tuple[float, int]]:
     """(time, tasks that wait), the most in each of so many parts of the trace."""
     steps = sorted([(job.request.at_s, 1) for job in jobs] + [(job.assigned_s, -1) for job in jobs])
@@ -123,6 +100,20 @@ def waiting_over_time(jobs: Sequence[Job], points: int) -> list[tuple[float, int
     return [(number * end_s / points, count) for number, count in enumerate(most)]
 
 
+def copies_over_time(
+    stays: Sequence[Stay], end_s: float, parts: int, group: Callable[[str], str]
+) -> list[dict[str, float]]:
+    """How many instances of each group of setups were loaded, on average in each of so many parts of the time."""
+    length_s = end_s / parts
+    found: list[dict[str, float]] = [defaultdict(float) for _ in range(parts)]
+    for stay in stays:
+        name = group(stay.setup)
+        for part in range(int(stay.begin_s / length_s), min(int(stay.end_s / length_s) + 1, parts)):
+            inside_s = min(stay.end_s, (part + 1) * length_s) - max(stay.begin_s, part * length_s)
+            found[part][name] += max(0.0, inside_s) / length_s
+    return found
+
+
 def busiest(spans: Sequence[Span], length_s: float) -> tuple[float, float]:
     """The stretch of that length with the most work in it."""
     if not spans:
@@ -132,20 +123,3 @@ def busiest(spans: Sequence[Span], length_s: float) -> tuple[float, float]:
         parts[int(span.begin_s // (length_s / 2))] += span.end_s - span.begin_s
     best = max(parts, key=lambda part: (parts[part] + parts.get(part + 1, 0.0), -part))
     return best * length_s / 2, best * length_s / 2 + length_s
-
-
-def _sequences(outcome: Outcome) -> list[tuple[list[str], int]]:
-    """What each worker ran, one after the other, and how many instances it could hold."""
-    runs: dict[str, list[Span]] = defaultdict(list)
-    for span in outcome.spans:
-        if span.kind == "run":
-            runs[span.worker].append(span)
-    size = max(job.size for job in outcome.jobs)
-    found = []
-    for worker in outcome.workers:
-        spans = sorted(runs[worker.id], key=lambda span: span.begin_s)
-        setups = [span.setup for span in spans]
-        folded = setups[:1] + [after for before, after in pairwise(setups) if after != before]
-        places = min(worker.models, worker.capacity // size if size else worker.models)
-        found.append((folded, max(1, places)))
-    return found

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from stoker.core.errors import Bug, InvalidRequest
 from stoker_cli.simulate import counts
 from stoker_scheduler.actions import Rules
+from stoker_scheduler.simulation.bounds import belady
 from stoker_scheduler.simulation.compare import OURS, POLICIES, UNLIMITED, UnknownPolicy, compare, play, sweep
-from stoker_scheduler.simulation.engine import Placement, Simulation, workers_of
+from stoker_scheduler.simulation.engine import Placement, Simulation, SimWorker, workers_of
 from stoker_scheduler.simulation.fleet_file import (
     FleetFile,
     FleetUnreadable,
@@ -22,7 +23,7 @@ from stoker_scheduler.simulation.fleet_file import (
     read_fleet,
 )
 from stoker_scheduler.simulation.page import page
-from stoker_scheduler.simulation.summary import belady, jain, summary_of, times
+from stoker_scheduler.simulation.summary import jain, summary_of, times
 from stoker_scheduler.simulation.trace import Request, TraceUnreadable, faster, read_trace, shifted
 
 ONE = FleetFile(
@@ -214,10 +215,16 @@ def test_every_task_runs_once_and_a_worker_does_one_thing_at_a_time(found, polic
 
 
 def test_belady_evicts_what_is_wanted_again_last():
-    assert belady("abcab", 2) == 4
-    assert belady("abcabc", 2) == 4
-    assert belady("aaa", 1) == 1
-    assert belady("", 1) == 0
+    def loads(sequence, places, **sizes):
+        worker = SimWorker("w", 10, places)
+        return sum(belady(sequence, dict.fromkeys(sequence, 1) | sizes, worker))
+
+    assert loads("abcab", 2) == 4
+    assert loads("abcabc", 2) == 4
+    assert loads("aaa", 1) == 1
+    assert loads("", 1) == 0
+    assert loads("abab", 2, a=5, b=5) == 2
+    assert loads("abab", 2, a=5, b=6) == 4
 
 
 def test_fairness_and_quantiles():
@@ -235,9 +242,9 @@ def test_policies_are_compared_with_a_bound_and_drawn():
     assert [each.policy for each in found] == ["random", OURS, UNLIMITED]
     assert found[-1].loads <= 6
     assert found[1].overhead.mean <= found[0].overhead.mean
-    html = page("a <title>", found, {OURS: drawn[OURS]}, OURS, UNLIMITED)
+    html = page("a <title>", found, [], {OURS: drawn[OURS]}, OURS, UNLIMITED)
     assert "<title>a &lt;title&gt;</title>" in html
-    assert html.count("<svg") == html.count("</svg>") == 2
+    assert html.count("<svg") == html.count("</svg>") == 4
     assert "gpu-1" in html
     assert "src=" not in html
     assert "href=" not in html
@@ -278,6 +285,6 @@ def test_a_report_for_programs_is_json(tmp_path, capsys):
         seed=0,
         json=True,
     )
-    ours, bound = json.loads(capsys.readouterr().out)
+    ours, bound = json.loads(capsys.readouterr().out)["policies"]
     assert (ours["policy"], ours["loads"], bound["policy"]) == (OURS, 1, UNLIMITED)
     assert (tmp_path / "r.html").read_text().startswith("<!doctype html>")
