@@ -1,21 +1,18 @@
-"""The parts that a decision stands on: queue index, fleet, matching, knowledge, shares, deadlines, sentences."""
+"""The parts that a decision stands on: queue index, fleet, matching, knowledge, shares, deadlines."""
 
 import msgspec
 import pytest
 from scheduling import engine_info, engine_view, gpu_needs, request, resident, slot, spec
 
-from stoker.core.explanations import Candidate
 from stoker.core.messages import EngineInfo, GpuType, Needs, ResidentState, SetupKey, TaskView
 from stoker.core.states import TaskState
-from stoker_scheduler.actions import Assign, GroupId, Reason, Rules, Start, Why
+from stoker_scheduler.actions import Reason, Rules, Why
 from stoker_scheduler.deadlines import (
     COMPACT_AT,
     Deadlines,
     Limits,
     deadline_of,
-    no_match_text,
     overdue_unmatched,
-    queue_timeout_text,
 )
 from stoker_scheduler.durations import RECENT, Durations
 from stoker_scheduler.eviction import decide_unload
@@ -23,7 +20,6 @@ from stoker_scheduler.fleet import Fleet, Held, Phase
 from stoker_scheduler.knowledge import LOAD_PRIOR_S, MAX_KEYS, Knowledge
 from stoker_scheduler.matching import explain, fits
 from stoker_scheduler.queues import WINDOW, WINDOW_LOWER, Queues, Shape
-from stoker_scheduler.reasons import assigned, sentence, span
 from stoker_scheduler.shares import Shares
 
 ANY = Shape(Needs(), ())
@@ -410,77 +406,6 @@ def test_idle_instances_of_a_retired_setup_are_unloaded_at_once_unless_tasks_wai
     retired = frozenset({"a", "b", "unknown"})
     [evict] = decide_unload(1, queues, fleet, Rules(), retired)
     assert (evict.setup_key, evict.reason) == ("a", "a secret that it holds was changed or deleted")
-
-
-# Sentences.
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "1 s"), (12.4, "12 s"), (119, "119 s"), (600, "10 min"), (86_400, "24.0 h")]
-)
-def test_spans_are_rounded_to_what_matters(seconds, text):
-    assert span(seconds) == text
-
-
-@pytest.mark.parametrize("why", list(Why))
-def test_every_reason_has_a_sentence(why):
-    text = sentence(Reason(why=why, worker_id="w", wait_s=8, load_s=41, workers=3, text="facts"))
-    assert text
-    assert "{" not in text
-
-
-def made(*candidates):
-    chosen = candidates[0]
-    return Assign(
-        task_id="t",
-        group_id=GroupId("g"),
-        engine_id="e",
-        worker_id=chosen.worker_id,
-        start=Start(chosen.start),
-        estimate_s=3,
-        candidates=candidates,
-    )
-
-
-COLD = Candidate(worker_id="w", start="cold", ready_s=41, cost_s=44, evict=("x/a", "x/b"))
-
-
-@pytest.mark.parametrize(
-    ("candidates", "text"),
-    [
-        ([Candidate(worker_id="w", start="warm")], "w was idle and had this model loaded"),
-        (
-            [Candidate(worker_id="w", start="ahead")],
-            "queued at w behind a short task of the same model",
-        ),
-        (
-            [COLD],
-            (
-                "loading on w (~41 s): no worker has this model loaded; "
-                "evicts x/a, x/b, which is expected to cost ~3 s of loading later"
-            ),
-        ),
-        (
-            [msgspec.structs.replace(COLD, evict=()), Candidate(worker_id="v", start="wait", ready_s=90)],
-            (
-                "loading on w (~41 s) is sooner than v, which has this model loaded, "
-                "is through with those before it (~90 s)"
-            ),
-        ),
-    ],
-    ids=["warm", "ahead", "cold", "cold though warm elsewhere"],
-)
-def test_every_assignment_has_a_reason(candidates, text):
-    assert assigned(made(*candidates)) == text
-
-
-def test_errors_of_tasks_that_waited_too_long_carry_the_last_reason():
-    reason = Reason(why=Why.FREEING, worker_id="w")
-    assert queue_timeout_text(60, reason) == (
-        "The task waited 60 s in the queue and was not started. "
-        "Last reason: waiting for w, which is freeing GPU memory."
-    )
-    assert no_match_text(600, None) == "No worker could run this task within 10 min: no worker matches."
 
 
 def test_a_slot_may_move_to_another_engine():
