@@ -39,6 +39,7 @@ class Event(StrEnum):
     SECRET_REVEALED = "secret.revealed"
     SECRET_SET = "secret.set"
     SESSION_OVER = "session.over"
+    STEP_UNKNOWN = "step.unknown"
     SPOOL_DROPPED = "spool.dropped"
     SPOOL_FAILED = "spool.failed"
     SPOOL_REPLAYED = "spool.replayed"

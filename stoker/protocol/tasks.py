@@ -91,6 +91,7 @@ class Tasks:
             "retention_ms": retention_s * 1000,
             "group": spec_group(spec),
             "notify": request.webhook,
+            "waiter": _encode(request.waiter).decode() if request.waiter else "",
             "idempotency_ms": int(repeat.kept_s * 1000) if repeat else 0,
             "queue_limit": room.queue,
             "key_limit": room.key,

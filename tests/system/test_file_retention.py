@@ -10,7 +10,7 @@ from stoker.core.messages import StoredFile, TaskId
 from stoker.core.states import TaskState as S
 from stoker.files import file_key
 from stoker.protocol.files import USE_GRACE_MS
-from stoker_gateway.file_uses import note_uses
+from stoker.runs.file_uses import note_uses
 from stoker_jobs import file_sweep
 from stoker_jobs.file_sweep import ABANDONED_MS, remove_expired, remove_orphans
 

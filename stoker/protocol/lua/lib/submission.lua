@@ -48,6 +48,9 @@ local function queue_task(k, task_id, request, spec, owner, fields, body_hash)
     'retry_delay_ms', text(fields.retry_delay_ms), 'notify', fields.notify, 'score', score, 'created', at, 'updated', at,
     'history', '0,1,' .. at .. ';0,2,' .. at .. ';')
   redis.call('HSET', k.control, 'spec', spec, 'owner', owner, 'created', text(from))
+  if fields.waiter ~= '' then
+    redis.call('HSET', k.task, 'waiter', fields.waiter)
+  end
   if fields.counted ~= '' then
     redis.call('HSET', k.task, 'counted', fields.counted)
     count_in(k.queued, fields.counted)

@@ -11,7 +11,7 @@ from stoker.core.errors import InvalidRequest, NotFound
 from stoker.core.messages import App, AppFunction, AppVersion, EngineView
 from stoker.core.refs import AppRef, parse_ref
 from stoker.protocol import Store
-from stoker_gateway.file_fields import with_maps
+from stoker.runs.file_fields import with_maps
 
 FRESH_S = 1.0
 """How long another gateway's deploy may stay unseen here."""
