@@ -13,12 +13,16 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from stoker.core.events import Event
+from stoker.flows.records import RUN
 from stoker.log import get_logger
 from stoker_jobs.desk import Desk, at_desk
+from stoker_jobs.flow_steps import advance_run
 
 Step = Callable[[Desk, str], Awaitable[None]]
 
-STEPS: Final[Mapping[str, Step]] = {}
+STEPS: Final[Mapping[str, Step]] = {
+    RUN: advance_run,
+}
 """Kind of document -> its step. It gets the document's id; the document may not exist yet."""
 
 

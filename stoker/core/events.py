@@ -20,6 +20,7 @@ class Event(StrEnum):
     ENGINE_DRAINING = "engine.draining"
     ENGINE_REFUSED = "engine.refused"
     ENGINE_REGISTERED = "engine.registered"
+    FLOW_ENDED = "flow.ended"
     GPU_FOUND = "gpu.found"
     GPU_LOST = "gpu.lost"
     GPU_MEMORY_HELD = "gpu.memory_held"

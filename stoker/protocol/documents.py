@@ -117,11 +117,15 @@ class Documents:
         calls = [self._connection.start("HGETALL", self._keys.document(kind, one)) for one in ids]
         return [_document(kind, one, mapping(await call)) for one, call in zip(ids, calls, strict=True)]
 
-    async def parts(self, kind: str, document_id: str) -> dict[str, str]:
-        """All parts of a document by name."""
-        found = mapping(
-            await self._connection.command("HGETALL", self._keys.document_parts(kind, document_id))
-        )
+    async def parts(self, kind: str, document_id: str, *names: str) -> dict[str, str]:
+        """Parts of a document by name: those that are named and there, or all."""
+        key = self._keys.document_parts(kind, document_id)
+        if names:
+            values = await self._connection.command("HMGET", key, *names)
+            return {
+                name: value.decode() for name, value in zip(names, values, strict=True) if value is not None
+            }
+        found = mapping(await self._connection.command("HGETALL", key))
         return {name.decode(): value.decode() for name, value in found.items()}
 
     async def page(
@@ -155,6 +159,10 @@ class Documents:
             ],
             [f"{kind} {document_id}"],
         )
+
+    async def rest(self, kind: str, document_id: str) -> None:
+        """It is over and what followed from that is done: its time comes no more."""
+        await self._connection.command("ZREM", self._keys.due_documents, f"{kind} {document_id}")
 
     async def take_due(self, *, everything: bool = False) -> list[Due]:
         """The documents whose time has come, or all that are under way; each is due again `DUE_LATER_S` later."""

@@ -8,6 +8,7 @@ from redis.exceptions import ResponseError
 from stoker.core.errors import StoreUnavailable
 from stoker.protocol.announcements import Announcements
 from stoker.protocol.audit import Audit
+from stoker.protocol.carried import Carried
 from stoker.protocol.catalog import ApiKeys, Catalog
 from stoker.protocol.connection import Connection
 from stoker.protocol.documents import Documents
@@ -45,6 +46,7 @@ class Store:
         self.catalog = Catalog(connection, keys)
         self.audit = Audit(connection, keys)
         self.keys = ApiKeys(connection, keys, self.audit)
+        self.carried = Carried(connection, keys)
         self.documents = Documents(connection, keys)
         self.files = Files(connection, keys)
         self.limits = Limits(connection, keys)

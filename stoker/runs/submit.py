@@ -25,6 +25,7 @@ from stoker.core.messages import (
 from stoker.core.sessions import NEW, SessionInfo
 from stoker.core.setup_key import fill_defaults, known_only, setup_key
 from stoker.core.states import TaskState
+from stoker.flows.records import RUN
 from stoker.protocol import Repeat, Room, Store
 from stoker.protocol.admission import ANY_ROOM
 from stoker.run_settings import RunFields
@@ -184,6 +185,8 @@ class Submitter:
         workers = await self._check_workers(body.workers)
         given = {} if body.input is None else body.input
         self._registry.validate(version, function, given)  # 4
+        if version.flow is not None:
+            given = flow_input(body, function, given)
         files = self._file_fields.find(f"{app.id}/{version.id}", function.name, function.input_schema, given)
         kept = called.info.setup if called is not None else {}
         known, unknown = known_only(version.setup_schema, body.setup or kept)  # 5
@@ -209,7 +212,8 @@ class Submitter:
             input_files=files,
             has_secrets=bool(granted.digest),
             waiter=origin.waiter,
-            files_url=(origin.files_url or self._base_url) if files else "",
+            flow=version.flow,
+            files_url=(origin.files_url or self._base_url) if files or version.flow else "",
             run_timeout_s=limits.timeouts.run,
             setup_timeout_s=limits.timeouts.setup,
             upload_timeout_s=limits.timeouts.upload,
@@ -273,15 +277,21 @@ class Submitter:
         repeat: Repeat | None,
     ) -> TaskView:
         await note_uses(self._store, request.input, request.id)
-        stored = await self._store.tasks.submit(
-            request,
-            spec,
-            owner,
-            retention_s=self._settings.retention_s,
-            repeat=repeat,
-            room=self._room if request.waiter is None else ANY_ROOM,
-            session=session,
-        )
+        kept_s = self._settings.retention_s
+        if request.flow is not None:
+            stored = await self._store.carried.begin(
+                request, spec, owner, RUN, retention_s=kept_s, repeat=repeat
+            )
+        else:
+            stored = await self._store.tasks.submit(
+                request,
+                spec,
+                owner,
+                retention_s=kept_s,
+                repeat=repeat,
+                room=self._room if request.waiter is None else ANY_ROOM,
+                session=session,
+            )
         if stored != request.id:  # the task of an earlier request with this idempotency key
             return await self._first_task(stored)
         queued = TaskState.QUEUED
@@ -320,6 +330,21 @@ def spec_of(
         queue_timeout_s=limits.timeouts.queue,
         no_match_timeout_s=limits.timeouts.no_match,
     )
+
+
+def flow_input(body: RunBody, function: AppFunction, given: Any) -> Any:
+    """The input of a flow with its defaults: no app fills them in later.
+
+    Raises:
+        InvalidRequest: the request says what only a node of the flow can have.
+    """
+    for name in ("session", "run_at", "workers"):
+        if getattr(body, name):
+            raise InvalidRequest(
+                f"Input validation failed: {name}: a flow runs on many workers, each node when it can. "
+                "Say it at the flow's nodes, where they have it, and leave it out here."
+            )
+    return fill_defaults(function.input_schema, given) if isinstance(given, dict) else given
 
 
 def choose_function(app: App, version: AppVersion, name: str) -> AppFunction:
