@@ -22,6 +22,7 @@ from stoker.runs.submit import Submitter
 from stoker.settings import GatewaySettings
 from stoker_gateway.app import build
 from stoker_gateway.enrolment import Enroller
+from stoker_gateway.flows import Flows
 from stoker_gateway.registration import Registrar
 from stoker_gateway.routes.keys import NewKey, make_key
 from stoker_gateway.secret_store import SecretStore
@@ -60,6 +61,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
             settings=settings,
             registry=registry,
             submitter=submitter_of(store, registry, settings, base_url),
+            flows=Flows(store, registry, base_url),
             secrets=secrets,
             registrar=Registrar(store, blobs, Limits(max_bytes=settings.max_app_bytes)),
             hub=Hub(store, settings),

@@ -16,6 +16,7 @@ from stoker.runs.submit import Submitter
 from stoker.settings import GatewaySettings
 from stoker_gateway.door import caller_of
 from stoker_gateway.enrolment import Enroller
+from stoker_gateway.flows import Flows
 from stoker_gateway.registration import Registrar
 from stoker_gateway.secret_store import SecretStore
 from stoker_gateway.streams import Hub
@@ -35,6 +36,7 @@ class Services(Struct, frozen=True, kw_only=True):
     settings: GatewaySettings
     registry: Registry
     submitter: Submitter
+    flows: Flows
     registrar: Registrar
     hub: Hub
     uploads: Uploads

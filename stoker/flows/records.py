@@ -18,8 +18,6 @@ PLAN_PART: Final = "plan"
 INPUT_PART: Final = "input"
 OUTPUT_PART: Final = "output"
 _NODE: Final = "node:"
-MAX_VERSIONS: Final = 100
-"""That a flow keeps; the oldest go."""
 MAX_DEPTH: Final = 8
 """Flows within flows."""
 APP_FAILED: Final = "flow_failed"

@@ -70,9 +70,7 @@ def expand(short: Any) -> Expanded:
             str(key): _input(f"node {node_id!r}, input {key!r}", v) for key, v in given.items()
         }
         sources = [v["Connection"]["nodeId"] for v in inputs[node_id].values() if "Connection" in v]
-        edges += [
-            _edge(source, str(node_id)) for source in dict.fromkeys([*sources, *_after(node)])
-        ]
+        edges += [_edge(source, str(node_id)) for source in dict.fromkeys([*sources, *_after(node)])]
     graph = {
         "input_schema": flow.get("input_schema") or _input_schema(_mapping("input", flow.get("input"))),
         "input": inputs,

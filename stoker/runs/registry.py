@@ -94,6 +94,16 @@ class Registry:
         """
         self._check((version.app_id, version.id, _SETUP), version.setup_schema, setup, _SETUP)
 
+    def validate_flow_input(
+        self, flow_id: str, version_id: str, schema: Mapping[str, Any], value: Any
+    ) -> None:
+        """Check the input of a flow that need not be an app.
+
+        Raises:
+            InvalidRequest: lists the fields and what is wrong with each.
+        """
+        self._check((flow_id, version_id, ""), schema, value, "")
+
     def _check(self, key: tuple[str, str, str], schema: Mapping[str, Any], value: Any, root: str) -> None:
         if key not in self._validators:
             if len(self._validators) >= _KEPT:
