@@ -1,4 +1,4 @@
-"""CEL: the expressions of flows. Why this library: docs/decisions/0021-flows.md.
+"""CEL: the expressions of flows. Why this library: docs/decisions/0040-expressions-in-cel.md.
 
 An expression cannot loop for ever, but what it does grows with its data to the power of its comprehensions, and
 nothing can stop it on its way; so what it may cost is bounded before it starts.
