@@ -20,6 +20,8 @@ from stoker.flows.run import Run
 from stoker.flows.schema import parse_graph
 from stoker.protocol import Store
 from stoker.protocol.documents import DUE_LATER_S, Change, Document
+from stoker.protocol.files import document_user
+from stoker.runs.file_uses import note_uses
 from stoker.runs.registry import Registry
 from stoker.runs.submit import choose_function
 from stoker_gateway.registration import DEFAULT_NAMESPACE, taken
@@ -246,6 +248,7 @@ class Flows:
         change = Change(
             body=records.dumps(run).encode(), parts=records.run_parts(plan, own), due_s=DUE_LATER_S, wake=True
         )
+        await note_uses(self._store, own, document_user(RUN, run_id))
         await self._store.documents.put(RUN, run_id, owner_id, 0, change)
         return await self._store.documents.get(RUN, run_id)
 

@@ -28,6 +28,7 @@ from stoker.flows.run import (
 )
 from stoker.log import get_logger
 from stoker.protocol.documents import DUE_LATER_S, Change, Document
+from stoker.protocol.files import document_user
 from stoker.runs.file_uses import note_uses
 from stoker.runs.submit import Origin, RunBody
 from stoker_jobs.desk import Desk
@@ -198,8 +199,9 @@ async def _close(desk: Desk, look: Look) -> None:
     for view in look.views.values():
         if view.state not in TERMINAL:
             await desk.store.tasks.cancel(view.request.id)
+    output = (await desk.store.documents.parts(RUN, run_id, records.OUTPUT_PART))[records.OUTPUT_PART]
+    await note_uses(desk.store, msgspec.json.decode(output), document_user(RUN, run_id))
     if run.carried:
-        output = (await desk.store.documents.parts(RUN, run_id, records.OUTPUT_PART))[records.OUTPUT_PART]
         await note_uses(desk.store, msgspec.json.decode(output), run_id)
         failed = run.state is RunState.FAILED
         await desk.store.carried.carry(

@@ -7,6 +7,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from stoker.core.errors import InvalidRequest
+from stoker.core.refs import parse_ref
 from stoker.core.setup_key import resolve
 from stoker.flows import expressions
 from stoker.flows.paths import fits, schema_at, type_of, types_at
@@ -336,7 +337,7 @@ def _listed(types: frozenset[str]) -> str:
 
 
 def _version_in(ref: str) -> str:
-    return ref.partition("@")[2].partition(":")[0]
+    return parse_ref(ref).version if ref else ""
 
 
 def _without_prefix(path: str, schema: Mapping[str, Any]) -> str:

@@ -34,7 +34,10 @@ def plan(nodes, fields=None, output=None, **flow):
         **flow,
     }
     graph = parse_graph(expand(short).graph)
-    apps = {node: APPS.get(app.ref, f"there is no app {app.ref}") for node, app in apps_wanted(graph).items()}
+    apps = {
+        node: APPS.get(app.ref.partition("@")[0], f"there is no app {app.ref}")
+        for node, app in apps_wanted(graph).items()
+    }
     return compile_graph(graph, apps)
 
 
@@ -55,6 +58,14 @@ def test_nodes_come_after_what_they_wait_for():
     assert [node.id for node in made.nodes] == ["a", "b", "c"]
     assert [node.after for node in made.nodes] == [(), ("a",), ("b",)]
     assert made.output_schema["properties"] == {"text": {"type": "string"}}
+
+
+@pytest.mark.parametrize(
+    ("ref", "version"), [("ns/upper", ""), ("ns/upper@latest", ""), ("ns/upper@3f", "3f")]
+)
+def test_a_version_is_kept_and_latest_is_none(ref, version):
+    made = plan({"a": upper() | {"app": ref}})
+    assert made.nodes[0].app.version_id == version
 
 
 def test_an_order_without_a_value_is_an_order_too():
