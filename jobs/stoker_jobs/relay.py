@@ -40,8 +40,8 @@ STEP_PAUSES_S: Final = (1, 2, 5, 15)
 """Between the tries of a step; after the last one the document's own time brings the next."""
 KEEP_S: Final = 86_400
 """How long RQ remembers a webhook's job: a repeat within it does nothing."""
-STEP_KEEP_S: Final = 3600
-"""And a step's: a repeat after it finds nothing to do."""
+STEP_KEEP_S: Final = 300
+"""And a step's, of which there may be hundreds a second: a repeat after it finds nothing to do."""
 
 
 class Planned(Struct, frozen=True, kw_only=True):
@@ -161,7 +161,7 @@ def hand_on(queues: dict[str, Queue], planned: tuple[Planned, ...]) -> None:
                 job_id=job.id,
                 retry=Retry(max=len(job.pauses_s), interval=list(job.pauses_s)),
                 result_ttl=job.keep_s,
-                failure_ttl=job.keep_s,
+                failure_ttl=KEEP_S,  # for people, who look at what failed
             )
 
 
