@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct, structs
 
-from stoker.core.errors import Conflict, InvalidRequest, NotFound
+from stoker.core.errors import Conflict, DocumentChanged, InvalidRequest, NotFound
 from stoker.core.ids import derived_id, new_id, short_id
 from stoker.core.messages import App, AppFunction, AppVersion, FlowRef, Owner
 from stoker.flows import records
@@ -212,13 +212,27 @@ class Flows:
         await self._store.documents.delete(FLOW, flow.document.id, flow.document.owner_id)
         return app
 
-    async def start(self, ref: str, given: Any, owner: Owner, *, fail_on_error: bool | None) -> Document:
+    async def start(
+        self, ref: str, given: Any, owner: Owner, *, fail_on_error: bool | None, key: str = ""
+    ) -> Document:
         """Run a flow: its published version, else its draft.
 
+        Args:
+            ref: its id, or `namespace/name`.
+            given: the input.
+            owner: who runs it.
+            fail_on_error: instead of what the flow says.
+            key: of the client; a repeat gives the first run again, as long as that is kept.
+
         Raises:
-            NotFound: no such flow of the user, nor an app of that name that is one.
+            NotFound: no such flow of the user.
             InvalidRequest: it cannot run, or not with this input.
+            Conflict: the key came with another request.
         """
+        asked = derived_id(ref, _sorted([given, fail_on_error]).decode()) if key else ""
+        run_id = derived_id(RUN, owner.user_id, key, prefix=self._store.id_prefix) if key else ""
+        if run_id and (first := await self._first_run(run_id, asked, key)) is not None:
+            return first
         flow = await self._flow_to_run(ref, owner)
         version_id = flow.body.published_version_id
         part = records.plan_part(version_id)
@@ -239,12 +253,37 @@ class Flows:
             key_id=owner.key_id,
             fail_on_error=plan.fail_on_error if fail_on_error is None else fail_on_error,
             files_url=self._base_url,
+            asked=asked,
         )
-        return await self.begin(run, plan, own, owner.user_id)
+        try:
+            return await self.begin(run, plan, own, owner.user_id, run_id)
+        except DocumentChanged:  # the same request, at the same time
+            first = await self._first_run(run_id, asked, key)
+            if first is None:
+                raise
+            return first
 
-    async def begin(self, run: Run, plan: Plan, own: Any, owner_id: str) -> Document:
-        """Store a new run, and have its first step taken."""
-        run_id = new_id(self._store.id_prefix)
+    async def _first_run(self, run_id: str, asked: str, key: str) -> Document | None:
+        """The run that a request with this key began.
+
+        Raises:
+            Conflict: it was another request.
+        """
+        [document] = await self._store.documents.get_many(RUN, [run_id])
+        if document is not None and records.run_of(document.body).asked != asked:
+            raise Conflict(
+                f"Idempotency-Key {key!r} was used with another request. Use a new key for a new request; "
+                "to repeat the first one, send its body unchanged."
+            )
+        return document
+
+    async def begin(self, run: Run, plan: Plan, own: Any, owner_id: str, run_id: str = "") -> Document:
+        """Store a new run, and have its first step taken.
+
+        Raises:
+            DocumentChanged: there is one with this id.
+        """
+        run_id = run_id or new_id(self._store.id_prefix)
         change = Change(
             body=records.dumps(run).encode(), parts=records.run_parts(plan, own), due_s=DUE_LATER_S, wake=True
         )

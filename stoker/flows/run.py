@@ -38,6 +38,7 @@ class Run(Struct, frozen=True, kw_only=True, omit_defaults=True):
     carried: bool = False  # a task of the same id shows this run as an app's
     depth: int = 0  # how many flows it is inside of
     files_url: str = ""
+    asked: str = ""  # digest of the request, when it came with an idempotency key
     priority: int = 0
     visibility: str = "private"
     started_ms: int = 0

@@ -97,6 +97,19 @@ def check_webhook(url: str) -> str:
     return url
 
 
+def check_key(key: str) -> str:
+    """An idempotency key when it is not too long.
+
+    Raises:
+        InvalidRequest: it is.
+    """
+    if len(key) > MAX_KEY_LENGTH:
+        raise InvalidRequest(
+            f"Input validation failed: Idempotency-Key: it has {len(key)} characters; it may have {MAX_KEY_LENGTH}"
+        )
+    return key
+
+
 class Submitter:
     """Turns run requests into tasks.
 
@@ -157,11 +170,7 @@ class Submitter:
             return await self._first_task(first), []
 
     def _repeat(self, key: str, body: RunBody) -> Repeat | None:
-        if len(key) > MAX_KEY_LENGTH:
-            raise InvalidRequest(
-                f"Input validation failed: Idempotency-Key: it has {len(key)} characters; "
-                f"it may have {MAX_KEY_LENGTH}"
-            )
+        check_key(key)
         return Repeat(key=key, body=_sorted(body), kept_s=self._idempotency_s) if key else None
 
     async def _first_task(self, task_id: TaskId) -> TaskView:

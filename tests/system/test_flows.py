@@ -267,6 +267,18 @@ def test_a_draft_is_edited_deployed_and_deleted_by_its_routes(http):
     assert http.post("/apps/run", json={"app": "local/by-hand", "input": {"x": "hi"}}).status_code == 404
 
 
+def test_a_request_that_is_repeated_under_its_key_is_one_run(http):
+    headers = {"Idempotency-Key": "once"}
+
+    def ask(text):
+        return http.post("/flowruns", json={"flow": "test/branch", "input": {"text": text}}, headers=headers)
+
+    first, again = data(ask("a")), data(ask("a"))
+    assert first["id"] == again["id"]
+    assert ask("b").status_code == 409
+    assert finish(http, first["id"])["output"] == {"said": "short"}
+
+
 def test_the_command_line_runs_and_shows_flows(system):
     done = system.cli_json("flows", "run", "test/words", "-i", "text=a b")
     assert done["output"]["message"] == "a of 2"

@@ -15,6 +15,7 @@ from stoker.flows import records
 from stoker.flows.records import RUN
 from stoker.flows.run import Run
 from stoker.protocol.documents import DUE_LATER_S, Change, Document
+from stoker.runs.submit import check_key
 from stoker_gateway.access import needs
 from stoker_gateway.document_streams import follow, framed
 from stoker_gateway.door import caller_of
@@ -88,11 +89,16 @@ async def tasks_of(request: AnyRequest, document: Document) -> list[TaskView]:
 async def create_run(request: AnyRequest, data: NewRun) -> Answer:
     """Begin a run of a flow's published version, or of its draft when none was published; the run.
 
-    `input` is `{field: value}`, or as runs show it; then values may replace inputs of single nodes.
+    `input` is `{field: value}`, or as runs show it; then values may replace inputs of single nodes. The header
+    `Idempotency-Key` (1 to 255 characters) makes a repeat with the same body give the first run.
     """
-    owner = caller_of(request).owner
+    caller = caller_of(request)
     document = await services_of(request).flows.start(
-        data.flow, data.input, owner, fail_on_error=data.fail_on_error
+        data.flow,
+        data.input,
+        caller.owner,
+        fail_on_error=data.fail_on_error,
+        key=check_key(caller.headers.get("idempotency-key", "")),
     )
     return await run_answer(request, document)
 
