@@ -111,13 +111,17 @@ class Outbox:
 
 def _ending(entry: Entry) -> Ending:
     entry_id, fields = entry
+    waiter = _waiter.decode(fields[b"waiter"]) if fields.get(b"waiter") else None
+    if waiter is not None:
+        check_name("kind", waiter.kind)
+        check_name("document", waiter.id)
     return Ending(
         entry_id=entry_id.decode(),
         task_id=TaskId(check_name("task id", fields[b"task"].decode())),
         attempt=int(fields[b"attempt"]),
         state=TaskState(int(fields[b"state"])),
         notify=fields[b"notify"].decode(),
-        waiter=_waiter.decode(fields[b"waiter"]) if fields.get(b"waiter") else None,
+        waiter=waiter,
     )
 
 
