@@ -7,14 +7,14 @@ import ast
 import re
 import runpy
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from stoker import settings
 from stoker.core import errors, scopes
-from stoker.core.states import ALLOWED, TERMINAL, TaskState
+from stoker.core.states import ALLOWED, NODE_MOVES, RUN_MOVES, TERMINAL, NodeState, RunState, TaskState
 from stoker.protocol.scripts import scripts
 from stoker_gateway.access import needed_by
 from stoker_gateway.app import all_routes
@@ -29,7 +29,8 @@ NOTICE = "<!-- Made by docs/generate.py; change the code it names, then run `mak
 
 def states_page() -> str:
     """docs/states.md from `stoker/core/states.py`."""
-    docs = _member_docs(Path(settings.__file__).parent / "core" / "states.py")
+    path = Path(settings.__file__).parent / "core" / "states.py"
+    docs, run_docs, node_docs = (_member_docs(path, name) for name in ("TaskState", "RunState", "NodeState"))
     hidden = {TaskState.FAILED, TaskState.CANCELLED}
     arrows = [
         f"    {old.wire_name} --> {new.wire_name}"
@@ -62,8 +63,27 @@ def states_page() -> str:
             "|---|---|---|---|",
             *rows,
             "",
+            "# The states of a flow run, and of its nodes",
+            "",
+            "See [flows.md](flows.md).",
+            "",
+            "| number | state of a run | what it means | may move to |",
+            "|---|---|---|---|",
+            *(
+                f"| {int(s)} | `{s.wire_name}` | {run_docs[s.name]} | {_moves(to.wire_name for to in sorted(RUN_MOVES[s]))} |"
+                for s in RunState
+            ),
+            "",
+            "| state of a node | what it means | may move to |",
+            "|---|---|---|",
+            *(f"| `{s}` | {node_docs[s.name]} | {_moves(sorted(NODE_MOVES[s]))} |" for s in NodeState),
+            "",
         ]
     )
+
+
+def _moves(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "nothing: it absorbs"
 
 
 def protocol_page() -> str:
@@ -194,10 +214,10 @@ def _tree(cls: type[errors.StokerError]) -> Iterator[type[errors.StokerError]]:
         yield from _tree(child)
 
 
-def _member_docs(path: Path) -> dict[str, str]:
-    """The strings below the members of the enum in a module."""
+def _member_docs(path: Path, enum: str) -> dict[str, str]:
+    """The strings below the members of an enum in a module."""
     tree = ast.parse(path.read_text())
-    body = next(node for node in tree.body if isinstance(node, ast.ClassDef)).body
+    body = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == enum).body
     found: dict[str, str] = {}
     for node, after in pairwise(body):
         if (

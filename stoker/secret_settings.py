@@ -51,7 +51,3 @@ class SecretFields(BaseModel):
     secrets_reveal: bool = Field(
         default=False, description="Answer GET /secrets/reveal/{key} with the full value of a secret."
     )
-    verified_owners: tuple[str, ...] = Field(
-        default=("admin",),
-        description="Users whose public apps are given the secrets of whoever runs them; '*' = all.",
-    )

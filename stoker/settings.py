@@ -29,7 +29,8 @@ from stoker.environment_settings import EnvironmentFields
 from stoker.fetch_settings import FetchFields, Hosts
 from stoker.file_settings import FileFields
 from stoker.queue_settings import QueueFields
-from stoker.retry_settings import QuarantineFields, RetryFields
+from stoker.retry_settings import QuarantineFields
+from stoker.run_settings import RunFields
 from stoker.secret_settings import PRIVATE_FIELDS, SecretFields, without_password, yaml_problem
 from stoker.server_address import embedded_url, parse_redis
 from stoker.slot_settings import WorkerSlots
@@ -193,9 +194,7 @@ class FilesSettings(CommonSettings, FileFields):
     """What the parts need that keep files, or remove them."""
 
 
-class GatewaySettings(
-    FilesSettings, SecretFields, EnrolmentFields, ServerTlsFields, QueueFields, RetryFields
-):
+class GatewaySettings(FilesSettings, SecretFields, EnrolmentFields, ServerTlsFields, QueueFields, RunFields):
     """The front door."""
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
@@ -214,10 +213,6 @@ class GatewaySettings(
     upload_ttl_s: float = Field(
         default=3600, ge=10, le=7 * DAY_S, description="Seconds that an upload address is good for."
     )
-    cloud_infra: Literal["run", "refuse"] = Field(
-        default="run",
-        description="What to do with a request for the cloud: run it here and say so, or refuse it.",
-    )
     rate_run: int = Field(default=100, ge=0, description="Runs a minute and key; 0 = unlimited.")
     rate_get: int = Field(default=1000, ge=0, description="Reads a minute and key; 0 = unlimited.")
     rate_upload: int = Field(default=50, ge=0, description="Uploads a minute and key; 0 = unlimited.")
@@ -227,7 +222,6 @@ class GatewaySettings(
         le=600,
         description="Seconds that a cancelled task has to end by itself, where the caller says nothing else.",
     )
-    retention_s: float = Field(default=7 * DAY_S, ge=60, description="Seconds that an ended task is kept.")
     heartbeat_s: float = Field(
         default=10, ge=0.1, le=60, description="Seconds between keep-alive lines on a quiet stream."
     )
@@ -363,7 +357,7 @@ class WorkerSettings(CommonSettings, FetchFields, EnvironmentFields, JoinFields)
         return (self.spool_dir or self.data_dir / "spool").expanduser().absolute()
 
 
-class JobsSettings(FilesSettings, KeyRetentionFields):
+class JobsSettings(FilesSettings, KeyRetentionFields, RunFields):
     """Background work on RQ."""
 
     jobs_redis_url: str = Field(

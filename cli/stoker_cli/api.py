@@ -193,6 +193,30 @@ class Api:
             )
         yield task
 
+    async def watch_run(self, run_id: str) -> AsyncIterator[dict[str, Any]]:
+        """A flow run each time it changes, from now to its end; a lost connection is taken up again.
+
+        Raises:
+            CommandFailed: the gateway went away for good.
+        """
+        for attempt in range(RECONNECTS + 1):
+            try:
+                async with contextlib.aclosing(self._events(f"/flowruns/{run_id}/stream")) as events:
+                    async for event in events:
+                        if "status_text" in event:
+                            yield event
+                            if event["status_text"] in ENDED:
+                                return
+            except httpx.TransportError:
+                if attempt == RECONNECTS:
+                    break
+            await asyncio.sleep(RECONNECT_DELAY_S)
+        raise CommandFailed(
+            f"the stream of flow run {run_id} broke off; the run goes on",
+            ExitCode.UNREACHABLE,
+            "look at it with: stoker flows runs",
+        )
+
     async def log_pages(self, task_id: str, *, attempt: int = 0) -> AsyncIterator[Task]:
         """The pages of a task's log as they are answered."""
         params: dict[str, Any] = {"attempt": attempt}

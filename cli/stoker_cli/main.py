@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "tasks": "stoker_cli.tasks:app",
     "sessions": "stoker_cli.sessions:app",
     "apps": "stoker_cli.apps:app",
+    "flows": "stoker_cli.flows:app",
     "workers": "stoker_cli.workers:app",
     "top": "stoker_cli.top.command:top",
     "keys": "stoker_cli.keys:app",

@@ -105,9 +105,9 @@ async def submit(api: Api, body: dict[str, Any], typed: TypedInput, setup: Typed
     Raises:
         ApiError: the gateway refused it; the text says what to change.
     """
-    values = await _with_files(api, typed)
+    values = await with_files(api, typed)
     body = body | {"input": values}
-    if setup_values := await _with_files(api, setup):
+    if setup_values := await with_files(api, setup):
         body["setup"] = setup_values
     task: Task = await api.post("/apps/run", body)
     return task
@@ -129,6 +129,6 @@ async def follow(api: Api, task_id: str, view: TaskView | None) -> Task:
     return task
 
 
-async def _with_files(api: Api, typed: TypedInput) -> dict[str, Any]:
+async def with_files(api: Api, typed: TypedInput) -> dict[str, Any]:
     records = [await api.upload(path) for path in typed.files.values()]
     return typed.values | {name: record["uri"] for name, record in zip(typed.files, records, strict=True)}

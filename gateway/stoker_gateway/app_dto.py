@@ -43,7 +43,7 @@ def version_dto(version: AppVersion) -> dict[str, Any]:
         "updated_at": iso(version.created_ms),
         "app_id": version.app_id,
         "repository": "",
-        "flow_version_id": None,
+        "flow_version_id": version.flow.version_id if version.flow else None,
         "kernel": version.kernel,
         "functions": version.functions,
         "default_function": version.default_function,

@@ -30,7 +30,7 @@ _KEYS_KEPT: Final = 10_000
 _V2_PREFIX: Final = "/compat/v2"
 _SCOPE_KEY: Final = "stoker_caller"
 _OPEN_EXACT: Final = frozenset({"/health", "/ready", "/metrics", "/openapi.json", "/docs", "/"})
-_RUN_PATHS: Final = frozenset({"/apps/run", "/run"})
+_RUN_PATHS: Final = frozenset({"/apps/run", "/run", "/flowruns"})
 
 
 Rate = RateState | asyncio.Task[RateState] | None

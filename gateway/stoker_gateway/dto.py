@@ -11,8 +11,9 @@ import msgspec
 
 from stoker.core.explanations import Explanation
 from stoker.core.ids import short_id
-from stoker.core.messages import LogLine, TaskView
+from stoker.core.messages import LogLine, TaskRequest, TaskView
 from stoker.core.states import TERMINAL, TaskState
+from stoker.flows.records import RUN
 from stoker_gateway.dialect import Dialect, ending_statuses, status_number
 
 LINE_LIMIT_BYTES = 100 * 1024
@@ -80,6 +81,7 @@ def task_dto(
         "retry_of": request.retry_of or None,
         "webhook": request.webhook or None,
         "session_id": request.session_id or None,
+        "flow_run_id": flow_run_of(request),
         "session_timeout": int(request.session_timeout_s) or None,
         "setup": request.setup,
         "input": request.input,
@@ -93,6 +95,13 @@ def task_dto(
         "logs_dropped": view.log_dropped,
         "usage_events": [],
     }
+
+
+def flow_run_of(request: TaskRequest) -> str | None:
+    """The flow run that a task belongs to, or shows."""
+    if request.flow is not None:
+        return request.id
+    return request.waiter.id if request.waiter is not None and request.waiter.kind == RUN else None
 
 
 def task_events(view: TaskView, dialect: Dialect) -> list[dict[str, Any]]:

@@ -15,10 +15,10 @@ from stoker.core.messages import StoredFile, TaskId
 from stoker.core.states import TaskState
 from stoker.protocol import Store
 from stoker.protocol.files import Standing
+from stoker.runs.file_uses import OUTPUT
 from stoker_gateway.door import caller_of
 from stoker_gateway.downloads import download_url
 from stoker_gateway.dto import iso
-from stoker_gateway.file_uses import OUTPUT
 from stoker_gateway.services import AnyRequest, Services, services_of
 
 DEFAULT_TYPE: Final = "application/octet-stream"

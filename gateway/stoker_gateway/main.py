@@ -16,17 +16,18 @@ from stoker.core.audit import Action, Actor, change_of
 from stoker.core.events import Event
 from stoker.files import open_files
 from stoker.log import get_logger
-from stoker.protocol import Store
+from stoker.protocol import Room, Store
+from stoker.runs.registry import Registry
+from stoker.runs.submit import Submitter
 from stoker.settings import GatewaySettings
 from stoker_gateway.app import build
 from stoker_gateway.enrolment import Enroller
+from stoker_gateway.flows import Flows
 from stoker_gateway.registration import Registrar
-from stoker_gateway.registry import Registry
 from stoker_gateway.routes.keys import NewKey, make_key
 from stoker_gateway.secret_store import SecretStore
 from stoker_gateway.services import Services
 from stoker_gateway.streams import Hub, StreamCut
-from stoker_gateway.submit import Submitter
 from stoker_gateway.sweeper import Sweeper
 from stoker_gateway.uploads import Uploads, sweep_loop
 
@@ -59,7 +60,8 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
             store=store,
             settings=settings,
             registry=registry,
-            submitter=Submitter(store, registry, settings, secrets, base_url),
+            submitter=submitter_of(store, registry, settings, base_url),
+            flows=Flows(store, registry, base_url),
             secrets=secrets,
             registrar=Registrar(store, blobs, Limits(max_bytes=settings.max_app_bytes)),
             hub=Hub(store, settings),
@@ -105,6 +107,14 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
     finally:
         listener.close()
         await store.close()
+
+
+def submitter_of(store: Store, registry: Registry, settings: GatewaySettings, base_url: str) -> Submitter:
+    """What takes the runs of clients: the queue's bounds hold for them."""
+    room = Room(queue=settings.max_queued, key=settings.max_queued_per_key)
+    return Submitter(
+        store, registry, settings, base_url=base_url, room=room, idempotency_s=settings.idempotency_s
+    )
 
 
 def uvicorn_config(app: Any, settings: GatewaySettings) -> uvicorn.Config:

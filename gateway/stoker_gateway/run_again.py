@@ -5,7 +5,7 @@ from typing import Any
 from stoker.core.errors import Conflict
 from stoker.core.messages import TaskRequest, TaskSpec, TaskView
 from stoker.core.states import TERMINAL, TaskState
-from stoker_gateway.submit import RunBody
+from stoker.runs.submit import RunBody
 
 
 def retry_body(view: TaskView, spec: TaskSpec) -> RunBody:

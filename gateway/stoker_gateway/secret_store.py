@@ -8,20 +8,18 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-from msgspec import Struct, structs
+from msgspec import structs
 
 from stoker.core.audit import Action, Actor, change_of
 from stoker.core.errors import Conflict, Forbidden, NotFound, RequirementsNotMet, SecretUnreadable
 from stoker.core.events import Event
 from stoker.core.ids import new_id
-from stoker.core.messages import App, AppVersion, Owner, Secret, SecretNeed, SetupKey
+from stoker.core.messages import Owner, Secret, SetupKey
 from stoker.core.requirements import (
     check_name,
     check_value,
     decide_missing,
     masked,
-    secrets_digest,
-    wanted,
 )
 from stoker.core.sessions import plain_key
 from stoker.log import get_logger
@@ -36,19 +34,11 @@ UNREADABLE: Final = "(cannot be decrypted with this gateway's key)"
 log = get_logger("secrets")
 
 
-class Granted(Struct, frozen=True, kw_only=True):
-    """What a run may be given: the variables that its app wants, and what they add to the setup key."""
-
-    needs: tuple[SecretNeed, ...] = ()
-    digest: str = ""
-
-
 class SecretStore:
     """The secrets of all users of one gateway process."""
 
     def __init__(self, store: Store, settings: GatewaySettings) -> None:
         self._store = store
-        self._verified = frozenset(settings.verified_owners)
         self._reveal = settings.secrets_reveal
         self._vault = Vault(settings.secrets_key.get_secret_value(), settings.secrets_key_path)
 
@@ -132,23 +122,6 @@ class SecretStore:
         log.info(Event.SECRET_REVEALED, **_names(actor, name), version=found.version)
         return found, value
 
-    async def grant(self, app: App, version: AppVersion, owner: Owner) -> Granted:
-        """Find what a run of an app is given. Asks Redis for nothing when the app wants nothing.
-
-        Raises:
-            RequirementsNotMet: something that it requires is missing.
-        """
-        needs = wanted(version.secrets, version.integrations)
-        if not needs:
-            return Granted()
-        refused = self._why_not(app, owner)
-        names = [] if refused else [need.key for need in needs]
-        have = await self._store.secrets.get_many(owner.user_id, names)
-        missing = decide_missing(version.secrets, version.integrations, have, refused)
-        if missing:
-            raise RequirementsNotMet(str(missing[0]["message"]), missing)
-        return Granted(needs=() if refused else needs, digest=secrets_digest(owner.user_id, have))
-
     async def values_for(self, task_id: str, owner: Owner, setup_key: SetupKey) -> Mapping[str, str]:
         """The present values of what a task was granted, for the instance that is about to start.
 
@@ -167,15 +140,6 @@ class SecretStore:
         values = {name: self._open(secret) for name, secret in found.items()}
         log.info(Event.SECRET_GIVEN, task_id=task_id, owner=owner.user_id, names=sorted(values))
         return values
-
-    def _why_not(self, app: App, owner: Owner) -> str:
-        """Why an app of somebody else gets no secrets of the caller; empty when it may have them."""
-        if app.owner_id == owner.user_id or self._verified & {app.owner_id, "*"}:
-            return ""
-        return (
-            f"{app.namespace}/{app.name} belongs to another user, whose apps are not given your secrets. Deploy "
-            "it under your own name, or ask the operator to list its owner in the setting verified_owners."
-        )
 
     def _changed(
         self, owner_id: str, name: str, value: str | None, description: str | None, read: Secret | None

@@ -11,14 +11,15 @@ from stoker.core.errors import NotFound
 from stoker.core.messages import TaskId, TaskView
 from stoker.files import FileStore
 from stoker.protocol import Store
+from stoker.runs.registry import Registry
+from stoker.runs.submit import Submitter
 from stoker.settings import GatewaySettings
 from stoker_gateway.door import caller_of
 from stoker_gateway.enrolment import Enroller
+from stoker_gateway.flows import Flows
 from stoker_gateway.registration import Registrar
-from stoker_gateway.registry import Registry
 from stoker_gateway.secret_store import SecretStore
 from stoker_gateway.streams import Hub
-from stoker_gateway.submit import Submitter
 from stoker_gateway.uploads import Uploads
 
 AnyRequest = Request[Any, Any, Any]
@@ -35,6 +36,7 @@ class Services(Struct, frozen=True, kw_only=True):
     settings: GatewaySettings
     registry: Registry
     submitter: Submitter
+    flows: Flows
     registrar: Registrar
     hub: Hub
     uploads: Uploads

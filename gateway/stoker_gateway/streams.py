@@ -152,6 +152,8 @@ class Hub:
         self._heartbeat_s = settings.heartbeat_s
         self._resend_s = settings.resend_s
         self._watches: dict[TaskId, Watch] = {}
+        self._documents: dict[str, set[asyncio.Event]] = {}
+        """`kind:id` -> who waits for a change of it."""
         self._dirty: set[TaskId] = set()
         self._work = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -168,6 +170,35 @@ class Hub:
         self._closing = True
         for watch in self._watches.values():
             for waker in watch.wakers:
+                waker.set()
+        self._wake_documents(*self._documents)
+
+    async def document_changes(self, kind: str, document_id: str, quiet_s: float) -> AsyncIterator[bool]:
+        """True at once and whenever a document may have changed, False when it was quiet for `quiet_s`; for ever.
+
+        Whoever reads it at each True misses no last state.
+
+        Raises:
+            StreamCut: the gateway ends.
+        """
+        name, waker = f"{kind}:{document_id}", asyncio.Event()
+        wakers = self._documents.setdefault(name, set())
+        wakers.add(waker)
+        try:
+            yield True
+            while True:
+                changed = await woken(waker, quiet_s)
+                if self._closing:
+                    raise StreamCut
+                yield changed
+        finally:
+            wakers.discard(waker)
+            if not wakers and self._documents.get(name) is wakers:
+                del self._documents[name]
+
+    def _wake_documents(self, *names: str) -> None:
+        for name in names:
+            for waker in self._documents.get(name, ()):
                 waker.set()
 
     async def run(self) -> None:
@@ -271,11 +302,15 @@ class Hub:
                 async with self._store.announcements() as announcements:
                     self.heard.nothing_before_now()
                     self._mark(*self._watches)
+                    self._wake_documents(*self._documents)
                     while True:
                         heard = await announcements.next(LISTEN_S)
                         self.pulse.beat(ANNOUNCEMENTS)
                         for said in heard:
-                            self.heard.add(said.task_id)
+                            if said.document:
+                                self._wake_documents(said.document)
+                            else:
+                                self.heard.add(said.task_id)
                         wanted = [said for said in heard if said.task_id in self._watches]
                         if wanted:
                             self._mark(*(said.task_id for said in wanted))
@@ -319,6 +354,7 @@ class Hub:
         while True:
             await asyncio.sleep(POLL_S)
             self._mark(*self._watches)
+            self._wake_documents(*self._documents)
 
 
 def framed(lines: list[bytes] | None, view: TaskView, dialect: Dialect) -> Iterator[bytes]:

@@ -61,7 +61,7 @@ class Sweeper:
         in_use = await self._bundles_in_use(unneeded)
         for entry in unneeded:
             version = entry.version
-            if version.bundle_file_id not in in_use:
+            if version.bundle_file_id and version.bundle_file_id not in in_use:
                 await self._remove(version.bundle_file_id)
             await self._store.catalog.forget_retired(version)
             log.info(Event.CODE_REMOVED, app_id=version.app_id, version_id=version.id)

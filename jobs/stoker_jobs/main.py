@@ -1,4 +1,4 @@
-"""The jobs part: an RQ worker in a child process, and RQ's cron, which plans the regular jobs.
+"""The jobs part: two RQ workers in child processes, and RQ's cron, which plans the regular jobs.
 
 RQ's own cron loop takes the process's signals and sleeps; here its scheduler object is asked by an asyncio
 loop instead, so that stopping is immediate.
@@ -27,14 +27,14 @@ from stoker.pulse import Pulse, tell_loop
 from stoker.service import PARENT_VARIABLE
 from stoker.settings import PREFIX, JobsSettings
 from stoker_jobs.file_sweep import sweep_files, sweep_orphans
-from stoker_jobs.queue import QUEUE_NAME, connect
-from stoker_jobs.relay import OUTBOX, RETRY_DELAY_S, pause, relay_loop
+from stoker_jobs.queue import QUEUE_NAME, STEP_QUEUE_NAME, connect
+from stoker_jobs.relay import OUTBOX, RETRY_DELAY_S, Relay, pause
 from stoker_jobs.rq_worker import silent_worker_s
 from stoker_jobs.tasks import sweep_tasks
 
 TICK_S: Final = 1.0
 RESTART_DELAY_S: Final = 1.0
-CRON, RQ_WORKER = "cron", "rq"
+CRON, RQ_WORKER, STEP_WORKER = "cron", "rq", "steps"
 """The loops that read, by the names that people see, beside the relay's."""
 STOP_TIMEOUT_S: Final = 8.0
 JOB_TIMEOUT_S: Final = 300
@@ -44,19 +44,28 @@ ORPHANS_S: Final = 6 * 3600
 
 @dataclass(slots=True)
 class _Child:
-    """The RQ worker that lives now."""
+    """An RQ worker: the queue that it serves, its name for people, its process that lives now."""
 
+    queue: str
+    name: str
     pid: int = 0
 
 
 async def serve(settings: JobsSettings, stop: asyncio.Event) -> None:
     """Run the background work until `stop` is set; a job that runs then is finished first."""
     log = get_logger("jobs")
-    pulse, child = Pulse(OUTBOX, CRON), _Child()
+    pulse = Pulse(OUTBOX, CRON)
+    children = (_Child(QUEUE_NAME, RQ_WORKER), _Child(STEP_QUEUE_NAME, STEP_WORKER))
+    relay = Relay(settings, log, pulse)
+
+    def on_steps_died() -> None:
+        relay.look_at_all = True
+
     async with asyncio.TaskGroup() as group:
-        group.create_task(relay_loop(settings, stop, log, pulse))
-        group.create_task(_cron_loop(settings, stop, log, pulse, child))
-        group.create_task(_worker_loop(settings, stop, log, child))
+        group.create_task(relay.run(stop))
+        group.create_task(_cron_loop(settings, stop, log, pulse, children))
+        for child, on_death in zip(children, (None, on_steps_died), strict=True):
+            group.create_task(_worker_loop(settings, stop, log, child, on_death))
         telling = group.create_task(_tell_loop(settings, stop, pulse))
         await stop.wait()
         telling.cancel()
@@ -78,7 +87,7 @@ async def _tell_loop(settings: JobsSettings, stop: asyncio.Event, pulse: Pulse) 
 
 
 async def _cron_loop(
-    settings: JobsSettings, stop: asyncio.Event, log: Logger, pulse: Pulse, child: "_Child"
+    settings: JobsSettings, stop: asyncio.Event, log: Logger, pulse: Pulse, children: "tuple[_Child, ...]"
 ) -> None:
     """Put due jobs into the queue: the regular ones and the retries. Redis being away is waited out."""
     cron = CronScheduler(connect(settings.jobs_url), logging_level="WARNING")
@@ -96,7 +105,7 @@ async def _cron_loop(
             result_ttl=round(interval_s),
             name=name,
         )
-    later = RQScheduler([QUEUE_NAME], cron.connection, logging_level="WARNING")
+    later = RQScheduler([QUEUE_NAME, STEP_QUEUE_NAME], cron.connection, logging_level="WARNING")
     steps: tuple[Callable[[], object], ...] = (
         cron.enqueue_jobs,
         later.acquire_locks,
@@ -111,7 +120,8 @@ async def _cron_loop(
         try:
             await asyncio.to_thread(tick)
             pulse.beat(CRON)
-            await asyncio.to_thread(_hear_worker, cron.connection, child, pulse)
+            for child in children:
+                await asyncio.to_thread(_hear_worker, cron.connection, child, pulse)
         except (RedisError, OSError) as error:
             log.warning(Event.JOBS_DELAYED, reason=str(error))
         await pause(stop, TICK_S)
@@ -119,7 +129,13 @@ async def _cron_loop(
         await asyncio.to_thread(later.release_locks)
 
 
-async def _worker_loop(settings: JobsSettings, stop: asyncio.Event, log: Logger, child: "_Child") -> None:
+async def _worker_loop(
+    settings: JobsSettings,
+    stop: asyncio.Event,
+    log: Logger,
+    child: _Child,
+    on_death: Callable[[], None] | None,
+) -> None:
     """Keep one RQ worker alive."""
     env = os.environ | {
         PARENT_VARIABLE: str(os.getpid()),
@@ -130,7 +146,9 @@ async def _worker_loop(settings: JobsSettings, stop: asyncio.Event, log: Logger,
     }
     while not stop.is_set():
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "stoker_jobs.rq_worker", env=env, stdin=asyncio.subprocess.DEVNULL
+            *(sys.executable, "-m", "stoker_jobs.rq_worker", child.queue),
+            env=env,
+            stdin=asyncio.subprocess.DEVNULL,
         )
         child.pid = process.pid
         try:
@@ -138,7 +156,9 @@ async def _worker_loop(settings: JobsSettings, stop: asyncio.Event, log: Logger,
         finally:
             await _end(process)
         if not stop.is_set():
-            log.warning(Event.PART_DIED, name="rq-worker", status=process.returncode)
+            log.warning(Event.PART_DIED, name=f"rq-worker {child.queue}", status=process.returncode)
+            if on_death is not None:
+                on_death()
             await pause(stop, RESTART_DELAY_S)
 
 
@@ -146,7 +166,7 @@ def _hear_worker(connection: Redis, child: _Child, pulse: Pulse) -> None:
     """Take over when the RQ worker was last heard: between jobs it tells every other second, in one every 30 s."""
     silent_s = silent_worker_s(connection, child.pid)
     if silent_s is not None:
-        pulse.beat(RQ_WORKER, silent_s)
+        pulse.beat(child.name, silent_s)
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -3,6 +3,7 @@
 Apart from the protocol package this is the only code that opens a Redis connection, because RQ takes one.
 """
 
+import re
 from typing import Any, Final
 
 from redis import Redis
@@ -16,6 +17,9 @@ from stoker.protocol.servers import client_options, sentinel_options
 from stoker.server_address import parse_redis
 
 QUEUE_NAME: Final = "stoker"
+"""Of jobs that wait for others (a webhook's receiver, a file store): each runs in a process of its own."""
+STEP_QUEUE_NAME: Final = "stoker-steps"
+"""Of short jobs that speak to Redis alone: one process runs them one after another, with its connection open."""
 CONNECT_TIMEOUT_S: Final = 2.0
 CALL_TIMEOUT_S: Final = 4.0
 """Also for a worker's wait for a job, which is shorter: a connection that died without a word is noticed so late."""
@@ -42,11 +46,21 @@ def connect(url: str) -> Redis:
     return primary
 
 
-def open_queue(url: str) -> Queue:
-    """The queue of background jobs."""
-    return Queue(QUEUE_NAME, connection=connect(url))
+def open_queue(url: str, name: str = QUEUE_NAME) -> Queue:
+    """A queue of background jobs."""
+    return Queue(name, connection=connect(url))
 
 
 def job_id(task_id: str, attempt: int, consumer: str) -> str:
     """The id of the job that handles one ending for one consumer: the same for every repeat."""
-    return f"{task_id}-{attempt}-{consumer}"
+    return _id(task_id, str(attempt), consumer)
+
+
+def document_job_id(kind: str, document_id: str, cause: str) -> str:
+    """The id of the job that takes a document on for one cause: a revision of it, or a time."""
+    return _id(kind, document_id, cause)
+
+
+def _id(*parts: str) -> str:
+    """RQ takes letters, digits, - and _; ids of ours may have dots (the pool before a task's)."""
+    return re.sub(r"[^A-Za-z0-9_-]", "_", "-".join(parts))

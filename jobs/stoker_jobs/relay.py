@@ -1,11 +1,18 @@
-"""From an ending to RQ: read the outbox, enqueue under an id that repeats share, then acknowledge."""
+"""From the outbox to RQ: read, enqueue under an id that repeats share, then acknowledge. And what is due.
+
+A document that is under way is looked at when its time comes, and once when this process or its worker of steps
+starts: what a process that died had taken is then made up for at once.
+"""
 
 import asyncio
 import contextlib
 import os
 import socket
-from typing import Final
+import time
+from collections.abc import Callable
+from typing import Any, Final, assert_never
 
+from msgspec import Struct
 from redis.exceptions import RedisError
 from rq import Queue, Retry
 from rq.job import Job
@@ -14,62 +21,148 @@ from stoker.core.errors import StoreUnavailable
 from stoker.core.events import Event
 from stoker.log import Logger
 from stoker.protocol import Store
-from stoker.protocol.outbox import Ending
+from stoker.protocol.documents import Due
+from stoker.protocol.outbox import Ending, Notice, Nudge
 from stoker.pulse import Pulse
 from stoker.settings import JobsSettings
-from stoker_jobs.queue import job_id, open_queue
+from stoker_jobs.queue import QUEUE_NAME, STEP_QUEUE_NAME, document_job_id, job_id, open_queue
+from stoker_jobs.steps import advance
 from stoker_jobs.tasks import deliver_webhook
 
 OUTBOX: Final = "outbox"
 BLOCK_MS: Final = 1000
 RETRY_DELAY_S: Final = 0.5
+DUE_S: Final = 1.0
+"""Between two looks at what is due."""
 WEBHOOK_PAUSES_S: Final = (1, 5, 30, 120, 600, 3600, 3600 * 6)
 """Between the tries of a webhook; the last one is 7 hours after the ending."""
+STEP_PAUSES_S: Final = (1, 2, 5, 15)
+"""Between the tries of a step; after the last one the document's own time brings the next."""
 KEEP_S: Final = 86_400
-"""How long RQ remembers a job: a repeat within it does nothing."""
+"""How long RQ remembers a webhook's job: a repeat within it does nothing."""
+STEP_KEEP_S: Final = 300
+"""And a step's, of which there may be hundreds a second: a repeat after it finds nothing to do."""
 
 
-async def relay_loop(settings: JobsSettings, stop: asyncio.Event, log: Logger, pulse: Pulse) -> None:
-    """Hand endings on until `stop` is set. Redis being away is waited out."""
-    queue = open_queue(settings.jobs_url)
-    consumer = f"{socket.gethostname()}-{os.getpid()}"
-    while not stop.is_set():
+class Planned(Struct, frozen=True, kw_only=True):
+    """A job as it is to be enqueued."""
+
+    id: str
+    queue: str
+    function: Callable[..., Any]
+    arguments: tuple[str, ...]
+    pauses_s: tuple[int, ...]
+    keep_s: int
+
+
+class Relay:
+    """Hands on what the outbox and the clock say. `look_at_all`: every document that is under way, once."""
+
+    def __init__(self, settings: JobsSettings, log: Logger, pulse: Pulse) -> None:
+        self._settings = settings
+        self._log = log
+        self._pulse = pulse
+        self._queues = {name: open_queue(settings.jobs_url, name) for name in (QUEUE_NAME, STEP_QUEUE_NAME)}
+        self._next_due = 0.0
+        self.look_at_all = True
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set. Redis being away is waited out."""
+        consumer = f"{socket.gethostname()}-{os.getpid()}"
+        while not stop.is_set():
+            try:
+                store = await Store.open(self._settings.store_url, self._settings.pool)
+            except StoreUnavailable as error:
+                self._log.warning(Event.JOBS_DELAYED, reason=error.message)
+                await pause(stop, RETRY_DELAY_S)
+                continue
+            try:
+                await store.outbox.open()
+                while not stop.is_set():
+                    await self._hand_on(store, await store.outbox.read(consumer, BLOCK_MS))
+                    await self._hand_on_due(store)
+            except (StoreUnavailable, RedisError, OSError) as error:
+                self._log.warning(Event.JOBS_DELAYED, reason=str(error))
+                await pause(stop, RETRY_DELAY_S)
+            finally:
+                await store.close()
+
+    async def _hand_on(self, store: Store, notices: list[Notice]) -> None:
+        self._pulse.beat(OUTBOX)
+        for notice in notices:
+            await asyncio.to_thread(hand_on, self._queues, plan(notice))
+            await store.outbox.done(notice)
+
+    async def _hand_on_due(self, store: Store) -> None:
+        if not self.look_at_all and time.monotonic() < self._next_due:
+            return
+        everything, self.look_at_all = self.look_at_all, False
         try:
-            store = await Store.open(settings.store_url, settings.pool)
-        except StoreUnavailable as error:
-            log.warning(Event.JOBS_DELAYED, reason=error.message)
-            await pause(stop, RETRY_DELAY_S)
-            continue
-        try:
-            await store.outbox.open()
-            while not stop.is_set():
-                endings = await store.outbox.read(consumer, BLOCK_MS)
-                pulse.beat(OUTBOX)
-                for ending in endings:
-                    await asyncio.to_thread(hand_on, queue, ending)
-                    await store.outbox.done(ending)
-        except (StoreUnavailable, RedisError, OSError) as error:
-            log.warning(Event.JOBS_DELAYED, reason=str(error))
-            await pause(stop, RETRY_DELAY_S)
-        finally:
-            await store.close()
+            for due in await store.documents.take_due(everything=everything):
+                await asyncio.to_thread(hand_on, self._queues, (plan_due(due),))
+        except BaseException:
+            self.look_at_all = self.look_at_all or everything
+            raise
+        self._next_due = time.monotonic() + DUE_S
 
 
-def hand_on(queue: Queue, ending: Ending) -> str:
-    """Enqueue the job of one ending; a repeat finds the first one's and does nothing. The job's id."""
-    identity = job_id(ending.task_id, ending.attempt, "webhook")
-    if not Job.exists(identity, connection=queue.connection):
-        queue.enqueue(
-            deliver_webhook,
-            ending.notify,
-            ending.task_id,
-            identity,
-            job_id=identity,
-            retry=Retry(max=len(WEBHOOK_PAUSES_S), interval=list(WEBHOOK_PAUSES_S)),
-            result_ttl=KEEP_S,
-            failure_ttl=KEEP_S,
-        )
-    return identity
+def plan(notice: Notice) -> tuple[Planned, ...]:
+    """The jobs of one entry of the outbox, one a consumer. Pure."""
+    match notice:
+        case Nudge():
+            cause = str(notice.revision)
+            return (_step(document_job_id(notice.kind, notice.id, cause), notice.kind, notice.id),)
+        case Ending():
+            jobs = []
+            if notice.notify:
+                identity = job_id(notice.task_id, notice.attempt, "webhook")
+                jobs.append(
+                    Planned(
+                        id=identity,
+                        queue=QUEUE_NAME,
+                        function=deliver_webhook,
+                        arguments=(notice.notify, notice.task_id, identity),
+                        pauses_s=WEBHOOK_PAUSES_S,
+                        keep_s=KEEP_S,
+                    )
+                )
+            if waiter := notice.waiter:
+                identity = job_id(notice.task_id, notice.attempt, waiter.kind)
+                jobs.append(_step(identity, waiter.kind, waiter.id))
+            return tuple(jobs)
+        case _:
+            assert_never(notice)
+
+
+def plan_due(due: Due) -> Planned:
+    """The job of a document whose time has come. Pure."""
+    return _step(document_job_id(due.kind, due.id, f"due-{due.at_ms}"), due.kind, due.id)
+
+
+def _step(identity: str, kind: str, document_id: str) -> Planned:
+    return Planned(
+        id=identity,
+        queue=STEP_QUEUE_NAME,
+        function=advance,
+        arguments=(kind, document_id),
+        pauses_s=STEP_PAUSES_S,
+        keep_s=STEP_KEEP_S,
+    )
+
+
+def hand_on(queues: dict[str, Queue], planned: tuple[Planned, ...]) -> None:
+    """Enqueue jobs; a repeat finds the first one's and does nothing."""
+    for job in planned:
+        queue = queues[job.queue]
+        if not Job.exists(job.id, connection=queue.connection):
+            queue.enqueue(
+                job.function,
+                *job.arguments,
+                job_id=job.id,
+                retry=Retry(max=len(job.pauses_s), interval=list(job.pauses_s)),
+                result_ttl=job.keep_s,
+                failure_ttl=KEEP_S,  # for people, who look at what failed
+            )
 
 
 async def pause(stop: asyncio.Event, seconds: float) -> None:

@@ -24,6 +24,8 @@ from stoker.protocol import Store
 from stoker.settings import JobsSettings, load
 
 SWEEP_BATCH: Final = 1000
+SWEPT_KINDS: Final = ("flowrun", "chat")
+"""Documents that expire."""
 WEBHOOK_TIMEOUT_S: Final = 15.0
 PLATFORM_NUMBERS: Final = {"completed": 10, "failed": 11, "cancelled": 12}
 """Status numbers of ended tasks as the platform's present clients count them."""
@@ -111,6 +113,9 @@ async def _sweep(settings: JobsSettings) -> int:
         for owner_id in sorted({key.user_id for key in await store.keys.list()}):
             while batch := await store.tasks.sweep(owner_id, SWEEP_BATCH):
                 taken += batch
+            for kind in SWEPT_KINDS:
+                while await store.documents.sweep(kind, owner_id, SWEEP_BATCH):
+                    pass
         files = open_files(settings)
         chunks = 0
         async for task_id in store.logs.orphans():

@@ -3,7 +3,7 @@
     StokerError
       CallerError          change the request
         Unauthorized  Forbidden (MissingScope)  NotFound  InvalidRequest  TooLarge  RateLimited  Conflict  MethodNotAllowed
-        RequirementsNotMet  KeyQueueFull  IncompatibleVersion
+        RequirementsNotMet  KeyQueueFull  IncompatibleVersion  DocumentChanged
         SessionNotFound  SessionExpired  SessionEnded  AppMismatch  VersionMismatch  WorkerLeased
       AppFailed            the app's own message
       NoCapacity           wait, or add a worker
@@ -97,6 +97,12 @@ class IncompatibleVersion(CallerError):
 
     code = "incompatible_version"
     http = 409
+
+
+class DocumentChanged(Conflict):
+    """Somebody else changed it at the same time. Read it again, and repeat."""
+
+    code = "document_changed"
 
 
 class RequirementsNotMet(CallerError):

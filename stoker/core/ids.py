@@ -1,6 +1,7 @@
 """Identifiers: random, lower-case, without the characters that separate Redis keys."""
 
 import base64
+import hashlib
 import re
 import secrets
 
@@ -13,6 +14,12 @@ _SAFE = re.compile(r"^[a-z0-9][a-z0-9._-]{0,62}$")
 def new_id(prefix: str = "") -> str:
     """A fresh identifier: `prefix` and 26 characters that carry 128 random bits."""
     return prefix + base64.b32encode(secrets.token_bytes(16)).decode().rstrip("=").lower()
+
+
+def derived_id(*parts: str, prefix: str = "") -> str:
+    """The identifier that always belongs to `parts`: whoever makes something under it twice makes it once."""
+    digest = hashlib.sha256("\0".join(parts).encode()).digest()
+    return prefix + base64.b32encode(digest[:16]).decode().rstrip("=").lower()
 
 
 def short_id(long_id: str) -> str:

@@ -67,6 +67,21 @@ class Needs(Struct, frozen=True, kw_only=True):
     ram_bytes: int = 0
 
 
+class Waiter(Struct, frozen=True, kw_only=True):
+    """What goes on when a task ends: a document of the jobs, and which part of it asked for the task."""
+
+    kind: str  # of the document: a key of `stoker_jobs.steps.STEPS`
+    id: str
+    part: str = ""  # a node, a tool call
+
+
+class FlowRef(Struct, frozen=True, kw_only=True):
+    """A version of a flow: an app of it has no code, and its tasks are flow runs."""
+
+    flow_id: str
+    version_id: str
+
+
 class TaskRequest(Struct, frozen=True, kw_only=True):
     """What an engine executes. Stored in the task hash; holds nothing that only the control plane may see."""
 
@@ -92,6 +107,8 @@ class TaskRequest(Struct, frozen=True, kw_only=True):
     opens_session: bool = False  # the session's first task: it may take a warm instance over, or load one
     session_timeout_s: float = 0  # idle time, at the first task
     webhook: str = ""
+    waiter: Waiter | None = None  # who else is told of the ending
+    flow: FlowRef | None = None  # no worker runs it: the flow run of the same id does
     input_files: tuple[str, ...] = ()  # JSON pointers to the files in `input`; the worker fetches them
     files_url: str = ""  # with input_files: where clients see the own store; workers may know it elsewhere
     has_secrets: bool = False  # the gateway has variables for its instance; their values are nowhere else
@@ -384,6 +401,7 @@ class AppVersion(Struct, frozen=True, kw_only=True):
     metadata: dict[str, Any] = {}
     timeouts: Timeouts = Timeouts()
     retry: Retry = Retry()
+    flow: FlowRef | None = None
 
 
 class RetiredVersion(Struct, frozen=True, kw_only=True):

@@ -30,6 +30,9 @@ class Scope(StrEnum):
     )
     APPS_WRITE = ("apps:write", "Deploy, change and remove apps and versions, and say who sees them.")
     APPS_EXECUTE = ("apps:execute", "Run apps; cancel and delete tasks; keep and end sessions.")
+    FLOWS_READ = ("flows:read", "List and read flows, their versions and their runs.")
+    FLOWS_WRITE = ("flows:write", "Make, change and delete flows, and deploy them as apps.")
+    FLOWS_EXECUTE = ("flows:execute", "Run flows; cancel their runs.")
     FILES_READ = (
         "files:read",
         "List files and read their records, in which the address of the bytes is.",
@@ -62,9 +65,9 @@ ADMINISTRATIVE: Final = frozenset({"engines", "apikeys", "audit"})
 """Families that change who may do what, or what runs for everybody."""
 FAMILIES: Final = tuple(dict.fromkeys(scope.family for scope in Scope))
 PRESETS: Final[dict[str, tuple[str, ...]]] = {
-    "run": (Scope.APPS_READ, Scope.APPS_EXECUTE, "files"),
-    "deploy": ("apps", "files"),
-    "watch": (Scope.APPS_READ, Scope.FILES_READ, Scope.ENGINES_READ),
+    "run": (Scope.APPS_READ, Scope.APPS_EXECUTE, Scope.FLOWS_READ, Scope.FLOWS_EXECUTE, "files"),
+    "deploy": ("apps", "flows", "files"),
+    "watch": (Scope.APPS_READ, Scope.FLOWS_READ, Scope.FILES_READ, Scope.ENGINES_READ),
     "admin": (ALL,),
 }
 """Sets that are often wanted together; `GET /scopes` shows them."""

@@ -73,14 +73,14 @@ def _known(
     path: str,
     dropped: list[str],
 ) -> dict[str, Any]:
-    found = _resolve(root, schema)
+    found = resolve(root, schema)
     properties = found.get("properties", {})
     # Composed schemas may know more than their own properties; the validator decides.
     open_ = "additionalProperties" in found or any(word in found for word in _COMPOSED)
     kept: dict[str, Any] = {}
     for name, item in value.items():
         if name in properties:
-            inner = _resolve(root, properties[name])
+            inner = resolve(root, properties[name])
             deeper = isinstance(item, Mapping) and inner.get("properties")
             kept[name] = _known(root, inner, item, f"{path}{name}.", dropped) if deeper else item
         elif open_:
@@ -91,8 +91,8 @@ def _known(
 
 
 def _fill(root: Mapping[str, Any], schema: Mapping[str, Any], value: dict[str, Any]) -> dict[str, Any]:
-    for name, declared in _resolve(root, schema).get("properties", {}).items():
-        prop = _resolve(root, declared)
+    for name, declared in resolve(root, schema).get("properties", {}).items():
+        prop = resolve(root, declared)
         if name not in value:
             if "default" in declared:
                 value[name] = deepcopy(declared["default"])
@@ -103,7 +103,7 @@ def _fill(root: Mapping[str, Any], schema: Mapping[str, Any], value: dict[str, A
     return value
 
 
-def _resolve(root: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
+def resolve(root: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
     """Follow ``$ref`` and a lone ``allOf`` (how pydantic writes a reference with a default)."""
     if len(schema.get("allOf", ())) == 1:
         schema = schema["allOf"][0]

@@ -1,10 +1,10 @@
-"""The states of a task and every move between them: the one table.
+"""The states of a task, of a flow run and of its nodes, and every move between them: the one place.
 
 The Lua scripts get this table as text (`lua_table`), docs/states.md is made from it, and each wire
 dialect maps these members to its own numbers. Nobody else compares states by name or number.
 """
 
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import Final
 
 
@@ -76,3 +76,63 @@ def lua_table() -> str:
         for old, to in sorted(ALLOWED.items())
     )
     return "{" + ",".join(rows) + "}"
+
+
+class RunState(IntEnum):
+    """Where a flow run is. The values are the platform's; 0 is unknown there and never used."""
+
+    PENDING = 1
+    """Accepted; its first step was not taken yet. A crash leaves a document, or a task, that is looked at again."""
+    RUNNING = 2
+    """Nodes run or wait. A step that died is made up for by the next one."""
+    COMPLETED = 3
+    """Every node has settled; the output is there."""
+    FAILED = 4
+    """A node failed, and `fail_on_error` holds; or the run could not be begun."""
+    CANCELLED = 5
+    """Ended by its caller; tasks that ran were asked to end."""
+
+    @property
+    def wire_name(self) -> str:
+        """The lower-case name."""
+        return self.name.lower()
+
+
+class NodeState(StrEnum):
+    """Where a node of a flow run is; the values are the platform's."""
+
+    PENDING = "pending"
+    """Waits for nodes before it."""
+    RUNNING = "running"
+    """Its task was submitted, or is about to be: the next step makes up for a submission that was lost."""
+    COMPLETED = "completed"
+    """Its output is stored."""
+    FAILED = "failed"
+    """Its task failed, or could not be submitted, or what it computes could not be."""
+    CANCELLED = "cancelled"
+    """The run ended before it, or somebody cancelled its task."""
+    SKIPPED = "skipped"
+    """A gate before it was closed."""
+    BLOCKED = "blocked"
+    """A node before it failed."""
+
+
+_R, _N = RunState, NodeState
+RUN_MOVES: Final[dict[RunState, frozenset[RunState]]] = {
+    _R.PENDING: frozenset({_R.RUNNING, _R.COMPLETED, _R.FAILED, _R.CANCELLED}),
+    _R.RUNNING: frozenset({_R.COMPLETED, _R.FAILED, _R.CANCELLED}),
+    _R.COMPLETED: frozenset(),
+    _R.FAILED: frozenset(),
+    _R.CANCELLED: frozenset(),
+}
+RUN_ENDED: Final = frozenset(state for state, to in RUN_MOVES.items() if not to)
+NODE_MOVES: Final[dict[NodeState, frozenset[NodeState]]] = {
+    _N.PENDING: frozenset(_N) - {_N.PENDING},
+    _N.RUNNING: frozenset({_N.COMPLETED, _N.FAILED, _N.CANCELLED}),
+    _N.COMPLETED: frozenset(),
+    _N.FAILED: frozenset(),
+    _N.CANCELLED: frozenset(),
+    _N.SKIPPED: frozenset(),
+    _N.BLOCKED: frozenset(),
+}
+NODE_SETTLED: Final = frozenset(state for state, to in NODE_MOVES.items() if not to)

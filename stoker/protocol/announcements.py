@@ -1,4 +1,4 @@
-"""The pub/sub channel on which scripts say that a task has a new event.
+"""The pub/sub channel on which scripts say that a task has a new event, or that a document has changed.
 
 Only a hint: whoever listens reads the task again after every reconnect and every few seconds anyway.
 """
@@ -20,11 +20,16 @@ CLOSE_S: Final = 1.0
 
 
 class Announcement(Struct, frozen=True, kw_only=True):
-    """A task has a new event; `ended` when it is its last."""
+    """A task has a new event; `ended` when it is its last. Or a document has changed: `kind:id` in place of a task."""
 
     task_id: TaskId
     event_id: str
     ended: bool
+
+    @property
+    def document(self) -> str:
+        """`kind:id`, or '' for a task: ids hold no colon."""
+        return self.task_id if ":" in self.task_id else ""
 
 
 class Announcements:

@@ -1,7 +1,7 @@
 """The records of stored files. The bytes are in the file store (`stoker.files`).
 
 An output belongs to an attempt of a task and lives as long as that task. A task that names a file in its input
-uses it: an output that somebody uses outlives its own task.
+uses it, and so does a flow run: an output that somebody uses outlives its own task.
 """
 
 from collections.abc import Iterable, Sequence
@@ -28,6 +28,11 @@ class Standing(msgspec.Struct, frozen=True):
 
     state: TaskState
     attempt: int
+
+
+def document_user(kind: str, document_id: str) -> str:
+    """A document as a user of files; no id of a task holds a space."""
+    return f"{kind} {document_id}"
 
 
 class Files:
@@ -113,26 +118,30 @@ class Files:
         """Take an id without a record out of the sweep's index."""
         await self._call("ZREM", self._keys.files, file_id)
 
-    async def use(self, file_ids: Iterable[str], task_id: TaskId, now_ms: int) -> None:
-        """Note that a task names these files in its input. Done before the task is stored."""
-        await self._batch(*(("ZADD", self._keys.file_users(one), now_ms, task_id) for one in file_ids))
+    async def use(self, file_ids: Iterable[str], user: str, now_ms: int) -> None:
+        """Note that a task (its id) or a document (`document_user`) names these files. Done before it is stored."""
+        await self._batch(*(("ZADD", self._keys.file_users(one), now_ms, user) for one in file_ids))
 
     async def is_used(self, file_id: str, now_ms: int) -> bool:
-        """Whether a task that is kept names this file. Uses by tasks that are gone are forgotten."""
+        """Whether a task or a document that is kept names this file. Uses by those that are gone are forgotten."""
         key = self._keys.file_users(file_id)
         users = pairs(await self._call("ZRANGE", key, 0, -1, "WITHSCORES"))
         if not users:
             return False
-        tasks = [TaskId(member.decode()) for member, _ in users]
-        known = await self.standings(tasks)
+        names = [member.decode() for member, _ in users]
+        calls = [self._connection.start("EXISTS", self._user_key(name)) for name in names]
         gone = [
-            task
-            for task, standing, (_, noted_ms) in zip(tasks, known, users, strict=True)
-            if standing is None and noted_ms + USE_GRACE_MS < now_ms
+            name
+            for name, call, (_, noted_ms) in zip(names, calls, users, strict=True)
+            if not await call and noted_ms + USE_GRACE_MS < now_ms
         ]
         if gone:
             await self._call("ZREM", key, *gone)
-        return len(gone) < len(tasks)
+        return len(gone) < len(names)
+
+    def _user_key(self, name: str) -> str:
+        kind, _, document_id = name.rpartition(" ")
+        return self._keys.document(kind, document_id) if kind else self._keys.task(TaskId(name))
 
     async def standings(self, task_ids: Sequence[TaskId]) -> list[Standing | None]:
         """State and attempt of tasks, in one batch; None for one that is gone."""

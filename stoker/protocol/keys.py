@@ -42,6 +42,7 @@ class Keys:
         self.pulses = f"{self.prefix}:pulses"
         self.enrolments = f"{self.prefix}:enrolments"
         self.audit = f"{self.prefix}:audit"
+        self.due_documents = f"{self.prefix}:due-documents"
 
     def task(self, task_id: TaskId) -> str:
         return f"{self.prefix}:task:{task_id}"
@@ -100,6 +101,16 @@ class Keys:
 
     def app_versions(self, app_id: str) -> str:
         return f"{self.prefix}:app:{app_id}:versions"
+
+    def document(self, kind: str, document_id: str) -> str:
+        """Of the control plane, as are its parts: no engine reads them."""
+        return f"{self.prefix}:document:{kind}:{document_id}"
+
+    def document_parts(self, kind: str, document_id: str) -> str:
+        return f"{self.prefix}:document-parts:{kind}:{document_id}"
+
+    def owner_documents(self, owner_id: str, kind: str) -> str:
+        return f"{self.prefix}:owner:{owner_id}:{kind}s"
 
     def file(self, file_id: str) -> str:
         return f"{self.prefix}:file:{file_id}"

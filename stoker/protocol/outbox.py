@@ -1,18 +1,20 @@
-"""The endings that something else waits for: read by one consumer group, acknowledged once handed on.
+"""What the jobs must look at: read by one consumer group, acknowledged once handed on.
 
-The scripts that end a task write them (`lua/lib/ending.lua`). An entry that a dead reader took is given to
-the next one after `CLAIM_AFTER_MS`.
+Two kinds of entries: a task ended that something else waits for (written by `lua/lib/ending.lua`), and a document
+was changed so that it goes on (`lua/put_document.lua`). An entry that a dead reader took is given to the next one
+after `CLAIM_AFTER_MS`. Engines may add entries, so one is a hint: who acts on it reads what is.
 """
 
 from typing import Final
 
+import msgspec
 from msgspec import Struct
 from redis.exceptions import ResponseError
 
 from stoker.core.errors import InvalidRequest
 from stoker.core.events import Event
 from stoker.core.ids import check_name
-from stoker.core.messages import TaskId
+from stoker.core.messages import TaskId, Waiter
 from stoker.core.states import TaskState
 from stoker.log import get_logger
 from stoker.protocol.connection import Connection
@@ -21,6 +23,7 @@ from stoker.protocol.streams import Entry, entries, stream
 
 _log = get_logger("outbox")
 
+_waiter = msgspec.json.Decoder(Waiter)
 GROUP: Final = "relay"
 CLAIM_AFTER_MS: Final = 60_000
 BATCH: Final = 100
@@ -33,7 +36,20 @@ class Ending(Struct, frozen=True, kw_only=True):
     task_id: TaskId
     attempt: int
     state: TaskState
-    notify: str  # the address that the caller named
+    notify: str  # the address that the caller named, or ''
+    waiter: Waiter | None = None
+
+
+class Nudge(Struct, frozen=True, kw_only=True):
+    """A document that goes on."""
+
+    entry_id: str
+    kind: str
+    id: str
+    revision: int
+
+
+Notice = Ending | Nudge
 
 
 class Outbox:
@@ -55,8 +71,8 @@ class Outbox:
             if not str(error).startswith("BUSYGROUP"):
                 raise
 
-    async def read(self, consumer: str, block_ms: int) -> list[Ending]:
-        """Endings for this consumer: first what a dead one left, else new ones, waited for up to `block_ms`.
+    async def read(self, consumer: str, block_ms: int) -> list[Notice]:
+        """Entries for this consumer: first what a dead one left, else new ones, waited for up to `block_ms`.
 
         Raises:
             StoreUnavailable: no answer.
@@ -73,20 +89,20 @@ class Outbox:
         )
         return await self._readable(stream(reply))
 
-    async def done(self, ending: Ending) -> None:
-        """Acknowledge: the ending was handed on and need not be kept."""
-        await self._remove(ending.entry_id)
+    async def done(self, notice: Notice) -> None:
+        """Acknowledge: it was handed on and need not be kept."""
+        await self._remove(notice.entry_id)
 
-    async def _readable(self, found: list[Entry]) -> list[Ending]:
-        """The endings among the entries. What nobody of ours wrote is removed: engines may add to the stream."""
-        endings = []
+    async def _readable(self, found: list[Entry]) -> list[Notice]:
+        """What can be read. What nobody of ours wrote is removed: engines may add to the stream."""
+        notices: list[Notice] = []
         for entry in found:
             try:
-                endings.append(_ending(entry))
-            except (ValueError, KeyError, InvalidRequest) as error:
+                notices.append(_nudge(entry) if b"document" in entry[1] else _ending(entry))
+            except (ValueError, KeyError, InvalidRequest) as error:  # msgspec's errors are ValueErrors
                 _log.warning(Event.OUTBOX_UNREADABLE, reason=type(error).__name__)
                 await self._remove(entry[0].decode())
-        return endings
+        return notices
 
     async def _remove(self, entry_id: str) -> None:
         await self._connection.command("XACK", self._keys.outbox, GROUP, entry_id)
@@ -95,10 +111,26 @@ class Outbox:
 
 def _ending(entry: Entry) -> Ending:
     entry_id, fields = entry
+    waiter = _waiter.decode(fields[b"waiter"]) if fields.get(b"waiter") else None
+    if waiter is not None:
+        check_name("kind", waiter.kind)
+        check_name("document", waiter.id)
     return Ending(
         entry_id=entry_id.decode(),
         task_id=TaskId(check_name("task id", fields[b"task"].decode())),
         attempt=int(fields[b"attempt"]),
         state=TaskState(int(fields[b"state"])),
         notify=fields[b"notify"].decode(),
+        waiter=waiter,
+    )
+
+
+def _nudge(entry: Entry) -> Nudge:
+    entry_id, fields = entry
+    kind, _, document_id = fields[b"document"].decode().partition(" ")
+    return Nudge(
+        entry_id=entry_id.decode(),
+        kind=check_name("kind", kind),
+        id=check_name("document", document_id),
+        revision=int(fields[b"revision"]),
     )

@@ -8,8 +8,10 @@ from redis.exceptions import ResponseError
 from stoker.core.errors import StoreUnavailable
 from stoker.protocol.announcements import Announcements
 from stoker.protocol.audit import Audit
+from stoker.protocol.carried import Carried
 from stoker.protocol.catalog import ApiKeys, Catalog
 from stoker.protocol.connection import Connection
+from stoker.protocol.documents import Documents
 from stoker.protocol.engines import Engines
 from stoker.protocol.enrolments import Enrolments
 from stoker.protocol.files import Files
@@ -33,6 +35,8 @@ class Store:
         self._connection = connection
         keys = Keys(pool)
         self.pool = pool
+        self.id_prefix = "" if pool == "default" else f"{pool}."
+        """Of the ids of tasks: they carry their pool."""
         self.url = url
         self.tasks = Tasks(connection, keys)
         self.logs = TaskLogs(connection, keys)
@@ -42,6 +46,8 @@ class Store:
         self.catalog = Catalog(connection, keys)
         self.audit = Audit(connection, keys)
         self.keys = ApiKeys(connection, keys, self.audit)
+        self.carried = Carried(connection, keys)
+        self.documents = Documents(connection, keys)
         self.files = Files(connection, keys)
         self.limits = Limits(connection, keys)
         self.outbox = Outbox(connection, keys)

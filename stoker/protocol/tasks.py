@@ -44,6 +44,7 @@ _explanation = msgspec.json.Decoder(Explanation)
 _raws = msgspec.json.Decoder(tuple[msgspec.Raw, ...])
 HISTORY = re.compile(r"(\d+),(\d+),(\d+);")
 """The moves of a task as they are stored: attempt, state, time."""
+NOT_BEGUN = "waiting for the background work to begin it (stoker jobs)"
 NOT_LOOKED_AT = "waiting for the scheduler to look at it"
 
 
@@ -86,19 +87,7 @@ class Tasks:
         Cost: one round trip, O(log n) of the queue. Script: lua/submit.lua, lua/call.lua.
         """
         keys = self._keys
-        fields = {
-            "priority": spec.priority,
-            "max_attempts": spec.max_attempts,
-            "retry_delay_ms": spec.retry_delay_s * 1000,
-            "run_at_ms": request.run_at_ms,
-            "retention_ms": retention_s * 1000,
-            "group": spec_group(spec),
-            "notify": request.webhook,
-            "idempotency_ms": int(repeat.kept_s * 1000) if repeat else 0,
-            "queue_limit": room.queue,
-            "key_limit": room.key,
-            "counted": room.tag(owner.key_id),
-        }
+        fields = task_fields(request, spec, owner, retention_s, repeat, room)
         names = [
             keys.task(request.id),
             keys.task_events(request.id),
@@ -171,7 +160,9 @@ class Tasks:
                 continue
             logs = tails[task_id].lines if task_id in tails else ()
             reason = ""
-            if fields.get(b"due") and fields.get(b"state") == b"2":
+            if b"document" in fields:
+                reason = NOT_BEGUN if fields.get(b"state") == b"2" else ""
+            elif fields.get(b"due") and fields.get(b"state") == b"2":
                 reason = delay_reason(fields)
             elif fields.get(b"state") == b"2":
                 raw = await connection.command("HGET", keys.reasons, fields.get(b"group", b""))
@@ -351,6 +342,26 @@ class Tasks:
             )
             for entry, fields in entries(reply)
         ]
+
+
+def task_fields(
+    request: TaskRequest, spec: TaskSpec, owner: Owner, retention_s: float, repeat: Repeat | None, room: Room
+) -> dict[str, object]:
+    """What the scripts that accept a task want to know of it."""
+    return {
+        "priority": spec.priority,
+        "max_attempts": spec.max_attempts,
+        "retry_delay_ms": spec.retry_delay_s * 1000,
+        "run_at_ms": request.run_at_ms,
+        "retention_ms": retention_s * 1000,
+        "group": spec_group(spec),
+        "notify": request.webhook,
+        "waiter": _encode(request.waiter).decode() if request.waiter else "",
+        "idempotency_ms": int(repeat.kept_s * 1000) if repeat else 0,
+        "queue_limit": room.queue,
+        "key_limit": room.key,
+        "counted": room.tag(owner.key_id),
+    }
 
 
 def _readable(

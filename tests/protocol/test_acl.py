@@ -381,7 +381,15 @@ async def test_an_ending_that_nobody_can_read_holds_no_other_up(store, raw):
     keys = Keys(store.pool)
     await store.outbox.open()
     good = {"task": "t1", "attempt": "1", "state": "9", "notify": "http://x/"}
-    changes = ({"attempt": "x"}, {"state": "99"}, {"task": "a:b"}, {"task": b"\xff"})
+    changes = (
+        *({"attempt": "x"}, {"state": "99"}, {"task": "a:b"}, {"task": b"\xff"}),
+        *(
+            {"waiter": "{"},
+            {"waiter": '{"kind": "chat", "id": "a:b"}'},
+            {"document": "flowrun", "revision": "1"},
+        ),
+        {"document": "flowrun r1", "revision": "x"},
+    )
     for entry in ({"x": "y"}, *(good | change for change in changes), good):
         await raw.execute_command("XADD", keys.outbox, "*", *itertools.chain(*entry.items()))
     found = await store.outbox.read("me", 10)

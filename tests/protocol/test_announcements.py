@@ -10,6 +10,7 @@ from protocol_scene import DONE, Scene
 from stoker.core.errors import StoreUnavailable
 from stoker.embedded import EmbeddedServer
 from stoker.protocol import Store, line
+from stoker.protocol.documents import Change
 from stoker.settings import GatewaySettings
 from stoker_gateway import streams
 
@@ -45,6 +46,16 @@ async def test_each_move_is_announced_and_an_ending_as_one(scene):
         order = await scene.running()
         await scene.store.engines.finish(order, "box", DONE)
         assert await heard_until_the_end(listener) == [("t1", False), ("t1", False), ("t1", True)]
+
+
+async def test_each_write_of_a_document_is_announced_under_its_name(store):
+    async with store.announcements() as listener:
+        await store.documents.put("flowrun", "r1", "u1", 0, Change(body=b"{}"))
+        await store.documents.put("flowrun", "r1", "u1", 1, Change(body=b"{}"))
+        heard = []
+        while len(heard) < 2:
+            heard += await listener.next(5)
+    assert [(said.document, said.event_id) for said in heard] == [("flowrun:r1", "1"), ("flowrun:r1", "2")]
 
 
 async def test_a_listener_that_is_slow_misses_nothing(scene, monkeypatch):

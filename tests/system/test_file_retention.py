@@ -9,8 +9,9 @@ from stoker.core.errors import NotFound
 from stoker.core.messages import StoredFile, TaskId
 from stoker.core.states import TaskState as S
 from stoker.files import file_key
-from stoker.protocol.files import USE_GRACE_MS
-from stoker_gateway.file_uses import note_uses
+from stoker.protocol.documents import Change
+from stoker.protocol.files import USE_GRACE_MS, document_user
+from stoker.runs.file_uses import note_uses
 from stoker_jobs import file_sweep
 from stoker_jobs.file_sweep import ABANDONED_MS, remove_expired, remove_orphans
 
@@ -95,6 +96,17 @@ async def test_an_output_that_another_task_names_stays_as_long_as_that_task(scen
     assert await remove_expired(scene.store, scene.files, later) == 1
     assert await scene.there(output) == []
     assert await scene.store._connection.command("KEYS", scene.store._keys.file_users("*")) == []
+
+
+async def test_an_output_that_a_flow_run_names_stays_as_long_as_that_run(scene):
+    output = await scene.file("output", "gone", 1)
+    await note_uses(scene.store, {"file": f"/files/{output}/s/f"}, document_user("flowrun", "r1"))
+    await scene.store.documents.put("flowrun", "r1", "u", 0, Change(body=b"{}"))
+    later = NOW + USE_GRACE_MS * 2
+    assert await remove_expired(scene.store, scene.files, later) == 0
+    await scene.store.documents.delete("flowrun", "r1", "u")
+    assert await remove_expired(scene.store, scene.files, later) == 1
+    assert await scene.there(output) == []
 
 
 async def test_nothing_is_noted_for_files_that_are_no_outputs(scene):

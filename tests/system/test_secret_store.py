@@ -6,6 +6,7 @@ from stoker.core.audit import Actor
 from stoker.core.errors import Conflict, Forbidden, NotFound, RequirementsNotMet, SecretUnreadable
 from stoker.core.messages import App, AppVersion, IntegrationNeed, Owner, SecretNeed
 from stoker.core.sessions import session_key
+from stoker.runs.grants import Grants
 from stoker.settings import GatewaySettings
 from stoker_gateway.secret_store import UNREADABLE, SecretStore
 
@@ -32,7 +33,10 @@ def make(store, tmp_path):
     """A function that makes a secret store with settings."""
 
     def make(**changes):
-        return SecretStore(store, GatewaySettings(data_dir=tmp_path, **changes))
+        settings = GatewaySettings(data_dir=tmp_path, **changes)
+        made = SecretStore(store, settings)
+        made.settings = settings
+        return made
 
     return make
 
@@ -42,8 +46,13 @@ def secrets(make):
     return make()
 
 
+def grants_of(secrets):
+    """What decides for runs, over the same store and settings."""
+    return Grants(secrets._store, secrets.settings.verified_owners)
+
+
 async def granted(secrets, *needs, owner=ANN, of="ann"):
-    found = await secrets.grant(app(of), version(*needs), owner)
+    found = await grants_of(secrets).find(app(of), version(*needs), owner)
     return [need.key for need in found.needs], found.digest
 
 
@@ -90,11 +99,11 @@ async def test_an_app_of_another_user_is_given_nothing_unless_its_owner_is_verif
 async def test_an_integration_is_satisfied_by_its_variables(secrets):
     wants = version(integrations=(IntegrationNeed(key="gcp.vertex_ai"),))
     with pytest.raises(RequirementsNotMet) as refusal:
-        await secrets.grant(app(), wants, ANN)
+        await grants_of(secrets).find(app(), wants, ANN)
     assert refusal.value.missing[0]["action"] == {"type": "connect", "provider": "gcp"}
     await secrets.set(ANNS, "GCP_ACCESS_TOKEN", "token", None)
     await secrets.set(ANNS, "GCP_PROJECT_NUMBER", "12", None)
-    found = await secrets.grant(app(), wants, ANN)
+    found = await grants_of(secrets).find(app(), wants, ANN)
     assert [need.key for need in found.needs] == ["GCP_ACCESS_TOKEN", "GCP_PROJECT_NUMBER"]
 
 

@@ -13,11 +13,11 @@ from stoker.core.ids import new_id, short_id
 from stoker.core.messages import App, AppVersion
 from stoker.core.scopes import Scope
 from stoker.protocol.catalog import Catalog
+from stoker.runs.registry import listed, visible
 from stoker_gateway.access import needs
 from stoker_gateway.app_dto import app_dto, license_dto
 from stoker_gateway.door import caller_of
 from stoker_gateway.registration import AppChange, NewApp
-from stoker_gateway.registry import listed, visible
 from stoker_gateway.routes.audit import record
 from stoker_gateway.routes.tasks import PAGE_LIMIT, ListBody
 from stoker_gateway.services import Answer, AnyRequest, answer, page, services_of

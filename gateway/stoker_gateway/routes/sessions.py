@@ -4,10 +4,11 @@ from litestar import delete, get, post
 
 from stoker.core.scopes import Scope
 from stoker.core.sessions import SessionEnd
+from stoker.runs.sessions import own_session
 from stoker_gateway.access import needs
 from stoker_gateway.door import caller_of
 from stoker_gateway.services import Answer, AnyRequest, answer, services_of
-from stoker_gateway.sessions import own_session, session_dto
+from stoker_gateway.sessions import session_dto
 
 
 @get("/sessions", tags=["sessions"], summary="List sessions")

@@ -15,6 +15,7 @@ from stoker.core.messages import TaskId
 from stoker.core.scopes import Scope
 from stoker.core.telemetry import without_others
 from stoker.files.logs import remove_logs
+from stoker.runs.submit import Origin, RunBody
 from stoker_gateway.access import needs
 from stoker_gateway.dialect import Deltas, status_number
 from stoker_gateway.door import caller_of
@@ -23,7 +24,6 @@ from stoker_gateway.numbers import whole
 from stoker_gateway.run_again import retry_body
 from stoker_gateway.services import Answer, AnyRequest, answer, own_task, page, services_of
 from stoker_gateway.streams import media_type
-from stoker_gateway.submit import RunBody
 
 PAGE_LIMIT = 100
 STREAM_HEADERS = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
@@ -153,7 +153,9 @@ async def retry_task(request: AnyRequest, task_id: str) -> Answer:
     services, caller = services_of(request), caller_of(request)
     spec = await services.store.tasks.spec(TaskId(task_id))
     key = caller.headers.get("idempotency-key", "")
-    again, messages = await services.submitter.submit(retry_body(view, spec), caller.owner, key, task_id)
+    again, messages = await services.submitter.submit(
+        retry_body(view, spec), caller.owner, key, Origin(retry_of=task_id)
+    )
     return answer(request, task_dto(again, caller.dialect, caller.owner.user_id), messages)
 
 

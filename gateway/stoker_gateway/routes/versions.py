@@ -6,7 +6,7 @@ from litestar import delete, get, post, put
 from litestar.response import Stream
 
 from stoker.core.audit import Action
-from stoker.core.errors import Conflict
+from stoker.core.errors import Conflict, NotFound
 from stoker.core.scopes import Scope
 from stoker.files import file_key
 from stoker_gateway.access import needs
@@ -54,6 +54,10 @@ async def get_code(request: AnyRequest, app_id: str, version_id: str) -> Stream:
     app = await own_app(request, app_id)
     services = services_of(request)
     version = await services.store.catalog.get_version(app.id, version_id)
+    if not version.bundle_file_id:
+        raise NotFound(
+            f"{app.namespace}/{app.name} is a flow and has no code. Read the flow: GET /flows/{version.flow and version.flow.flow_id}"
+        )
     key = file_key(version.bundle_file_id)
     size = await services.blobs.size(key)
     headers = {"etag": f'"{version.id}"', "content-length": str(size)}

@@ -5,10 +5,16 @@
 -- include common, ending, leaving
 local task, task_id, engine_id, force, grace = KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
-local have = redis.call('HMGET', task, 'state', 'attempt', 'engine', 'counted')
+local have = redis.call('HMGET', task, 'state', 'attempt', 'engine', 'counted', 'document')
 local state, attempt = have[1], have[2]
 if not state then
   return {'TASK_UNKNOWN'}
+end
+if have[5] and tonumber(state) < 9 then  -- no worker runs it: its document ends it
+  redis.call('HSET', task, 'cancel', force .. ' ' .. grace)
+  redis.call('XADD', KEYS[6], '*', 'document', have[5], 'revision', '-1')
+  add_event(task, KEYS[2], false, 'k', 'cancel')
+  return {'OK', state}
 end
 if state == '2' then
   redis.call('ZREM', KEYS[4], task_id)

@@ -9,6 +9,7 @@ import { readFileSync } from "node:fs";
 import "./globals"; // before the SDK
 import { Inference, type TaskDTO } from "@inferencesh/sdk";
 
+import { flowVerbs } from "./flows";
 import { sessionVerbs } from "./sessions";
 
 type Facts = Record<string, unknown>;
@@ -176,7 +177,7 @@ const verbs: Record<string, (client: Inference, step: Step, facts: Facts) => Pro
   },
 };
 
-Object.assign(verbs, sessionVerbs);
+Object.assign(verbs, sessionVerbs, flowVerbs);
 
 async function main(): Promise<void> {
   const plan = JSON.parse(readFileSync(0, "utf8"));

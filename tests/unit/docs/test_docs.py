@@ -48,6 +48,9 @@ def test_every_function_of_the_walk_exists():
         "Sessions": "stoker.protocol.sessions",
         "TaskLogs": "stoker.protocol.task_logs",
         "Writes": "stoker_worker.writes",
+        "TaskRequest": "stoker.core.messages",
+        "Origin": "stoker.runs.submit",
+        "Hub": "stoker_gateway.streams",
     }
     named = [n.split(".") for n in _CODE.findall(text) if re.match(r"^[A-Z]\w+\.\w+$", n)]
     assert named

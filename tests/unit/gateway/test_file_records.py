@@ -3,8 +3,8 @@ import pytest
 from stoker.core.messages import StoredFile
 from stoker.core.states import TaskState
 from stoker.protocol.files import Standing
+from stoker.runs.file_uses import file_ids
 from stoker_gateway.file_records import is_shown, type_of
-from stoker_gateway.file_uses import file_ids
 
 
 def file(role="", attempt=0, **more):

@@ -16,6 +16,12 @@ local function announce(task, id, ended)
   redis.call('PUBLISH', prefix .. ':events', task_id .. ' ' .. id .. (ended and ' ended' or ''))
 end
 
+-- The same of a document.
+local function announce_document(document, revision)
+  local prefix, kind, id = string.match(document, '^(.-):document:([^:]+):([^:]+)$')
+  redis.call('PUBLISH', prefix .. ':events', kind .. ':' .. id .. ' ' .. revision)
+end
+
 local function add_event(task, events, ended, ...)
   local id = redis.call('XADD', events, '*', ...)
   redis.call('HSET', task, 'cursor', id)

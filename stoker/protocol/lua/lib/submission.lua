@@ -34,32 +34,40 @@ local function no_room(k, fields)
   return nil
 end
 
-local function queue_task(k, task_id, request, spec, owner, fields, body_hash)
+-- Everything but the queue. `from`: since when it waits.
+local function store_task(k, task_id, request, spec, owner, fields, body_hash, now, from)
   if body_hash ~= '' then
     redis.call('HSET', k.idempotency, 'task', task_id, 'body', body_hash)
     redis.call('PEXPIRE', k.idempotency, fields.idempotency_ms)
   end
-  local now = now_ms()
   local at = text(now)
-  local from = k.delayed and math.max(now, fields.run_at_ms) or now
-  local score = text(from - fields.priority * 1e13)
   redis.call('HSET', k.task, 'request', request, 'state', '2', 'attempt', '0', 'spent', '0',
     'max_attempts', fields.max_attempts, 'retention_ms', text(fields.retention_ms), 'group', fields.group,
-    'retry_delay_ms', text(fields.retry_delay_ms), 'notify', fields.notify, 'score', score, 'created', at, 'updated', at,
+    'retry_delay_ms', text(fields.retry_delay_ms), 'notify', fields.notify, 'created', at, 'updated', at,
+    'score', text(from - fields.priority * 1e13),
     'history', '0,1,' .. at .. ';0,2,' .. at .. ';')
   redis.call('HSET', k.control, 'spec', spec, 'owner', owner, 'created', text(from))
+  if fields.waiter ~= '' then
+    redis.call('HSET', k.task, 'waiter', fields.waiter)
+  end
   if fields.counted ~= '' then
     redis.call('HSET', k.task, 'counted', fields.counted)
     count_in(k.queued, fields.counted)
   end
   redis.call('ZADD', k.owner_tasks, at, task_id)
+end
+
+local function queue_task(k, task_id, request, spec, owner, fields, body_hash)
+  local now = now_ms()
+  local from = k.delayed and math.max(now, fields.run_at_ms) or now
+  store_task(k, task_id, request, spec, owner, fields, body_hash, now, from)
   if from > now then
     redis.call('HSET', k.task, 'due', text(from))
     redis.call('ZADD', k.delayed, text(from), task_id)
     redis.call('XADD', k.wake, '*', 'k', 'delayed', 'task', task_id, 'due', text(from))
   else
-    redis.call('ZADD', k.pending, score, task_id)
-    redis.call('XADD', k.wake, '*', 'k', 'submitted', 'task', task_id, 'spec', spec, 'at', at)
+    redis.call('ZADD', k.pending, text(from - fields.priority * 1e13), task_id)
+    redis.call('XADD', k.wake, '*', 'k', 'submitted', 'task', task_id, 'spec', spec, 'at', text(now))
   end
   return {'OK', task_id}
 end

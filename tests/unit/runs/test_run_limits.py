@@ -1,7 +1,7 @@
 import pytest
 
 from stoker.core.errors import InvalidRequest
-from stoker_gateway.run_limits import AHEAD_MAX_S, read_run_at
+from stoker.runs.run_limits import AHEAD_MAX_S, read_run_at
 
 pytestmark = pytest.mark.unit
 

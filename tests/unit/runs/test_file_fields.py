@@ -3,9 +3,9 @@
 import pytest
 
 from stoker.core.errors import InvalidRequest
-from stoker_gateway import file_fields
-from stoker_gateway.file_fields import MAX_DEPTH, MAX_FILES, FileFields, compile_files, find_files
-from stoker_gateway.registry import compiled
+from stoker.runs import file_fields
+from stoker.runs.file_fields import MAX_DEPTH, MAX_FILES, FileFields, compile_files, find_files
+from stoker.runs.registry import compiled
 
 FILE = {"type": "string", "format": "file"}
 OLDER = {

@@ -11,7 +11,7 @@ from stoker.core.errors import InvalidRequest, NotFound
 from stoker.core.messages import App, AppFunction, AppVersion, EngineView
 from stoker.core.refs import AppRef, parse_ref
 from stoker.protocol import Store
-from stoker_gateway.file_fields import with_maps
+from stoker.runs.file_fields import with_maps
 
 FRESH_S = 1.0
 """How long another gateway's deploy may stay unseen here."""
@@ -93,6 +93,16 @@ class Registry:
             InvalidRequest: lists the fields and what is wrong with each.
         """
         self._check((version.app_id, version.id, _SETUP), version.setup_schema, setup, _SETUP)
+
+    def validate_flow_input(
+        self, flow_id: str, version_id: str, schema: Mapping[str, Any], value: Any
+    ) -> None:
+        """Check the input of a flow that need not be an app.
+
+        Raises:
+            InvalidRequest: lists the fields and what is wrong with each.
+        """
+        self._check((flow_id, version_id, ""), schema, value, "")
 
     def _check(self, key: tuple[str, str, str], schema: Mapping[str, Any], value: Any, root: str) -> None:
         if key not in self._validators:

@@ -20,18 +20,21 @@ from stoker.core.messages import (
     TaskRequest,
     TaskSpec,
     TaskView,
+    Waiter,
 )
 from stoker.core.sessions import NEW, SessionInfo
 from stoker.core.setup_key import fill_defaults, known_only, setup_key
 from stoker.core.states import TaskState
+from stoker.flows.records import RUN
 from stoker.protocol import Repeat, Room, Store
-from stoker.settings import GatewaySettings
-from stoker_gateway.file_fields import FileFields
-from stoker_gateway.file_uses import note_uses
-from stoker_gateway.registry import Registry
-from stoker_gateway.run_limits import read_run_at, task_limits
-from stoker_gateway.secret_store import SecretStore
-from stoker_gateway.sessions import SessionRules
+from stoker.protocol.admission import ANY_ROOM
+from stoker.run_settings import RunFields
+from stoker.runs.file_fields import FileFields
+from stoker.runs.file_uses import note_uses
+from stoker.runs.grants import Grants
+from stoker.runs.registry import Registry
+from stoker.runs.run_limits import read_run_at, task_limits
+from stoker.runs.sessions import SessionRules
 
 MAX_PRIORITY = 100
 MAX_KEY_LENGTH = 255
@@ -67,6 +70,21 @@ class RunBody(Struct, kw_only=True):
     retry: Any = None
 
 
+class Origin(Struct, frozen=True, kw_only=True):
+    """Where a run request comes from, when no client sent it.
+
+    With `task_id` a second submission is the first: it answers with the task that there is.
+    """
+
+    task_id: str = ""  # `stoker.core.ids.derived_id` of what asks; '' = a new one
+    waiter: Waiter | None = None  # who is told of the ending; the queue's bounds do not hold then
+    files_url: str = ""  # where clients see the own store; '' = as the submitter knows it
+    retry_of: str = ""  # the task that this one is run again for
+
+
+CLIENT = Origin()
+
+
 def check_webhook(url: str) -> str:
     """An address that an ending can be told to. Where it leads is judged when it is called.
 
@@ -77,6 +95,19 @@ def check_webhook(url: str) -> str:
     if url and (parts.scheme not in {"http", "https"} or not parts.hostname):
         raise InvalidRequest(f"Input validation failed: webhook: {url[:100]!r} is no http or https address")
     return url
+
+
+def check_key(key: str) -> str:
+    """An idempotency key when it is not too long.
+
+    Raises:
+        InvalidRequest: it is.
+    """
+    if len(key) > MAX_KEY_LENGTH:
+        raise InvalidRequest(
+            f"Input validation failed: Idempotency-Key: it has {len(key)} characters; it may have {MAX_KEY_LENGTH}"
+        )
+    return key
 
 
 class Submitter:
@@ -91,26 +122,30 @@ class Submitter:
         self,
         store: Store,
         registry: Registry,
-        settings: GatewaySettings,
-        secrets: SecretStore,
+        settings: RunFields,
+        *,
         base_url: str,
+        room: Room = ANY_ROOM,
+        idempotency_s: float = 0,
     ) -> None:
         self._store = store
-        self._secrets = secrets
+        self._grants = Grants(store, settings.verified_owners)
         self._registry = registry
         self._settings = settings
         self._sessions = SessionRules(store)
         self._file_fields = FileFields()
         self._base_url = base_url
-        self._room = Room(queue=settings.max_queued, key=settings.max_queued_per_key)
+        self._room = room
+        self._idempotency_s = idempotency_s
 
     async def submit(
-        self, body: RunBody, owner: Owner, idempotency_key: str = "", retry_of: str = ""
+        self, body: RunBody, owner: Owner, idempotency_key: str = "", origin: Origin = CLIENT
     ) -> tuple[TaskView, list[dict[str, Any]]]:
         """Queue a task.
 
         Args:
-            retry_of: the task that this one is run again for.
+            idempotency_key: of the client; a repeat gives the first task again.
+            origin: who asks, when it is no client.
 
         Returns:
             The task as it was stored, and messages for the envelope.
@@ -126,7 +161,7 @@ class Submitter:
         """
         repeat = self._repeat(idempotency_key, body)
         try:
-            return await self._submit(body, owner, repeat, retry_of)
+            return await self._submit(body, owner, repeat, origin)
         except (CallerError, WorkerLost):
             # What was accepted stays accepted, whatever became of its app, its session or its secrets since then.
             first = await self._store.tasks.first_of(owner, repeat) if repeat is not None else None
@@ -135,12 +170,8 @@ class Submitter:
             return await self._first_task(first), []
 
     def _repeat(self, key: str, body: RunBody) -> Repeat | None:
-        if len(key) > MAX_KEY_LENGTH:
-            raise InvalidRequest(
-                f"Input validation failed: Idempotency-Key: it has {len(key)} characters; "
-                f"it may have {MAX_KEY_LENGTH}"
-            )
-        return Repeat(key=key, body=_sorted(body), kept_s=self._settings.idempotency_s) if key else None
+        check_key(key)
+        return Repeat(key=key, body=_sorted(body), kept_s=self._idempotency_s) if key else None
 
     async def _first_task(self, task_id: TaskId) -> TaskView:
         try:
@@ -152,7 +183,7 @@ class Submitter:
             ) from error
 
     async def _submit(
-        self, body: RunBody, owner: Owner, repeat: Repeat | None, retry_of: str
+        self, body: RunBody, owner: Owner, repeat: Repeat | None, origin: Origin
     ) -> tuple[TaskView, list[dict[str, Any]]]:
         ref_function, app, version = await self._find_app(body, owner)  # 1
         called = await self._sessions.find(body.session, body.session_timeout, owner, app, version)
@@ -163,6 +194,8 @@ class Submitter:
         workers = await self._check_workers(body.workers)
         given = {} if body.input is None else body.input
         self._registry.validate(version, function, given)  # 4
+        if version.flow is not None:
+            given = flow_input(body, function, given)
         files = self._file_fields.find(f"{app.id}/{version.id}", function.name, function.input_schema, given)
         kept = called.info.setup if called is not None else {}
         known, unknown = known_only(version.setup_schema, body.setup or kept)  # 5
@@ -170,9 +203,9 @@ class Submitter:
         setup = fill_defaults(version.setup_schema, known)
         self._registry.validate_setup(version, setup)
         limits = task_limits(body.timeouts, body.retry, version, self._settings.task_bounds)
-        granted = await self._secrets.grant(app, version, owner)  # 6
+        granted = await self._grants.find(app, version, owner)  # 6
         request = TaskRequest(
-            id=TaskId(new_id("" if self._store.pool == "default" else f"{self._store.pool}.")),
+            id=TaskId(origin.task_id or new_id(self._store.id_prefix)),
             app_id=app.id,
             app=f"{app.namespace}/{app.name}",
             version_id=version.id,
@@ -187,13 +220,15 @@ class Submitter:
             webhook=check_webhook(body.webhook or ""),
             input_files=files,
             has_secrets=bool(granted.digest),
-            files_url=self._base_url if files else "",
+            waiter=origin.waiter,
+            flow=version.flow,
+            files_url=(origin.files_url or self._base_url) if files or version.flow else "",
             run_timeout_s=limits.timeouts.run,
             setup_timeout_s=limits.timeouts.setup,
             upload_timeout_s=limits.timeouts.upload,
             retry_app_errors=limits.retry_app_errors,
             run_at_ms=read_run_at(body.run_at, body.session),
-            retry_of=retry_of,
+            retry_of=origin.retry_of,
         )
         spec = spec_of(request, version, owner, body.priority, limits)
         request, spec, session = await self._sessions.enter(  # 8
@@ -251,15 +286,21 @@ class Submitter:
         repeat: Repeat | None,
     ) -> TaskView:
         await note_uses(self._store, request.input, request.id)
-        stored = await self._store.tasks.submit(
-            request,
-            spec,
-            owner,
-            retention_s=self._settings.retention_s,
-            repeat=repeat,
-            room=self._room,
-            session=session,
-        )
+        kept_s = self._settings.retention_s
+        if request.flow is not None:
+            stored = await self._store.carried.begin(
+                request, spec, owner, RUN, retention_s=kept_s, repeat=repeat
+            )
+        else:
+            stored = await self._store.tasks.submit(
+                request,
+                spec,
+                owner,
+                retention_s=kept_s,
+                repeat=repeat,
+                room=self._room if request.waiter is None else ANY_ROOM,
+                session=session,
+            )
         if stored != request.id:  # the task of an earlier request with this idempotency key
             return await self._first_task(stored)
         queued = TaskState.QUEUED
@@ -298,6 +339,21 @@ def spec_of(
         queue_timeout_s=limits.timeouts.queue,
         no_match_timeout_s=limits.timeouts.no_match,
     )
+
+
+def flow_input(body: RunBody, function: AppFunction, given: Any) -> Any:
+    """The input of a flow with its defaults: no app fills them in later.
+
+    Raises:
+        InvalidRequest: the request says what only a node of the flow can have.
+    """
+    for name in ("session", "run_at", "workers"):
+        if getattr(body, name):
+            raise InvalidRequest(
+                f"Input validation failed: {name}: a flow runs on many workers, each node when it can. "
+                "Say it at the flow's nodes, where they have it, and leave it out here."
+            )
+    return fill_defaults(function.input_schema, given) if isinstance(given, dict) else given
 
 
 def choose_function(app: App, version: AppVersion, name: str) -> AppFunction:

@@ -1,11 +1,10 @@
-"""Which files of ours a task's input names: outputs of other tasks must outlive those tasks then."""
+"""Which files of ours a task's input, or a flow run, names: outputs of other tasks must outlive those tasks then."""
 
 import re
 import time
 from collections.abc import Iterator
 from typing import Any, Final
 
-from stoker.core.messages import TaskId
 from stoker.protocol import Store
 
 OUTPUT: Final = "output"
@@ -13,12 +12,16 @@ OUTPUT: Final = "output"
 _IN_ADDRESS: Final = re.compile(r"/files/([a-z2-7]{26})/")
 
 
-async def note_uses(store: Store, given: Any, task_id: TaskId) -> None:
-    """Keep the outputs of other tasks that an input names, as long as the new task is kept."""
+async def note_uses(store: Store, given: Any, user: str) -> None:
+    """Keep the outputs of other tasks that a value names, as long as its task, or its document, is kept.
+
+    Args:
+        user: id of the task, or `stoker.protocol.files.document_user`.
+    """
     ids = sorted(set(file_ids(given)))
     outputs = [file.id for file in await store.files.get_many(ids) if file and file.role == OUTPUT]
     if outputs:
-        await store.files.use(outputs, task_id, int(time.time() * 1000))
+        await store.files.use(outputs, user, int(time.time() * 1000))
 
 
 def file_ids(value: Any) -> Iterator[str]:

@@ -3,7 +3,7 @@
 import pytest
 
 from stoker.core.errors import InvalidRequest
-from stoker_gateway.submit import check_webhook
+from stoker.runs.submit import check_webhook
 
 
 @pytest.mark.parametrize("url", ["", "https://a.example/hook", "http://10.0.0.1:80/x"])

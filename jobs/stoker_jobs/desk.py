@@ -1,0 +1,88 @@
+"""What steps work with: one event loop and one connection a process, kept from job to job.
+
+RQ's jobs are plain functions. Opening Redis anew in each would cost more than a step does.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from msgspec import Struct
+
+from stoker.core.errors import StoreUnavailable
+from stoker.protocol import Store
+from stoker.runs.registry import Registry
+from stoker.runs.submit import Submitter
+from stoker.settings import JobsSettings, load
+
+T = TypeVar("T")
+STEP_TIMEOUT_S: Final = 60.0
+"""A step reads, decides and writes; RQ's own limit is far longer and breaks into whatever runs."""
+
+
+class Desk(Struct, frozen=True, kw_only=True):
+    """The parts of one process that takes steps."""
+
+    store: Store
+    settings: JobsSettings
+    submitter: Submitter
+    registry: Registry
+
+
+Work = Callable[[Desk], Awaitable[T]]
+
+
+async def open_desk(settings: JobsSettings) -> Desk:
+    """A desk of its own.
+
+    Raises:
+        StoreUnavailable: Redis does not answer.
+    """
+    store = await Store.open(settings.store_url, settings.pool)
+    registry = Registry(store)
+    # Where clients see the files comes with what they sent (`Origin.files_url`).
+    submitter = Submitter(store, registry, settings, base_url=settings.public_url)
+    return Desk(store=store, settings=settings, submitter=submitter, registry=registry)
+
+
+class _Shop:
+    """The loop and the desk of this process."""
+
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner()
+        self._settings = load(JobsSettings)
+        self._desk: Desk | None = None
+
+    def do(self, work: Work[T]) -> T:
+        return self._runner.run(self._bounded(work))
+
+    async def _bounded(self, work: Work[T]) -> T:
+        if self._desk is None:
+            self._desk = await open_desk(self._settings)
+        async with asyncio.timeout(STEP_TIMEOUT_S):
+            return await work(self._desk)
+
+    def close(self) -> None:
+        desk, self._desk = self._desk, None
+        if desk is not None:
+            with contextlib.suppress(StoreUnavailable):
+                self._runner.run(desk.store.close())
+        self._runner.close()
+
+
+_shops: dict[int, _Shop] = {}
+
+
+def at_desk(work: Work[T]) -> T:
+    """Do `work` on this process's desk. After a failure the next one gets a new desk."""
+    pid = os.getpid()  # a forked process inherits the entry, and must not use its parent's connection
+    shop = _shops.get(pid) or _Shop()
+    _shops[pid] = shop
+    try:
+        return shop.do(work)
+    except BaseException:
+        _shops.pop(pid, None)
+        shop.close()
+        raise

@@ -1,0 +1,1 @@
+"""Flows: graphs of apps. What a flow is, whether it can run, and what its run does next. Nothing here does I/O."""

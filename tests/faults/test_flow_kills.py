@@ -1,0 +1,101 @@
+"""Runs of a flow while the parts of the system are killed at random: every run ends right, no node runs to its end twice.
+
+| killed with SIGKILL | what becomes of the runs under way |
+|---|---|
+| jobs | the next jobs look at all of them at once |
+| gateway | nothing; who reads them asks again |
+| scheduler | their tasks wait until the next one leads |
+| worker daemon | their tasks are taken back and run again |
+"""
+
+import contextlib
+import os
+import random
+import signal
+import time
+
+import httpx
+import pytest
+from helpers import EXAMPLES, start_system, wait_until
+
+RUNS = int(os.environ.get("RUNS", "200"))
+IN_FLIGHT = 8
+GAP_S = (1.0, 4.0)
+SEED = 1
+FLOW = """
+name: test/diamond
+input: {text: string}
+nodes:
+  a: {app: infsh/echo, input: {message: "{{input.text}}"}}
+  b: {app: infsh/echo, input: {message: "{{a.message}}"}}
+  c: {app: infsh/echo, input: {message: "{{a.message}}"}}
+  both: {expression: "b + c", input: {b: "{{b.message}}", c: "{{c.message}}"}}
+  d: {app: infsh/echo, input: {message: "{{both.output}}"}}
+output: {said: "{{d.message}}"}
+"""
+
+
+class Load:
+    """Begins runs and looks at them, also while the gateway is away."""
+
+    def __init__(self, system):
+        self.http = system.client()
+
+    def ask(self, method, path, **options):
+        def answered():
+            with contextlib.suppress(httpx.TransportError):
+                answer = self.http.request(method, path, **options)
+                return None if answer.status_code == 503 else answer
+            return None
+
+        return wait_until(answered, f"{method} {path}", 120).raise_for_status().json()["data"]
+
+    def begin(self, number):
+        body = {"app": "test/diamond", "input": {"text": f"{number} "}, "infra": "private"}
+        return self.ask("POST", "/apps/run", json=body, headers={"Idempotency-Key": f"run-{number}"})["id"]
+
+    def ended(self, run_id):
+        task = self.ask("GET", f"/tasks/{run_id}")
+        return task if task["status"] in {9, 10, 11} else None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_runs_end_right_while_parts_are_killed(tmp_path):
+    chance = random.Random(SEED)  # noqa: S311 - which part dies, not a secret
+    system = start_system(tmp_path / "data", "--workers", "2", STOKER_RETRY_ATTEMPTS="10", STOKER_LEASE_S="3")
+    try:
+        system.deploy(EXAMPLES / "echo")
+        (tmp_path / "flow.yml").write_text(FLOW)
+        system.cli("flows", "deploy", str(tmp_path / "flow.yml"))
+        load, waiting, done, kills = Load(system), {}, {}, []
+        numbers, next_kill = iter(range(RUNS)), time.monotonic()
+        while len(done) < RUNS:
+            if time.monotonic() >= next_kill:
+                part = chance.choice(["jobs", "gateway", "scheduler", "worker"])
+                with contextlib.suppress(ProcessLookupError, KeyError):
+                    os.kill(system.pids[part], signal.SIGKILL)
+                    kills.append(part)
+                next_kill = time.monotonic() + chance.uniform(*GAP_S)
+            while len(waiting) < IN_FLIGHT and (number := next(numbers, None)) is not None:
+                waiting[load.begin(number)] = number
+            for run_id in list(waiting):
+                if task := load.ended(run_id):
+                    done[waiting.pop(run_id)] = task
+        for number, task in done.items():
+            said = task["output"] and task["output"]["said"]
+            assert (task["status"], said) == (9, f"{number} {number} "), (number, task["error"], kills)
+            run = load.ask("GET", f"/flowruns/{task['id']}")
+            assert set(run["node_statuses"].values()) == {"completed"}
+            nodes = {name: node["task"] for name, node in run["node_tasks"].items()}
+            assert set(nodes) == {"a", "b", "c", "d"}
+            ends = [[e for e in one["events"] if e["status"] in {9, 10, 11}] for one in nodes.values()]
+            assert [len(each) for each in ends] == [1, 1, 1, 1]
+        cursor, tasks = "", []
+        while cursor is not None:
+            page = load.ask("POST", "/tasks/list", json={"limit": 100, "cursor": cursor})
+            tasks, cursor = tasks + page["items"], page["next_cursor"]
+        assert len(tasks) == 5 * RUNS
+        assert len(kills) > RUNS / 20
+    finally:
+        system.stop()

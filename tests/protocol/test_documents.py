@@ -1,0 +1,105 @@
+"""Documents with compare-and-set, and who is told of an ending."""
+
+import pytest
+from protocol_scene import OWNER, request, spec
+
+from stoker.core.errors import DocumentChanged, NotFound
+from stoker.core.messages import Waiter
+from stoker.protocol.documents import Change
+from stoker.protocol.outbox import Ending, Nudge
+
+KIND = "flowrun"
+
+
+async def put(store, body, revision=0, document="r1", **changes):
+    return await store.documents.put(KIND, document, "u1", revision, Change(body=body, **changes))
+
+
+async def test_a_document_is_what_the_last_writer_left(store):
+    assert await put(store, b'{"n":1}', parts={"a": "1", "b": "2"}) == 1
+    assert await put(store, b'{"n":2}', 1, parts={"a": "", "c": "3"}) == 2
+    found = await store.documents.get(KIND, "r1")
+    assert (found.body, found.revision, found.owner_id) == (b'{"n":2}', 2, "u1")
+    assert await store.documents.parts(KIND, "r1") == {"b": "2", "c": "3"}
+
+
+async def test_of_two_writers_one_wins(store):
+    await put(store, b"1")
+    await put(store, b"2", 1)
+    for revision in (0, 1, 3):
+        with pytest.raises(DocumentChanged):
+            await put(store, b"3", revision, parts={"a": "lost"})
+    assert (await store.documents.get(KIND, "r1")).body == b"2"
+    assert await store.documents.parts(KIND, "r1") == {}
+
+
+async def test_a_script_that_is_repeated_after_a_lost_reply_writes_once(store, monkeypatch):
+    original, calls = store._connection.script, []
+
+    async def twice(*call):
+        calls.append(call)
+        await original(*call)
+        return await original(*call)
+
+    monkeypatch.setattr(store._connection, "script", twice)
+    assert await put(store, b"1") == 1
+    assert await put(store, b"2", 1) == 2
+
+
+async def test_a_list_shows_the_newest_first_and_no_deleted_one(store):
+    for name in ("r1", "r2", "r3"):
+        await put(store, b"{}", document=name)
+    await store.documents.delete(KIND, "r2", "u1")
+    assert sorted((await store.documents.page(KIND, "u1"))[0]) == ["r1", "r3"]
+    assert await store.documents.count(KIND, "u1") == 2
+    with pytest.raises(NotFound):
+        await store.documents.get(KIND, "r2")
+
+
+async def test_an_expired_document_leaves_the_index_and_one_that_goes_on_does_not_expire(store):
+    await put(store, b"{}", keep_s=0.001, parts={"a": "1"})
+    await put(store, b"{}", document="r2", keep_s=0.05)
+    await put(store, b"{}", 1, document="r2")
+    while await store._connection.command("EXISTS", store._keys.document(KIND, "r1")):
+        pass
+    assert await store.documents.sweep(KIND, "u1") == 1
+    assert (await store.documents.page(KIND, "u1"))[0] == ["r2"]
+    assert await store._connection.command("PTTL", store._keys.document(KIND, "r2")) == -1
+
+
+async def test_a_document_whose_time_has_come_is_taken_once_and_comes_again_later(store):
+    await put(store, b"{}", due_s=0)
+    await put(store, b"{}", document="r2", due_s=1000)
+    await put(store, b"{}", document="r3")
+    [due] = await store.documents.take_due()
+    assert (due.kind, due.id) == (KIND, "r1")
+    assert due.at_ms > 0
+    assert await store.documents.take_due() == []
+    assert {due.id for due in await store.documents.take_due(everything=True)} == {"r1", "r2"}
+    await put(store, b"{}", 1)
+    assert {due.id for due in await store.documents.take_due(everything=True)} == {"r2"}
+
+
+async def test_a_document_that_goes_on_is_in_the_outbox(store):
+    await store.outbox.open()
+    await put(store, b"{}", wake=True)
+    await put(store, b"{}", 1)
+    [nudge] = await store.outbox.read("me", 10)
+    assert isinstance(nudge, Nudge)
+    assert (nudge.kind, nudge.id, nudge.revision) == (KIND, "r1", 1)
+    await store.outbox.done(nudge)
+    assert await store.outbox.read("me", 10) == []
+
+
+async def test_an_ending_names_all_who_wait_for_it(store):
+    await store.outbox.open()
+    waiter = Waiter(kind=KIND, id="r1", part="resize")
+    await store.tasks.submit(request("t1", waiter=waiter, webhook="http://x/"), spec("t1"), OWNER)
+    await store.tasks.submit(request("t2", waiter=waiter), spec("t2"), OWNER)
+    await store.tasks.submit(request("t3"), spec("t3"), OWNER)
+    for task in ("t1", "t2", "t3"):
+        await store.tasks.cancel(task)
+    first, second = await store.outbox.read("me", 10)
+    assert isinstance(first, Ending)
+    assert (first.task_id, first.notify, first.waiter) == ("t1", "http://x/", waiter)
+    assert (second.task_id, second.notify, second.waiter) == ("t2", "", waiter)

@@ -1,0 +1,261 @@
+"""Steps of flow runs on a real server: whatever breaks off where, nothing is lost and nothing is done twice."""
+
+import asyncio
+import contextlib
+import itertools
+
+import msgspec
+import pytest
+from protocol_scene import Scene
+
+from stoker.core.errors import StoreUnavailable
+from stoker.core.messages import App, AppFunction, AppVersion, FlowRef, Outcome, Owner, Waiter
+from stoker.core.states import TERMINAL, TaskState
+from stoker.flows import records
+from stoker.flows.plan import AppCall, Kind, Plan, PlanNode, Source
+from stoker.flows.records import FLOW, RUN
+from stoker.protocol import AssignOrder, Store
+from stoker.protocol.documents import Change
+from stoker.runs.registry import Registry
+from stoker.runs.submit import Origin, RunBody, Submitter
+from stoker.settings import JobsSettings
+from stoker_jobs.desk import Desk
+from stoker_jobs.flow_steps import advance_run
+
+OWNER = Owner(user_id="ann", key_id="k1")
+WRITES = {"put_document", "submit", "carry", "cancel"}
+MOST = 40
+"""Steps of a run; each needs far fewer."""
+
+
+def node(name, *after):
+    inputs = {one: Source(node=one, path="n") for one in after} or {"n": Source(node="input", path="n")}
+    return PlanNode(
+        id=name, kind=Kind.APP, after=after, inputs=inputs, app=AppCall(app_id="echo", ref="ns/echo")
+    )
+
+
+DIAMOND = Plan(
+    nodes=(node("a"), node("b", "a"), node("c", "a"), node("d", "b", "c")),
+    outputs={"n": Source(node="d", path="n")},
+)
+
+
+def desk_of(store, tmp_path):
+    settings = JobsSettings(data_dir=tmp_path, pool=store.pool, retention_s=3600)
+    registry = Registry(store)
+    submitter = Submitter(store, registry, settings, base_url="http://gateway")
+    return Desk(store=store, settings=settings, submitter=submitter, registry=registry)
+
+
+async def deploy(store, name, flow=None):
+    function = AppFunction(name="run")
+    version = AppVersion(
+        id=f"{name}1", short_id="v", app_id=name, created_ms=0, functions={"run": function}, flow=flow
+    )
+    app = App(
+        id=name, short_id=name, namespace="ns", name=name, owner_id="ann", current_version_id=version.id
+    )
+    await store.catalog.add_app(app)
+    await store.catalog.put_version(version)
+
+
+class Stage:
+    """A pool with an app, a flow of four nodes of it, and a machine that ends every task at once."""
+
+    def __init__(self, store, tmp_path):
+        self.store, self.desk = store, desk_of(store, tmp_path)
+        self.scene = Scene(store)
+
+    async def set_up(self, plan=DIAMOND):
+        await self.scene.set_up()
+        await self.store.tasks.cancel("t1")
+        await deploy(self.store, "echo")
+        parts = {records.plan_part("v"): records.dumps(plan)}
+        await self.store.documents.put(FLOW, "f1", "ann", 0, Change(body=b"{}", parts=parts))
+        await deploy(self.store, "flow", FlowRef(flow_id="f1", version_id="v"))
+        return self
+
+    async def begin(self):
+        view, _ = await self.desk.submitter.submit(RunBody(app="ns/flow", input={"n": 1}), OWNER)
+        return view.request.id
+
+    async def tasks(self, run_id):
+        ids, _ = await self.store.tasks.page("ann", limit=1000)
+        views = await self.store.tasks.read_many(ids, with_logs=False)
+        return [
+            view for view in views if view.request.waiter == Waiter(kind=RUN, id=run_id, part=view_part(view))
+        ]
+
+    async def work(self, state=TaskState.COMPLETED):
+        """Run every task that waits, to its end."""
+        orders = [
+            AssignOrder(task_id=spec.id, engine_id="box", worker_id="box-cpu-0")
+            for spec in await self.store.scheduling.pending()
+        ]
+        await self.store.scheduling.assign_many(self.scene.epoch, orders)
+        _, found = await self.store.engines.inbox("box", "0", 1)
+        for entry, order in found:
+            given = order.task.input
+            await self.store.engines.accept(order, "box", entry, TaskState.RUNNING)
+            output = msgspec.Raw(msgspec.json.encode({"n": sum(given.values())}))
+            await self.store.engines.finish(order, "box", Outcome(state=state, output=output, error="no"))
+
+    async def play(self, run_id, looks=0):
+        """Take steps until the run has ended, and `looks` more, as the document's time would."""
+        for _ in range(MOST):
+            with contextlib.suppress(StoreUnavailable):
+                await advance_run(self.desk, run_id)
+            if (await self.store.tasks.read(run_id)).state in TERMINAL:
+                break
+            await self.work()
+        for _ in range(looks):
+            with contextlib.suppress(StoreUnavailable):
+                await advance_run(self.desk, run_id)
+        return await self.store.tasks.read(run_id)
+
+
+def view_part(view):
+    return view.request.waiter.part if view.request.waiter else ""
+
+
+@pytest.fixture
+async def stage(store, tmp_path):
+    return await Stage(store, tmp_path).set_up()
+
+
+class Breaks:
+    """Breaks one writing script off: before it was run, or after it."""
+
+    def __init__(self, monkeypatch, connection, number, how):
+        self.left, self.how = number, how
+        self.original = connection.script
+        monkeypatch.setattr(connection, "script", self.script)
+
+    async def script(self, name, keys, args):
+        if name not in WRITES:
+            return await self.original(name, keys, args)
+        self.left -= 1
+        if self.left == 0 and self.how == "before":
+            raise StoreUnavailable
+        result = await self.original(name, keys, args)
+        if self.left == 0:
+            raise StoreUnavailable
+        return result
+
+
+async def test_a_run_goes_through_its_nodes(stage):
+    run_id = await stage.begin()
+    view = await stage.play(run_id)
+    assert (view.state, bytes(view.output)) == (TaskState.COMPLETED, b'{"n":2}')
+    assert sorted(view_part(one) for one in await stage.tasks(run_id)) == ["a", "b", "c", "d"]
+    assert await stage.store.documents.take_due(everything=True) == []
+
+
+@pytest.mark.parametrize("how", ["before", "after"])
+async def test_wherever_a_step_breaks_off_nothing_is_lost_and_nothing_is_done_twice(stage, monkeypatch, how):
+    for number in itertools.count(1):
+        run_id = await stage.begin()
+        with monkeypatch.context() as patched:
+            breaks = Breaks(patched, stage.store._connection, number, how)
+            view = await stage.play(run_id, looks=2)  # the first may be what breaks off
+        assert (view.state, bytes(view.output)) == (TaskState.COMPLETED, b'{"n":2}'), number
+        views = await stage.tasks(run_id)
+        assert sorted(map(view_part, views)) == ["a", "b", "c", "d"], number
+        assert {(one.state, one.attempt) for one in views} == {(TaskState.COMPLETED, 1)}
+        assert await stage.store.documents.take_due(everything=True) == []
+        if breaks.left > 0:  # beyond the last write
+            assert number > 10
+            return
+
+
+async def test_wherever_a_run_is_cancelled_no_task_of_it_stays(stage, monkeypatch):
+    for number in itertools.count(1):
+        run_id = await stage.begin()
+        with monkeypatch.context() as patched:
+            cancels = Cancels(patched, stage, number, run_id)
+            view = await stage.play(run_id)
+        assert view.state in {TaskState.CANCELLED, TaskState.COMPLETED}
+        assert all(one.state in TERMINAL or one.cancel_requested for one in await stage.tasks(run_id)), number
+        assert await stage.store.documents.take_due(everything=True) == []
+        await stage.work()
+        if cancels.left > 0:
+            return
+
+
+class Cancels(Breaks):
+    """Cancels a run just before one writing script of a step, and has another step see that first."""
+
+    def __init__(self, monkeypatch, stage, number, run_id):
+        super().__init__(monkeypatch, stage.store._connection, number, "")
+        self.stage, self.run_id = stage, run_id
+
+    async def script(self, name, keys, args):
+        if name in WRITES:
+            self.left -= 1
+            if self.left == 0:
+                await self.stage.store.tasks.cancel(self.run_id)
+                await advance_run(self.stage.desk, self.run_id)
+        return await self.original(name, keys, args)
+
+
+async def test_steps_at_the_same_time_do_no_more_than_one(stage, redis_server, tmp_path):
+    other = await Store.open(redis_server.url, stage.store.pool)
+    desks = (stage.desk, desk_of(other, tmp_path))
+    try:
+        run_id = await stage.begin()
+        for _ in range(MOST):
+            await asyncio.gather(*(advance_run(desk, run_id) for desk in desks * 3))
+            if (await stage.store.tasks.read(run_id)).state in TERMINAL:
+                break
+            await stage.work()
+        assert (await stage.store.tasks.read(run_id)).state is TaskState.COMPLETED
+        assert sorted(view_part(one) for one in await stage.tasks(run_id)) == ["a", "b", "c", "d"]
+    finally:
+        await other.close()
+
+
+async def test_a_node_whose_app_is_gone_fails_the_run_with_the_reason(stage):
+    run_id = await stage.begin()
+    await advance_run(stage.desk, run_id)
+    await stage.store.catalog.delete_app(await stage.store.catalog.get_app("echo"), 1)
+    stage.desk.registry.forget()
+    await stage.work()
+    view = await stage.play(run_id)
+    assert (view.state, view.error_code) == (TaskState.FAILED, records.APP_FAILED)
+    assert "node 'b': App not found" in view.error
+
+
+async def test_a_flow_that_contains_itself_ends(stage):
+    inner = AppCall(app_id="flow", ref="ns/flow")
+    plan = Plan(nodes=(PlanNode(id="again", kind=Kind.APP, app=inner),))
+    flow = await stage.store.documents.get(FLOW, "f1")
+    change = Change(body=flow.body, parts={records.plan_part("v"): records.dumps(plan)})
+    await stage.store.documents.put(FLOW, "f1", "ann", flow.revision, change)
+    run_id = await stage.begin()
+    for _ in range(MOST):
+        ids, _ = await stage.store.tasks.page("ann", limit=100)
+        for task_id in ids:
+            await advance_run(stage.desk, task_id)
+    view = await stage.store.tasks.read(run_id)
+    assert view.state is TaskState.FAILED
+    assert "Does it contain itself?" in view.error
+
+
+async def test_a_run_of_a_flow_that_was_deleted_fails_and_says_so(stage):
+    run_id = await stage.begin()
+    await stage.store.documents.delete(FLOW, "f1", "ann")
+    view = await stage.play(run_id)
+    assert view.state is TaskState.FAILED
+    assert "was deleted" in view.error
+
+
+async def test_what_a_step_submits_is_the_callers(stage):
+    run_id = await stage.begin()
+    await advance_run(stage.desk, run_id)
+    [task] = await stage.tasks(run_id)
+    assert await stage.store.tasks.owner(task.request.id) == OWNER
+    again, _ = await stage.desk.submitter.submit(
+        RunBody(app="ns/echo"), OWNER, origin=Origin(task_id=task.request.id)
+    )
+    assert again.request.id == task.request.id

@@ -1,0 +1,47 @@
+"""Who follows a document hears of its changes."""
+
+import asyncio
+
+import pytest
+
+from stoker.settings import GatewaySettings
+from stoker_gateway.streams import Hub, StreamCut
+
+
+@pytest.fixture
+def hub(tmp_path):
+    return Hub(None, GatewaySettings(data_dir=tmp_path))
+
+
+async def test_a_reader_is_woken_by_a_change_of_its_document_and_of_no_other(hub):
+    changes = hub.document_changes("flowrun", "r1", 60)
+    assert await anext(changes)
+    waiting = asyncio.ensure_future(anext(changes))
+    await asyncio.sleep(0)
+    hub._wake_documents("flowrun:r2")
+    hub._wake_documents("flowrun:r1")
+    assert await waiting
+    await changes.aclose()
+    assert not hub._documents
+
+
+async def test_a_change_while_the_reader_reads_is_not_missed(hub):
+    changes = hub.document_changes("flowrun", "r1", 60)
+    await anext(changes)
+    hub._wake_documents("flowrun:r1")
+    assert await anext(changes)
+    await changes.aclose()
+
+
+async def test_silence_is_told(hub):
+    changes = hub.document_changes("flowrun", "r1", 0)
+    assert [await anext(changes), await anext(changes)] == [True, False]
+    await changes.aclose()
+
+
+async def test_a_gateway_that_ends_breaks_the_stream_off(hub):
+    changes = hub.document_changes("flowrun", "r1", 60)
+    await anext(changes)
+    hub.close()
+    with pytest.raises(StreamCut):
+        await anext(changes)
