@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, SecretStr
 PRIVATE_FIELDS: Final = frozenset({"api_key", "app_env", "files_secret_key", "join", "secrets_key"})
 """Settings whose values are never printed."""
 READERS: Final[dict[str, frozenset[str]]] = {
-    "secrets_key": frozenset({"gateway"}),
+    "secrets_key": frozenset({"gateway", "jobs"}),
     "files_secret_key": frozenset({"gateway", "jobs"}),
     "app_env": frozenset({"worker"}),
     "workers": frozenset({"worker"}),  # slots may have variables too
@@ -36,8 +36,8 @@ def yaml_problem(error: yaml.YAMLError) -> str:
     return _QUOTED.sub("'...'", problem) + where
 
 
-class SecretFields(BaseModel):
-    """The settings of the secrets of users."""
+class KeyRingFields(BaseModel):
+    """Where the key is that encrypts secrets: who opens them needs it too."""
 
     secrets_key: SecretStr = Field(
         default=SecretStr(""),
@@ -48,6 +48,11 @@ class SecretFields(BaseModel):
         default=None,
         description="File with that key, made at the first secret; unset = secrets-key in the data directory.",
     )
+
+
+class SecretFields(BaseModel):
+    """The settings of the secrets of users."""
+
     secrets_reveal: bool = Field(
         default=False, description="Answer GET /secrets/reveal/{key} with the full value of a secret."
     )

@@ -26,16 +26,23 @@ from stoker.core.errors import CallerError
 from stoker.core.messages import CANCEL_GRACE_MS
 from stoker.enrolment_settings import EnrolmentFields, JoinFields
 from stoker.environment_settings import EnvironmentFields
-from stoker.fetch_settings import FetchFields, Hosts
+from stoker.fetch_settings import FetchFields
 from stoker.file_settings import FileFields
 from stoker.queue_settings import QueueFields
 from stoker.retry_settings import QuarantineFields
 from stoker.run_settings import RunFields
-from stoker.secret_settings import PRIVATE_FIELDS, SecretFields, without_password, yaml_problem
+from stoker.secret_settings import (
+    PRIVATE_FIELDS,
+    KeyRingFields,
+    SecretFields,
+    without_password,
+    yaml_problem,
+)
 from stoker.server_address import embedded_url, parse_redis
 from stoker.slot_settings import WorkerSlots
 from stoker.store_settings import StoreFields
 from stoker.tls_settings import ServerTlsFields, TlsFields
+from stoker.webhook_settings import WebhookFields
 
 PREFIX: Final = "STOKER_"
 CONFIG_PLACES: Final = ("stoker.yml", "~/.config/stoker/stoker.yml", "/etc/stoker/stoker.yml")
@@ -194,7 +201,16 @@ class FilesSettings(CommonSettings, FileFields):
     """What the parts need that keep files, or remove them."""
 
 
-class GatewaySettings(FilesSettings, SecretFields, EnrolmentFields, ServerTlsFields, QueueFields, RunFields):
+class VaultSettings(FilesSettings, KeyRingFields):
+    """What the parts need besides that open secrets: the gateway for apps, the jobs for what signs webhooks."""
+
+    @property
+    def secrets_key_path(self) -> Path:
+        """`secrets_key_file` with its default filled in."""
+        return (self.secrets_key_file or self.data_dir / "secrets-key").expanduser().absolute()
+
+
+class GatewaySettings(VaultSettings, SecretFields, EnrolmentFields, ServerTlsFields, QueueFields, RunFields):
     """The front door."""
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
@@ -234,11 +250,6 @@ class GatewaySettings(FilesSettings, SecretFields, EnrolmentFields, ServerTlsFie
     allowed_origins: tuple[str, ...] = Field(
         default=(), description="Web origins whose pages may call the API; '*' = all."
     )
-
-    @property
-    def secrets_key_path(self) -> Path:
-        """`secrets_key_file` with its default filled in."""
-        return (self.secrets_key_file or self.data_dir / "secrets-key").expanduser().absolute()
 
 
 class SchedulerSettings(CommonSettings, QuarantineFields):
@@ -357,18 +368,13 @@ class WorkerSettings(CommonSettings, FetchFields, EnvironmentFields, JoinFields)
         return (self.spool_dir or self.data_dir / "spool").expanduser().absolute()
 
 
-class JobsSettings(FilesSettings, KeyRetentionFields, RunFields):
+class JobsSettings(VaultSettings, KeyRetentionFields, RunFields, WebhookFields):
     """Background work on RQ."""
 
     jobs_redis_url: str = Field(
         default="", description="Redis for RQ, which does not run on Redis Cluster; empty = the same server."
     )
     sweep_s: float = Field(default=300, ge=1, description="Seconds between two retention sweeps.")
-    webhook_allow: Hosts = Field(
-        default=(),
-        description="Hosts, addresses and networks, as in fetch_allow, that webhooks may go to although they are "
-        "not public.",
-    )
 
     @model_validator(mode="after")
     def _no_cluster(self) -> Self:

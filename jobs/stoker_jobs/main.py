@@ -1,4 +1,4 @@
-"""The jobs part: two RQ workers in child processes, and RQ's cron, which plans the regular jobs.
+"""The jobs part: two RQ workers in child processes, RQ's cron, which plans the regular jobs, and webhooks on their way.
 
 RQ's own cron loop takes the process's signals and sleeps; here its scheduler object is asked by an asyncio
 loop instead, so that stopping is immediate.
@@ -31,6 +31,7 @@ from stoker_jobs.queue import QUEUE_NAME, STEP_QUEUE_NAME, connect
 from stoker_jobs.relay import OUTBOX, RETRY_DELAY_S, Relay, pause
 from stoker_jobs.rq_worker import silent_worker_s
 from stoker_jobs.tasks import sweep_tasks
+from stoker_jobs.webhooks import WEBHOOKS, deliver_loop
 
 TICK_S: Final = 1.0
 RESTART_DELAY_S: Final = 1.0
@@ -54,7 +55,7 @@ class _Child:
 async def serve(settings: JobsSettings, stop: asyncio.Event) -> None:
     """Run the background work until `stop` is set; a job that runs then is finished first."""
     log = get_logger("jobs")
-    pulse = Pulse(OUTBOX, CRON)
+    pulse = Pulse(OUTBOX, CRON, WEBHOOKS)
     children = (_Child(QUEUE_NAME, RQ_WORKER), _Child(STEP_QUEUE_NAME, STEP_WORKER))
     relay = Relay(settings, log, pulse)
 
@@ -63,6 +64,7 @@ async def serve(settings: JobsSettings, stop: asyncio.Event) -> None:
 
     async with asyncio.TaskGroup() as group:
         group.create_task(relay.run(stop))
+        group.create_task(deliver_loop(settings, stop, log, pulse))
         group.create_task(_cron_loop(settings, stop, log, pulse, children))
         for child, on_death in zip(children, (None, on_steps_died), strict=True):
             group.create_task(_worker_loop(settings, stop, log, child, on_death))

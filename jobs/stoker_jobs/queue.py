@@ -17,7 +17,7 @@ from stoker.protocol.servers import client_options, sentinel_options
 from stoker.server_address import parse_redis
 
 QUEUE_NAME: Final = "stoker"
-"""Of jobs that wait for others (a webhook's receiver, a file store): each runs in a process of its own."""
+"""Of jobs that wait for others (a file store): each runs in a process of its own."""
 STEP_QUEUE_NAME: Final = "stoker-steps"
 """Of short jobs that speak to Redis alone: one process runs them one after another, with its connection open."""
 CONNECT_TIMEOUT_S: Final = 2.0

@@ -35,7 +35,7 @@ RETRY_DELAY_S: Final = 0.5
 DUE_S: Final = 1.0
 """Between two looks at what is due."""
 WEBHOOK_PAUSES_S: Final = (1, 5, 30, 120, 600, 3600, 3600 * 6)
-"""Between the tries of a webhook; the last one is 7 hours after the ending."""
+"""Between the tries of the job that puts a webhook into its lane: Redis was away. Its own tries come later."""
 STEP_PAUSES_S: Final = (1, 2, 5, 15)
 """Between the tries of a step; after the last one the document's own time brings the next."""
 KEEP_S: Final = 86_400
@@ -119,7 +119,7 @@ def plan(notice: Notice) -> tuple[Planned, ...]:
                 jobs.append(
                     Planned(
                         id=identity,
-                        queue=QUEUE_NAME,
+                        queue=STEP_QUEUE_NAME,
                         function=deliver_webhook,
                         arguments=(notice.notify, notice.task_id, identity),
                         pauses_s=WEBHOOK_PAUSES_S,

@@ -21,6 +21,8 @@ class Action(StrEnum):
     SECRET_SET = "secret.set"
     SECRET_DELETED = "secret.deleted"
     SECRET_REVEALED = "secret.revealed"
+    SIGNING_SECRET_SET = "webhook.secret_set"
+    """A user has another secret that signs his webhooks."""
     APP_DEPLOYED = "app.deployed"
     APP_CHANGED = "app.changed"
     APP_COPIED = "app.copied"

@@ -1,4 +1,4 @@
-"""The states of a task, of a flow run and of its nodes, and every move between them: the one place.
+"""The states of a task, of a flow run and its nodes, of a webhook's delivery, and every move between them: the one place.
 
 The Lua scripts get this table as text (`lua_table`), docs/states.md is made from it, and each wire
 dialect maps these members to its own numbers. Nobody else compares states by name or number.
@@ -136,3 +136,22 @@ NODE_MOVES: Final[dict[NodeState, frozenset[NodeState]]] = {
     _N.BLOCKED: frozenset(),
 }
 NODE_SETTLED: Final = frozenset(state for state, to in NODE_MOVES.items() if not to)
+
+
+class DeliveryState(StrEnum):
+    """Where a delivery of a webhook is. A crash in any of them changes nothing: a try that was cut off is repeated."""
+
+    PENDING = "pending"
+    """Waits for its next try, or is being tried."""
+    DELIVERED = "delivered"
+    """The receiver answered with 2xx."""
+    DEAD = "dead"
+    """Given up. Kept, with its tries, for somebody to replay it."""
+
+
+DELIVERY_ALLOWED: Final[dict[DeliveryState, frozenset[DeliveryState]]] = {
+    DeliveryState.PENDING: frozenset(DeliveryState),
+    DeliveryState.DELIVERED: frozenset({DeliveryState.PENDING}),
+    DeliveryState.DEAD: frozenset({DeliveryState.PENDING}),
+}
+"""A try leaves PENDING (`end_try.lua`), a replay enters it (`replay_delivery.lua`)."""

@@ -43,6 +43,9 @@ class Keys:
         self.enrolments = f"{self.prefix}:enrolments"
         self.audit = f"{self.prefix}:audit"
         self.due_documents = f"{self.prefix}:due-documents"
+        self.signing_secrets = f"{self.prefix}:signing-secrets"
+        self.lanes = f"{self.prefix}:webhook-lanes"
+        self.busy_lanes = f"{self.prefix}:webhook-lanes-busy"
 
     def task(self, task_id: TaskId) -> str:
         return f"{self.prefix}:task:{task_id}"
@@ -118,3 +121,16 @@ class Keys:
     def file_users(self, file_id: str) -> str:
         """The tasks that name a file in their input."""
         return f"{self.prefix}:file:{file_id}:users"
+
+    def delivery(self, delivery_id: str) -> str:
+        """Of the control plane, as are the next three: no engine reads where endings are told, or writes it."""
+        return f"{self.prefix}:delivery:{delivery_id}"
+
+    def delivery_tries(self, delivery_id: str) -> str:
+        return f"{self.prefix}:delivery:{delivery_id}:tries"
+
+    def owner_deliveries(self, owner_id: str, state: str) -> str:
+        return f"{self.prefix}:owner:{owner_id}:deliveries:{state}"
+
+    def lane(self, lane_id: str) -> str:
+        return f"{self.prefix}:webhook-lane:{lane_id}"

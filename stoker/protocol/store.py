@@ -11,6 +11,7 @@ from stoker.protocol.audit import Audit
 from stoker.protocol.carried import Carried
 from stoker.protocol.catalog import ApiKeys, Catalog
 from stoker.protocol.connection import Connection
+from stoker.protocol.deliveries import Deliveries
 from stoker.protocol.documents import Documents
 from stoker.protocol.engines import Engines
 from stoker.protocol.enrolments import Enrolments
@@ -23,6 +24,7 @@ from stoker.protocol.quarantines import Quarantines
 from stoker.protocol.scheduling import Scheduling
 from stoker.protocol.secret_records import Secrets
 from stoker.protocol.sessions import Sessions
+from stoker.protocol.signing_secrets import SigningSecrets
 from stoker.protocol.task_logs import TaskLogs
 from stoker.protocol.tasks import Tasks
 from stoker.protocol.work import Work
@@ -54,6 +56,8 @@ class Store:
         self.pulses = Pulses(connection, keys)
         self.quarantines = Quarantines(connection, keys)
         self.secrets = Secrets(connection, keys)
+        self.signing_secrets = SigningSecrets(connection, keys)
+        self.deliveries = Deliveries(connection, keys)
         self.enrolments = Enrolments(connection, keys)
         self.work = Work(connection, keys)
         self._keys = keys

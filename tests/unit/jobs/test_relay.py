@@ -21,7 +21,7 @@ def ending(**changes):
 
 def test_each_who_waits_for_an_ending_has_one_job():
     webhook, step = plan(ending(notify="http://x/", waiter=WAITER))
-    assert (webhook.queue, step.queue) == (QUEUE_NAME, STEP_QUEUE_NAME)
+    assert webhook.queue == step.queue == STEP_QUEUE_NAME
     assert (step.function, step.arguments) == (advance, ("flowrun", "r1"))
     assert webhook.arguments == ("http://x/", "gpu.t1", webhook.id)
 

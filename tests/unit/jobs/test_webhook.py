@@ -4,8 +4,8 @@ import msgspec
 
 from stoker.core.messages import TaskRequest, TaskView
 from stoker.core.states import TaskState
+from stoker_jobs.hook_body import webhook_event
 from stoker_jobs.queue import job_id
-from stoker_jobs.tasks import webhook_event
 
 
 def ended(state, **changes):
