@@ -26,7 +26,10 @@ class WebhookFields(BaseModel):
         "up to half at random.",
     )
     webhook_pause_max_s: float = Field(
-        default=3600, ge=0.01, le=DAY_S, description="Longest pause between two tries of a webhook, in seconds."
+        default=3600,
+        ge=0.01,
+        le=DAY_S,
+        description="Longest pause between two tries of a webhook, in seconds.",
     )
     webhook_give_up_s: float = Field(
         default=DAY_S,

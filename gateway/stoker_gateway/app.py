@@ -51,6 +51,7 @@ from stoker_gateway.routes import (
     tasks,
     uploads,
     versions,
+    webhooks,
 )
 from stoker_gateway.services import Services
 
@@ -103,6 +104,7 @@ def all_routes() -> list[HTTPRouteHandler]:
         *queue.ROUTES,
         *keys.ROUTES,
         *secrets.ROUTES,
+        *webhooks.ROUTES,
         *audit.ROUTES,
         *internal.ROUTES,
         *health.ROUTES,

@@ -27,6 +27,7 @@ from stoker_gateway.registration import Registrar
 from stoker_gateway.routes.keys import NewKey, make_key
 from stoker_gateway.secret_store import SecretStore
 from stoker_gateway.services import Services
+from stoker_gateway.signing import Signing
 from stoker_gateway.streams import Hub, StreamCut
 from stoker_gateway.sweeper import Sweeper
 from stoker_gateway.uploads import Uploads, sweep_loop
@@ -63,6 +64,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
             submitter=submitter_of(store, registry, settings, base_url),
             flows=Flows(store, registry, base_url),
             secrets=secrets,
+            signing=Signing(store, settings),
             registrar=Registrar(store, blobs, Limits(max_bytes=settings.max_app_bytes)),
             hub=Hub(store, settings),
             uploads=Uploads(

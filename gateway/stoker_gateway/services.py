@@ -19,6 +19,7 @@ from stoker_gateway.enrolment import Enroller
 from stoker_gateway.flows import Flows
 from stoker_gateway.registration import Registrar
 from stoker_gateway.secret_store import SecretStore
+from stoker_gateway.signing import Signing
 from stoker_gateway.streams import Hub
 from stoker_gateway.uploads import Uploads
 
@@ -42,6 +43,7 @@ class Services(Struct, frozen=True, kw_only=True):
     uploads: Uploads
     blobs: FileStore
     secrets: SecretStore
+    signing: Signing
     enroller: Enroller
     base_url: str
 

@@ -12,7 +12,7 @@ import httpx
 from stoker import __version__
 from stoker.core.addresses import AllowList, is_public
 from stoker.core.webhooks import EXCERPT_BYTES, Outcome, Try, excerpt_of, judge
-from stoker.outbound import PERMITS, AddressRefused, may_reach
+from stoker.outbound import PERMITS, PORTS, AddressRefused, may_reach
 
 EXCERPT_S: Final = 1.0
 """For the beginning of an answer that refuses; a receiver that sends it more slowly goes without."""
@@ -37,7 +37,10 @@ class HookCaller:
             return Try(at_ms=round(began_s * 1000), took_ms=took_ms, error=error, excerpt=excerpt)
 
         try:
-            reach = _Reach(self._allow, httpx.URL(url))
+            parsed = httpx.URL(url)
+            if parsed.scheme not in PORTS or not parsed.host:
+                raise httpx.InvalidURL("no http")  # noqa: TRY301 - as for what is no address at all
+            reach = _Reach(self._allow, parsed)
             async with asyncio.timeout(self._timeout_s):
                 answer = await self._send(url, headers, body, reach)
         except AddressRefused:
@@ -57,7 +60,9 @@ class HookCaller:
                 await answer.aclose()
         return judge(answer.status_code, answer.headers, tried(excerpt=excerpt))
 
-    async def _send(self, url: str, headers: Mapping[str, str], body: bytes, reach: "_Reach") -> httpx.Response:
+    async def _send(
+        self, url: str, headers: Mapping[str, str], body: bytes, reach: "_Reach"
+    ) -> httpx.Response:
         """The answer's head. Redirects are not followed: where they lead nobody has checked."""
         own = {"Content-Type": "application/json", "User-Agent": f"stoker/{__version__}"}
         request = self._client.build_request(
@@ -88,7 +93,7 @@ async def _beginning(answer: httpx.Response) -> bytes:
     raw = b""
     with contextlib.suppress(TimeoutError, httpx.HTTPError):
         async with asyncio.timeout(EXCERPT_S):
-            async for chunk in answer.aiter_raw(EXCERPT_BYTES):
+            async for chunk in answer.aiter_raw():
                 raw += chunk
                 if len(raw) >= EXCERPT_BYTES:
                     break

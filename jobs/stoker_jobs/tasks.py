@@ -56,7 +56,9 @@ async def _open(store: Store, url: str, task_id: TaskId, delivery_id: str) -> bo
         return await store.deliveries.open(
             Delivery(id=delivery_id, owner_id=owner.user_id, url=url, event=event, task_id=task_id)
         )
-    except NotFound:  # its owner deleted it meanwhile: there is nothing left to tell, and nobody who could ask
+    except (
+        NotFound
+    ):  # its owner deleted it meanwhile: there is nothing left to tell, and nobody who could ask
         get_logger("jobs").info(Event.WEBHOOK_FAILED, task_id=task_id, reason="the task is deleted")
         return False
 

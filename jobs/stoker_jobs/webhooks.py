@@ -86,9 +86,7 @@ class Deliverer:
         self._settings = settings
         self._log = log
         self._chance = chance
-        self._caller = HookCaller(
-            client, AllowList.parse(settings.webhook_allow), settings.webhook_timeout_s
-        )
+        self._caller = HookCaller(client, AllowList.parse(settings.webhook_allow), settings.webhook_timeout_s)
         self._vault = Vault(settings.secrets_key.get_secret_value(), settings.secrets_key_path)
         self._lease_ms = round((settings.webhook_timeout_s + EXCERPT_S + LEASE_SPARE_S) * 1000)
         self._running: set[asyncio.Task[None]] = set()
@@ -177,7 +175,9 @@ class Deliverer:
             return Outcome(done=Try(at_ms=began_ms, error=error.message))
         except Exception:  # noqa: BLE001 - the edge of a delivery; it is logged, counted, and tried again
             self._log.exception(Event.WEBHOOK_FAILED, delivery=view.about.id, task_id=view.about.task_id)
-            return Outcome(done=Try(at_ms=began_ms, error="an error of Stoker itself; the jobs' log has more"))
+            return Outcome(
+                done=Try(at_ms=began_ms, error="an error of Stoker itself; the jobs' log has more")
+            )
 
     async def _signed(self, owner_id: str, body: bytes) -> dict[str, str]:
         """The time, and the signatures, if the owner has made a secret.

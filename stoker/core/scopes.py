@@ -43,6 +43,14 @@ class Scope(StrEnum):
         "List secrets with masked values; read a value where the operator has allowed that.",
     )
     SECRETS_WRITE = ("secrets:write", "Set and delete secrets.")
+    WEBHOOKS_READ = (
+        "webhooks:read",
+        "List deliveries of webhooks with their tries, and see whether a secret signs them.",
+    )
+    WEBHOOKS_WRITE = (
+        "webhooks:write",
+        "Make or replace the secret that signs webhooks, replay deliveries, and call an address for a test.",
+    )
     ENGINES_READ = (
         "engines:read",
         "List and read machines, workers and enrolments, and see which apps run and wait, of everybody.",

@@ -6,7 +6,7 @@ import re
 import zlib
 from collections.abc import Mapping
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from msgspec import Struct
 
@@ -148,20 +148,20 @@ def judge(status: int, headers: Mapping[str, str], done: Try) -> Outcome:
 
 def lane_of(url: str, delivery_id: str) -> str:
     """The lane in which a delivery waits: one of those of its receiver. Tells nothing of the address."""
-    parts = urlsplit(url)
+    parts = _split(url)
     receiver = hashlib.sha256(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}".lower().encode())
     return f"{receiver.hexdigest()[:20]}-{zlib.crc32(delivery_id.encode()) % LANES}"
 
 
 def shown_receiver(url: str) -> str:
     """An address as far as everybody may see it: without user, path and query, in which receivers put secrets."""
-    parts = urlsplit(url)
+    parts = _split(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def without_secrets(text: str, url: str) -> str:
     """A text of a stranger or an error, in which nothing of the address is left but the host."""
-    parts = urlsplit(url)
+    parts = _split(url)
     pieces = {url, parts.path, parts.query, parts.fragment, parts.netloc.rpartition("@")[0]}
     pieces.update(parts.path.split("/"), re.split(r"[&;=]", parts.query))
     pieces.update({parts.username or "", parts.password or ""})
@@ -178,6 +178,19 @@ def excerpt_of(raw: bytes, url: str) -> str:
     return without_secrets(" ".join(text.split()), url)[:EXCERPT_CHARS]
 
 
+def _split(url: str) -> SplitResult:
+    """The parts of an address; of what is none, nothing."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return SplitResult("", "", "", "", "")
+
+
+def sealed_name(secret_id: str) -> str:
+    """The name under which a secret that signs is encrypted. No variable of a user's secrets has such a name."""
+    return f"webhook:{secret_id}"
+
+
 class Sealed(Struct, frozen=True, kw_only=True):
     """A secret that signs, encrypted; `sealed` and `sealed_by` mean something to a `Vault` alone."""
 
@@ -188,8 +201,8 @@ class Sealed(Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """What its encryption is bound to, beside the owner. No variable of a user's secrets has such a name."""
-        return f"webhook:{self.id}"
+        """What its encryption is bound to, beside the owner."""
+        return sealed_name(self.id)
 
 
 class SigningSecret(Struct, frozen=True, kw_only=True):

@@ -139,9 +139,7 @@ class Deliveries:
             ],
         )
         gone = [old.decode() for old in forgotten]
-        calls = [
-            self._connection.start("DEL", keys.delivery(old), keys.delivery_tries(old)) for old in gone
-        ]
+        calls = [self._connection.start("DEL", keys.delivery(old), keys.delivery_tries(old)) for old in gone]
         for call in calls:
             await call
 

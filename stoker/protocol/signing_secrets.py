@@ -31,9 +31,7 @@ class SigningSecrets:
         found = mapping(await self._connection.command("HGETALL", self._keys.signing_secrets))
         return [_decode(raw) for raw in found.values()]
 
-    async def put(
-        self, new: SigningSecret, read: SigningSecret | None, change: Change | None = None
-    ) -> None:
+    async def put(self, new: SigningSecret, read: SigningSecret | None, change: Change | None = None) -> None:
         """Write a record.
 
         Args:

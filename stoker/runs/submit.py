@@ -91,8 +91,12 @@ def check_webhook(url: str) -> str:
     Raises:
         InvalidRequest: it is none.
     """
-    parts = urlsplit(url)
-    if url and (parts.scheme not in {"http", "https"} or not parts.hostname):
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets without an address, a port that is none
+        good = False
+    if url and not good:
         raise InvalidRequest(f"Input validation failed: webhook: {url[:100]!r} is no http or https address")
     return url
 

@@ -39,7 +39,12 @@ FAILED = Outcome(done=Try(at_ms=0, status=500, error="it answered 500"))
             "cf0f6e6b48afcb0cb17721cbc9dd3e6ebac32e5352fdb7f22aaa622a454b1fc4",
         ),
         ("key", 1, b"", "53123bc365c2fe4bee48bc5cc6cd6c19699147d43513154ed34277c7c063e80f"),
-        ("whsec_known", 1700000000, '{"b":"ü"}'.encode(), "9094f7e875e01a6514808034432697e0a66f0db53b7d54ee776dcdc892248218"),
+        (
+            "whsec_known",
+            1700000000,
+            '{"b":"ü"}'.encode(),
+            "9094f7e875e01a6514808034432697e0a66f0db53b7d54ee776dcdc892248218",
+        ),
     ],
 )
 def test_the_signature_has_the_known_values(secret, timestamp, body, expected):
@@ -47,7 +52,7 @@ def test_the_signature_has_the_known_values(secret, timestamp, body, expected):
 
 
 def test_pauses_double_up_to_the_longest_and_are_at_least_half_of_that():
-    chance = random.Random(7)
+    chance = random.Random(7)  # noqa: S311 - no secret
     pauses = [pause_after(tries, POLICY, chance.random()) for tries in range(1, 30)]
     assert [round(pause, 3) for pause in pauses[:4]] == [1.324, 2.302, 6.604, 8.579]
     for tries, pause in enumerate(pauses, start=1):
@@ -56,7 +61,7 @@ def test_pauses_double_up_to_the_longest_and_are_at_least_half_of_that():
 
 
 def test_two_deliveries_that_failed_together_are_not_tried_together():
-    chance = random.Random(1)
+    chance = random.Random(1)  # noqa: S311 - no secret
     assert len({pause_after(12, POLICY, chance.random()) for _ in range(100)}) == 100
 
 
@@ -155,3 +160,9 @@ def test_the_secret_before_signs_too_until_its_time_is_over():
     assert both.good(99) == (new, old)
     assert both.good(100) == (new,)
     assert SigningSecret(owner_id="ann", revision="r", current=old).good(0) == (old,)
+
+
+def test_what_is_no_address_has_a_lane_and_shows_nothing():
+    assert lane_of("http://[bad", "d1")
+    assert shown_receiver("http://[bad") == "://"
+    assert without_secrets("no http://[bad/x", "http://[bad/x") == "no ..."

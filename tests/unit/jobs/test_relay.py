@@ -7,7 +7,7 @@ from stoker.core.messages import Waiter
 from stoker.core.states import TaskState
 from stoker.protocol.documents import Due
 from stoker.protocol.outbox import Ending, Nudge
-from stoker_jobs.queue import QUEUE_NAME, STEP_QUEUE_NAME
+from stoker_jobs.queue import STEP_QUEUE_NAME
 from stoker_jobs.relay import plan, plan_due
 from stoker_jobs.steps import advance
 

@@ -12,7 +12,11 @@ def test_an_address_is_taken(url):
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://a.example/", "file:///etc/passwd", "https://", "a.example/hook", "javascript:alert(1)"]
+    "url",
+    [
+        *("ftp://a.example/", "file:///etc/passwd", "https://", "a.example/hook", "javascript:alert(1)"),
+        *("http://[bad", "http://a.example:99999/", "http://a.example:x/", "http://a.example:0/"),
+    ],
 )
 def test_anything_else_is_refused_by_name(url):
     with pytest.raises(InvalidRequest, match="webhook"):
