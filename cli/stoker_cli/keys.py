@@ -127,8 +127,11 @@ def parse_rates(texts: list[str]) -> dict[str, int]:
     return rates
 
 
-def parse_span(text: str) -> timedelta:
+def parse_span(text: str, option: str = "expires") -> timedelta:
     """`12h`, `30d` or `8w` as a time.
+
+    Args:
+        option: the one that it was given to.
 
     Raises:
         CommandFailed: it is none of these.
@@ -136,7 +139,7 @@ def parse_span(text: str) -> timedelta:
     number, unit = text[:-1], text[-1:]
     if unit not in SPANS or not number.isdecimal() or not 0 < int(number) <= MOST_SPANS:
         raise CommandFailed(
-            f"--expires {text!r} is not understood",
+            f"--{option} {text!r} is not understood",
             ExitCode.USAGE,
             "possible: 12h, 30d, 8w (hours, days, weeks)",
         )

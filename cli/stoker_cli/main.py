@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "top": "stoker_cli.top.command:top",
     "keys": "stoker_cli.keys:app",
     "secrets": "stoker_cli.secrets:app",
+    "webhooks": "stoker_cli.webhooks:app",
     "audit": "stoker_cli.audit:app",
     "simulate": "stoker_cli.simulate:simulate",
     "doctor": "stoker_cli.doctor:doctor",

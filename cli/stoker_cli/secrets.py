@@ -14,6 +14,7 @@ from rich.markup import escape
 from stoker.core.errors import Conflict, SecretUnreadable
 from stoker.core.ids import new_id
 from stoker.core.messages import Secret
+from stoker.core.webhooks import Sealed, SigningSecret
 from stoker.protocol import Store
 from stoker.settings import GatewaySettings, load
 from stoker.vault import Vault
@@ -78,6 +79,7 @@ def rotate_key(
 ) -> None:
     """Encrypt all secrets of the pool under a new key. Run it where the gateway's settings are.
 
+    What signs webhooks is encrypted anew with them.
     Works on the database, while the system runs. The new key is put into the key file; when STOKER_SECRETS_KEY
     has the keys, put a new one before the others there, start the gateways again, and then run this.
     """
@@ -116,6 +118,8 @@ async def _rotated(settings: GatewaySettings, vault: Vault, *, drop_old: bool) -
         for owner_id in await store.secrets.owners():
             for secret in await store.secrets.list(owner_id):
                 count += await _reencrypt(store, vault, secret, key_id)
+        for record in await store.signing_secrets.list():
+            count += await _resign(store, vault, record, key_id)
     finally:
         await store.close()
     if drop_old and vault.file:
@@ -126,14 +130,7 @@ async def _rotated(settings: GatewaySettings, vault: Vault, *, drop_old: bool) -
 async def _reencrypt(store: Store, vault: Vault, secret: Secret | None, key_id: str) -> bool:
     """Seal one secret anew. Whoever changes it meanwhile has sealed it under the new key."""
     while secret is not None and secret.sealed_by != key_id:
-        try:
-            value = vault.open(secret.owner_id, secret.key, secret.sealed, secret.sealed_by)
-        except SecretUnreadable as error:
-            raise CommandFailed(
-                f"{error.message} (owner {secret.owner_id})",
-                ExitCode.FAILED,
-                "nothing is lost: what was sealed anew stays readable, and the old keys are kept",
-            ) from error
+        value = _opened(vault, secret.owner_id, secret.key, secret.sealed, secret.sealed_by)
         sealed, sealed_by = vault.seal(secret.owner_id, secret.key, value)
         fresh = structs.replace(secret, sealed=sealed, sealed_by=sealed_by, revision=new_id())
         try:
@@ -143,6 +140,45 @@ async def _reencrypt(store: Store, vault: Vault, secret: Secret | None, key_id: 
         else:
             return True
     return False
+
+
+async def _resign(store: Store, vault: Vault, record: SigningSecret | None, key_id: str) -> int:
+    """The same for what signs an owner's webhooks, the secret before the present one too; how many secrets."""
+    while record is not None:
+        olds = [each for each in (record.current, record.previous) if each and each.sealed_by != key_id]
+        if not olds:
+            return 0
+        news = {old.id: _sealed_anew(vault, record.owner_id, old) for old in olds}
+        fresh = structs.replace(
+            record,
+            revision=new_id(),
+            current=news.get(record.current.id, record.current),
+            previous=record.previous and news.get(record.previous.id, record.previous),
+        )
+        try:
+            await store.signing_secrets.put(fresh, record)
+        except Conflict:
+            record = await store.signing_secrets.get(record.owner_id)
+        else:
+            return len(news)
+    return 0
+
+
+def _sealed_anew(vault: Vault, owner_id: str, old: Sealed) -> Sealed:
+    value = _opened(vault, owner_id, old.name, old.sealed, old.sealed_by)
+    sealed, sealed_by = vault.seal(owner_id, old.name, value)
+    return structs.replace(old, sealed=sealed, sealed_by=sealed_by)
+
+
+def _opened(vault: Vault, owner_id: str, name: str, sealed: str, sealed_by: str) -> str:
+    try:
+        return vault.open(owner_id, name, sealed, sealed_by)
+    except SecretUnreadable as error:
+        raise CommandFailed(
+            f"{error.message} (owner {owner_id})",
+            ExitCode.FAILED,
+            "nothing is lost: what was sealed anew stays readable, and the old keys are kept",
+        ) from error
 
 
 async def _call(method: str, path: str, **options: Any) -> Any:

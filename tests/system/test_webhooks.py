@@ -5,11 +5,15 @@ import contextlib
 import hashlib
 import hmac
 import itertools
+import re
+import shutil
+import socket
+import sys
 
 import httpx
 import pytest
 from gateways import gateway_settings, running
-from helpers import eventually
+from helpers import ROOT, environment, eventually
 from msgspec import json
 
 from stoker.core.messages import Needs, Owner, TaskId, TaskRequest, TaskSpec
@@ -325,3 +329,95 @@ async def test_a_list_that_cannot_be_made_says_why(gateway, path, named):
     answer = await gateway.client.get(path)
     assert answer.status_code == 400
     assert named in answer.json()["detail"]
+
+
+def program(language):
+    """The receiver that docs/webhooks.md shows."""
+    text = (ROOT / "docs" / "webhooks.md").read_text()
+    return re.search(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)[1]
+
+
+@pytest.mark.parametrize(("language", "command"), [("python", sys.executable), ("javascript", "node")])
+async def test_the_receivers_of_the_page_take_what_is_signed_and_nothing_else(
+    store, delivering, gateway, language, command, tmp_path
+):
+    if shutil.which(command) is None:
+        pytest.skip("no node here")
+    secret = (await gateway.client.post("/webhooks/secret", json={})).json()["data"]["secret"]
+    await gateway.client.post("/webhooks/secret", json={})  # the one that the receiver knows still signs
+    source = tmp_path / ("receiver.py" if language == "python" else "receiver.js")
+    source.write_text(program(language))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    env = environment(WEBHOOK_SECRET=secret, PORT=str(port))
+    process = await asyncio.create_subprocess_exec(command, source, env=env, stdout=asyncio.subprocess.PIPE)
+    try:
+        url = f"http://127.0.0.1:{port}/hook"
+        await delivering(data_dir=gateway.settings.data_dir, webhook_tries=1000, webhook_pause_max_s=0.1)
+        made = await ended(store, url)  # the first tries find nobody there yet
+        await state(store, made, DeliveryState.DELIVERED)
+        line = await asyncio.wait_for(process.stdout.readline(), 60)
+        assert line.decode().split() == ["task.cancelled", made.task_id]
+        forged = await ended(store, url, Owner(user_id="bob", key_id="k2"))
+
+        async def refused():
+            return await store.deliveries.tries(forged.id)
+
+        [first, *_] = await eventually(refused, "the try that is not signed")
+        assert first.status == 401
+    finally:
+        process.terminate()
+        await asyncio.wait_for(process.wait(), 60)
+
+
+async def stoker(gateway, *arguments):
+    """Run `stoker webhooks`; status, and what it printed."""
+    env = environment(STOKER_DATA_DIR=str(gateway.settings.data_dir))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "stoker_cli", "webhooks", *arguments),
+        env=env,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    printed, complained = await asyncio.wait_for(process.communicate(), 120)
+    return process.returncode, printed.decode() + complained.decode()
+
+
+async def test_the_command_line_shows_replays_and_tests(store, receivers, delivering, gateway):
+    receiver = await receivers()
+    receiver.answers = [500] * 4
+    await delivering(webhook_tries=2)
+    made = [await ended(store, receiver.url) for _ in range(2)]
+    for each in made:
+        await state(store, each, DeliveryState.DEAD)
+    status, printed = await stoker(gateway, "list", "--state", "dead", "--json")
+    assert status == 0
+    assert {each["id"] for each in json.decode(printed)} == {each.id for each in made}
+    status, printed = await stoker(gateway, "show", made[0].id)
+    assert status == 0
+    assert "it answered 500" in printed
+    status, printed = await stoker(gateway, "replay", "--dead", "--json")
+    assert status == 0
+    assert set(json.decode(printed)["replayed"]) == {each.id for each in made}
+    for each in made:
+        await state(store, each, DeliveryState.DELIVERED)
+    status, printed = await stoker(gateway, "replay", "none", made[0].id, "--json")
+    assert status == 1
+    assert json.decode(printed) == {"replayed": [made[0].id], "failed": {"none": "Delivery not found"}}
+    assert (await stoker(gateway, "replay"))[0] == 2
+    status, printed = await stoker(gateway, "test", receiver.url)
+    assert (status, "webhook.test" in printed) == (0, True)
+    receiver.answers = [500]
+    status, printed = await stoker(gateway, "test", receiver.url)
+    assert (status, "it answered 500" in printed) == (1, True)
+
+
+async def test_the_command_line_shows_a_secret_once(gateway):
+    status, printed = await stoker(gateway, "secret")
+    assert (status, "not signed" in printed) == (0, True)
+    status, printed = await stoker(gateway, "secret", "--new")
+    secret = printed.split()[0]
+    assert (status, secret.startswith("whsec_")) == (0, True)
+    status, printed = await stoker(gateway, "secret")
+    assert (status, "signed with the secret" in printed, secret in printed) == (0, True, False)
+    assert (await stoker(gateway, "secret", "--new", "--overlap", "soon"))[0] == 2

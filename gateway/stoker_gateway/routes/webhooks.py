@@ -30,7 +30,7 @@ StateName = Annotated[str, QueryParameter(name="state")]  # the framework has an
 log = get_logger("gateway")
 
 
-class TestCall(Struct, kw_only=True):
+class Target(Struct, kw_only=True):
     """An address to call once, as a webhook would."""
 
     url: str
@@ -125,7 +125,7 @@ async def replay_delivery(request: AnyRequest, delivery_id: str) -> Answer:
 
 
 @post("/webhooks/test", status_code=200, tags=["webhooks"], summary="Call an address for a test")
-async def test_webhook(request: AnyRequest, data: TestCall) -> Answer:
+async def call_for_test(request: AnyRequest, data: Target) -> Answer:
     """Have one `webhook.test` event sent, signed as all others; read the delivery to see what came of it."""
     if not check_webhook(data.url):
         raise InvalidRequest("Input validation failed: url: give the address to call")
@@ -189,5 +189,5 @@ def _now_ms() -> int:
 
 ROUTES = [
     *needs(Scope.WEBHOOKS_READ, list_deliveries, read_delivery, read_secret),
-    *needs(Scope.WEBHOOKS_WRITE, replay_delivery, test_webhook, renew_secret),
+    *needs(Scope.WEBHOOKS_WRITE, replay_delivery, call_for_test, renew_secret),
 ]
