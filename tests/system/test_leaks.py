@@ -182,6 +182,7 @@ def test_nothing_secret_is_in_logs_answers_and_process_lists(open_system, joined
         for name, value in (("API_TOKEN", SECRET), ("SECOND_TOKEN", SECOND)):
             client.put(f"/secrets/{name}", json={"value": value}).raise_for_status()
         assert client.get("/secrets/reveal/API_TOKEN").json()["value"] == SECRET
+        signing = client.post("/webhooks/secret", json={}).json()["secret"]
         story = Story(client, hook)
         assert story.run("print", webhook=hook)["status_text"] == "completed"
         assert story.run("fail", workers=["leaky-cpu-0"])["status_text"] == "failed"
@@ -196,11 +197,16 @@ def test_nothing_secret_is_in_logs_answers_and_process_lists(open_system, joined
             "/engines/enrolments",
             "/metrics",
             "/queue",
+            "/webhooks/secret",
         ):
             assert story.ask("GET", path).status_code == 200
+        wait_until(lambda: any(HOOK in path for path in receiver.asked), "the webhook")
+        jobs_log = data / "logs" / "jobs.log"
+        wait_until(lambda: "webhook.delayed" in jobs_log.read_text(), "the complaint of the jobs")
+        [delivery] = story.ask("GET", "/webhooks/deliveries").json()["items"]
+        shown = story.ask("GET", f"/webhooks/deliveries/{delivery['id']}").json()
+        assert shown["tries"][0]["status"] == 500
     open_system.cli("workers", "revoke", "leaky")
-    wait_until(lambda: any(HOOK in path for path in receiver.asked), "the webhook")
-    wait_until(lambda: "stoker_jobs" in (data / "logs" / "jobs.log").read_text(), "the complaint of the jobs")
     identity = json.loads(joined.identity_file.read_text())
     secret = {
         "a secret": SECRET,
@@ -218,6 +224,7 @@ def test_nothing_secret_is_in_logs_answers_and_process_lists(open_system, joined
         "the key of the secrets": (data / "secrets-key").read_text().split()[-1],
         "the signature of an upload": uploaded["upload_url"].partition("signature=")[2].partition("&")[0],
         "the secret of a webhook": HOOK,
+        "what signs webhooks": signing,
         "the password of a source": SOURCE,
     }
     assert all(len(value) > 8 for value in secret.values())
