@@ -5,12 +5,15 @@ from typing import Annotated, Any
 
 import typer
 
+from stoker.core.audit import Action
 from stoker_cli.api import connected
 from stoker_cli.output import JsonFlag, items_of, print_json, print_table
 
 PAGE: int = 100
 
-app = typer.Typer(no_args_is_help=True, help="Who changed keys, secrets, apps and machines.")
+app = typer.Typer(
+    no_args_is_help=True, help="Who changed keys, secrets, apps and machines, and who was refused."
+)
 
 
 @app.command("list")
@@ -19,7 +22,7 @@ def list_(
     before: Annotated[str, typer.Option(help="Only changes before the one with this id.")] = "",
     json: JsonFlag = False,
 ) -> None:
-    """The latest changes. The key that asks needs the scope audit:read."""
+    """The latest changes, and attempts that were refused. The key that asks needs the scope audit:read."""
     found = asyncio.run(fetch(limit, before))
     if json:
         print_json(found)
@@ -30,7 +33,8 @@ def list_(
             each.get("at"),
             each.get("action"),
             each.get("target"),
-            each.get("user_id") or "the system",
+            each.get("user_id")
+            or ("nobody" if each.get("action") == Action.ACCESS_REFUSED else "the system"),
             each.get("key_id"),
             each.get("address"),
             ", ".join(f"{name}={value}" for name, value in (each.get("detail") or {}).items()),

@@ -11,7 +11,7 @@ from litestar.handlers import HTTPRouteHandler
 from stoker.core.errors import Bug, MissingScope, Unauthorized
 from stoker.core.scopes import Scope, allows
 from stoker_gateway.door import caller_of
-from stoker_gateway.services import AnyRequest
+from stoker_gateway.services import AnyRequest, services_of
 
 SCHEME: Final = "key"
 """The name of the way to sign in, in the OpenAPI document."""
@@ -71,6 +71,8 @@ async def check_scope(request: AnyRequest) -> None:
     if key is None or needed is None:
         raise Unauthorized
     if key.scopes and not allows(key.scopes, needed):
+        tried = f"{request.method} {request.scope['path_template']}"
+        await services_of(request).attempts.lacks_scope(caller_of(request).actor, tried, needed)
         raise MissingScope(
             f"{request.method} {request.url.path} needs the scope {needed}. The key '{key.name or key.id}' has "
             f"{', '.join(key.scopes)}. Use a key that has it, or make one: stoker keys create --name NAME "

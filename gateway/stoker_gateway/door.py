@@ -20,6 +20,7 @@ from stoker.core.errors import RateLimited, StokerError, StoreUnavailable, Unaut
 from stoker.core.messages import ApiKey, Owner
 from stoker.protocol import RateState, Store
 from stoker.settings import GatewaySettings
+from stoker_gateway.attempts import Attempts
 from stoker_gateway.dialect import Dialect, decide
 from stoker_gateway.dto import iso
 from stoker_gateway.problems import MEDIA_TYPE, problem_bytes, retry_headers
@@ -30,7 +31,8 @@ _KEYS_KEPT: Final = 10_000
 _V2_PREFIX: Final = "/compat/v2"
 _SCOPE_KEY: Final = "stoker_caller"
 _OPEN_EXACT: Final = frozenset({"/health", "/ready", "/metrics", "/openapi.json", "/docs", "/"})
-_RUN_PATHS: Final = frozenset({"/apps/run", "/run", "/flowruns"})
+_RUN_PATHS: Final = frozenset({"/apps/run", "/run", "/flowruns", "/webhooks/test"})
+"""What makes work, here or elsewhere."""
 
 
 Rate = RateState | asyncio.Task[RateState] | None
@@ -100,6 +102,7 @@ class Door:
         self._rates = {"run": settings.rate_run, "get": settings.rate_get, "upload": settings.rate_upload}
         self._base_url = base_url
         self._keys: dict[str, tuple[float, ApiKey]] = {}
+        self._attempts = Attempts(store.audit)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == ScopeType.HTTP:
@@ -113,10 +116,12 @@ class Door:
         scope["raw_path"] = path.encode()
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         method = scope["method"]
+        address = (scope.get("client") or ("",))[0]
         rate: Rate = None
         try:
             # A browser asks with OPTIONS, without a key, what it may send.
-            key = None if method == "OPTIONS" or is_open(path) else await self._authenticate(headers)
+            keyless = method == "OPTIONS" or is_open(path)
+            key = None if keyless else await self._authenticate(headers, address, f"{method} {part_of(path)}")
             if key is not None:
                 rate = await self._count(key, rate_kind(method, path))
         except StokerError as error:
@@ -127,11 +132,11 @@ class Door:
             base_url=self._base_url,
             key=key,
             headers=headers,
-            address=(scope.get("client") or ("",))[0],
+            address=address,
         )
         await self._app(cast("Scope", scope), receive, with_rate(send, rate))
 
-    async def _authenticate(self, headers: Mapping[str, str]) -> ApiKey:
+    async def _authenticate(self, headers: Mapping[str, str], address: str, tried: str) -> ApiKey:
         scheme, _, text = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not text:
             raise Unauthorized
@@ -141,11 +146,13 @@ class Door:
             self._keys.pop(digest, None)
             key = await self._store.keys.by_hash(digest)
             if key is None:
+                await self._attempts.unknown_key(address, tried)
                 raise Unauthorized
             if len(self._keys) >= _KEYS_KEPT:
                 self._keys.clear()
             self._keys[digest] = (time.monotonic(), key)
         if key.expired(time.time() * 1000):
+            await self._attempts.expired(Actor(user_id=key.user_id, key_id=key.id, address=address), tried)
             raise Unauthorized(
                 f"Invalid API key: '{key.name or key.id}' expired at {iso(key.expires_ms)}. Make another one with a "
                 "key that is still good: stoker keys create --name NAME"
@@ -205,6 +212,11 @@ def plain_path(path: str) -> tuple[str, bool]:
     if path.startswith("/v1/"):
         path = path.removeprefix("/v1")
     return path, prefix_v2
+
+
+def part_of(path: str) -> str:
+    """The first part of a path: what is behind it may be a name, or a secret that went astray."""
+    return "/" + path.split("/")[1]
 
 
 def is_open(path: str) -> bool:

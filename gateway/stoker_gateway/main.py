@@ -21,6 +21,7 @@ from stoker.runs.registry import Registry
 from stoker.runs.submit import Submitter
 from stoker.settings import GatewaySettings
 from stoker_gateway.app import build
+from stoker_gateway.attempts import Attempts
 from stoker_gateway.enrolment import Enroller
 from stoker_gateway.flows import Flows
 from stoker_gateway.registration import Registrar
@@ -65,6 +66,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
             flows=Flows(store, registry, base_url),
             secrets=secrets,
             signing=Signing(store, settings),
+            attempts=Attempts(store.audit),
             registrar=Registrar(store, blobs, Limits(max_bytes=settings.max_app_bytes)),
             hub=Hub(store, settings),
             uploads=Uploads(

@@ -14,6 +14,7 @@ from stoker.protocol import Store
 from stoker.runs.registry import Registry
 from stoker.runs.submit import Submitter
 from stoker.settings import GatewaySettings
+from stoker_gateway.attempts import Attempts
 from stoker_gateway.door import caller_of
 from stoker_gateway.enrolment import Enroller
 from stoker_gateway.flows import Flows
@@ -44,6 +45,7 @@ class Services(Struct, frozen=True, kw_only=True):
     blobs: FileStore
     secrets: SecretStore
     signing: Signing
+    attempts: Attempts
     enroller: Enroller
     base_url: str
 

@@ -7,6 +7,10 @@ from msgspec import Struct
 
 KEPT: Final = 20_000
 """Changes that are kept, the latest ones: some 6 MB of Redis."""
+REFUSALS_KEPT: Final = 5_000
+"""Refused attempts that are kept, apart: who tries keys by the thousand pushes no change out."""
+REFUSAL_S: Final = 60
+"""Within this time one who tries has one entry."""
 DETAIL_CHARS: Final = 200
 """Of one value; names are what people typed."""
 
@@ -31,6 +35,8 @@ class Action(StrEnum):
     VERSION_USED = "app.version_used"
     """Another version is the current one."""
     VERSION_DELETED = "app.version_deleted"
+    ACCESS_REFUSED = "access.refused"
+    """Somebody tried something with a key that is none, has expired, or lacks the scope."""
     WORKER_INVITED = "worker.invited"
     WORKER_JOINED = "worker.joined"
     WORKER_REVOKED = "worker.revoked"

@@ -1,6 +1,7 @@
 """The record of changes, in a stream of the control plane that no engine reads or writes.
 
-A change that is one script is recorded by that script (`lua/lib/audit.lua`); `note` makes its arguments.
+A change that is one script is recorded by that script (`lua/lib/audit.lua`); `note` makes its arguments. Refused attempts
+have a stream of their own, and are read with the changes.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from stoker.core.audit import KEPT, Change, Recorded
+from stoker.core.audit import KEPT, REFUSAL_S, REFUSALS_KEPT, Change, Recorded
 from stoker.core.errors import InvalidRequest
 from stoker.protocol.connection import Arg, Connection
 from stoker.protocol.keys import Keys
@@ -33,6 +34,7 @@ class Audit:
     def __init__(self, connection: Connection, keys: Keys) -> None:
         self._connection = connection
         self._keys = keys
+        self._streams = (keys.audit, keys.audit_refused)
 
     def start(self, change: Change) -> asyncio.Future[bytes]:
         """Record a change in the same batch as the commands before it; await it later."""
@@ -47,12 +49,27 @@ class Audit:
         """
         await self.start(change)
 
+    async def refused(self, who: str, change: Change) -> bool:
+        """Record an attempt that was refused, unless one of `who` was recorded within `REFUSAL_S`; whether it was.
+
+        Raises:
+            StoreUnavailable: no answer.
+
+        Cost: one round trip. Script: lua/note_refusal.lua.
+        """
+        keys = [self._keys.audit_refused, self._keys.refused(who)]
+        [recorded] = await self._connection.script(
+            "note_refusal", keys, [_encode(change), REFUSALS_KEPT, REFUSAL_S * 1000]
+        )
+        return bool(recorded)
+
     async def count(self) -> int:
-        """How many changes are kept."""
-        return int(await self._connection.command("XLEN", self._keys.audit))
+        """How many changes and refused attempts are kept."""
+        counts = [self._connection.start("XLEN", key) for key in self._streams]
+        return sum([int(await count) for count in counts])
 
     async def page(self, cursor: str, limit: int) -> tuple[Sequence[Recorded], str]:
-        """Changes before `cursor`, the latest first, and the cursor of the next page; '' = there is none.
+        """Changes and refused attempts before `cursor`, the latest first, and the next page's cursor; '' = none.
 
         Raises:
             InvalidRequest: the cursor is none of ours.
@@ -62,13 +79,25 @@ class Audit:
                 "Input validation failed: cursor: take it from next_cursor of the page before"
             )
         before = f"({cursor}" if cursor else "+"
-        raw = await self._connection.command("XREVRANGE", self._keys.audit, before, "-", "COUNT", limit + 1)
+        calls = [
+            self._connection.start("XREVRANGE", key, before, "-", "COUNT", limit + 1) for key in self._streams
+        ]
         found = [
             Recorded(
                 id=entry_id.decode(),
                 at_ms=int(entry_id.partition(b"-")[0]),
                 change=_change.decode(fields[FIELD]),
             )
-            for entry_id, fields in entries(raw)
+            for call in calls
+            for entry_id, fields in entries(await call)
         ]
-        return found[:limit], found[limit - 1].id if len(found) > limit else ""
+        found.sort(key=lambda recorded: _order(recorded.id), reverse=True)
+        end = limit
+        while end < len(found) and found[end].id == found[end - 1].id:
+            end += 1  # one of each stream in the same moment: the cursor could not tell them apart
+        return found[:end], found[end - 1].id if len(found) > end else ""
+
+
+def _order(entry_id: str) -> tuple[int, int]:
+    at_ms, _, number = entry_id.partition("-")
+    return int(at_ms), int(number)

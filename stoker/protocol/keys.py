@@ -43,6 +43,7 @@ class Keys:
         self.enrolments = f"{self.prefix}:enrolments"
         self.audit = f"{self.prefix}:audit"
         self.due_documents = f"{self.prefix}:due-documents"
+        self.audit_refused = f"{self.prefix}:audit-refused"
         self.signing_secrets = f"{self.prefix}:signing-secrets"
         self.lanes = f"{self.prefix}:webhook-lanes"
         self.busy_lanes = f"{self.prefix}:webhook-lanes-busy"
@@ -91,6 +92,10 @@ class Keys:
     def enrolment(self, engine_id: EngineId) -> str:
         """Of the control plane, and not under the engine's own prefix."""
         return f"{self.prefix}:enrolment:{engine_id}"
+
+    def refused(self, who: str) -> str:
+        """Of the control plane: that somebody's refused attempt was recorded a moment ago."""
+        return f"{self.prefix}:refused:{who}"
 
     def rate(self, key_id: str, kind: str) -> str:
         return f"{self.prefix}:rate:{key_id}:{kind}"

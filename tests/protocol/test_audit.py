@@ -1,7 +1,7 @@
 """The record of changes: bounded, in order, and written with the change."""
 
 import pytest
-from msgspec import structs
+from msgspec import json, structs
 
 from stoker.core import audit
 from stoker.core.audit import Action, Actor, change_of
@@ -98,3 +98,46 @@ def test_what_people_typed_is_cut():
     recorded = change_of(Action.KEY_CREATED, "t" * 1000, ME, name="n" * 1000, empty="", nothing=None)
     assert (len(recorded.target), len(recorded.detail["name"])) == (audit.DETAIL_CHARS, audit.DETAIL_CHARS)
     assert set(recorded.detail) == {"name"}
+
+
+def refusal(target="k1"):
+    return change_of(
+        Action.ACCESS_REFUSED, target, ME, request="GET /audit", reason="the key lacks audit:read"
+    )
+
+
+async def test_a_refused_attempt_is_recorded_once_for_each_who_tries(store):
+    assert await store.audit.refused("k1", refusal())
+    assert not await store.audit.refused("k1", refusal())
+    assert await store.audit.refused("k2", refusal("k2"))
+    assert await actions(store) == [(Action.ACCESS_REFUSED, "k1"), (Action.ACCESS_REFUSED, "k2")]
+    left_ms = await store._connection.command("PTTL", store._keys.refused("k1"))
+    assert 0 < left_ms <= audit.REFUSAL_S * 1000
+
+
+async def test_refused_attempts_are_read_among_the_changes_and_push_none_out(store, monkeypatch):
+    monkeypatch.setattr("stoker.protocol.audit.REFUSALS_KEPT", 10)
+    await store.audit.add(did(Action.APP_DEPLOYED, "first"))
+    for number in range(300):
+        await store.audit.refused(f"k{number}", refusal(f"k{number}"))
+    await store.audit.add(did(Action.APP_DELETED, "last"))
+    assert await store.audit.count() < 250
+    seen, cursor = [], ""
+    while True:
+        found, cursor = await store.audit.page(cursor, 7)
+        seen += [(each.id, each.change.target) for each in found]
+        if not cursor:
+            break
+    assert [seen[0][1], seen[1][1], seen[-1][1]] == ["last", "k299", "first"]
+    assert len({target for _, target in seen}) == len(seen) == await store.audit.count()
+
+
+async def test_what_was_recorded_in_one_moment_is_on_one_page(store):
+    keys, text = store._keys, json.encode(did(Action.APP_CHANGED))
+    for key in (keys.audit, keys.audit_refused):
+        for at in ("5-1", "6-1"):
+            await store._connection.command("XADD", key, at, "change", text)
+    first, cursor = await store.audit.page("", 1)
+    second, end = await store.audit.page(cursor, 1)
+    assert [each.id for each in (*first, *second)] == ["6-1", "6-1", "5-1", "5-1"]
+    assert end == ""

@@ -206,3 +206,28 @@ def test_a_preset_is_enough_for_what_it_is_called(system, preset, commands, refu
         assert done.returncode == 4, done.stderr
         assert "needs the scope" in done.stderr
     system.cli_json("keys", "delete", made["id"])
+
+
+async def test_refused_attempts_are_in_the_record(gateway, key_with):
+    async def refused():
+        items = (await gateway.client.get("/audit")).json()["data"]["items"]
+        return [each for each in items if each["action"] == "access.refused"]
+
+    for _ in range(2):
+        assert (await gateway.open.get("/audit", headers=await key_with("apps:read"))).status_code == 403
+    wrong = {"authorization": "Bearer inf_wrong"}
+    for path in ("/tasks", "/secrets/reveal/none"):
+        assert (await gateway.open.get(path, headers=wrong)).status_code == 401
+    assert (await gateway.open.get("/tasks")).status_code == 401
+    maker = await key_with("apikeys:write")
+    assert (await gateway.open.post("/apikeys", json={}, headers=maker)).status_code == 403
+    told = [
+        (each["user_id"], each["detail"]["request"], each["detail"]["reason"]) for each in await refused()
+    ]
+    assert told == [
+        ("admin", "POST /apikeys", "the key lacks everything"),
+        (None, "GET /tasks", "the key is unknown"),
+        ("admin", "GET /audit", "the key lacks audit:read"),
+        ("admin", "GET /audit", "the key lacks audit:read"),  # the keys are two
+    ]
+    assert "inf_wrong" not in str(await refused())

@@ -79,6 +79,14 @@ def test_a_task_for_later_runs_when_its_time_has_come(http):
     assert states[7] >= task["run_at"]
 
 
+def test_the_command_line_runs_a_task_later(http, system):
+    task = system.cli_json("run", ECHO, "--input", "message=later", "--run-at", "+1s")
+    assert task["status_text"] == "completed"
+    assert task["events"][0]["created_at"] < task["run_at"]
+    refused = system.cli("run", ECHO, "--input", "message=later", "--run-at", "tomorrow", check=False)
+    assert (refused.returncode, "ISO 8601" in refused.stderr) == (2, True)
+
+
 def test_a_time_that_is_past_means_now(http):
     assert ended(http, run(http, run_at="2001-01-01T00:00:00Z")["id"])["status"] == COMPLETED
 

@@ -47,7 +47,10 @@ async def audit_page(request: AnyRequest, cursor: str, limit: int) -> dict[str, 
 
 @get("/audit", tags=["system"], summary="List changes")
 async def get_audit(request: AnyRequest, cursor: str = "", limit: int = 20) -> Answer:
-    """Who changed what: keys, secrets, apps and machines, of all users, the latest first. Never a secret's value."""
+    """Who changed what: keys, secrets, apps and machines, of all users, the latest first; and who was refused.
+
+    Never a secret's value.
+    """
     return answer(request, await audit_page(request, cursor, limit))
 
 

@@ -11,7 +11,7 @@ from litestar import delete, get, post
 from msgspec import Struct
 
 from stoker.core.audit import Action, change_of
-from stoker.core.errors import InvalidRequest, NotFound
+from stoker.core.errors import InvalidRequest, MissingScope, NotFound
 from stoker.core.ids import new_id
 from stoker.core.messages import ApiKey
 from stoker.core.scopes import (
@@ -111,7 +111,12 @@ async def post_key(request: AnyRequest, data: NewKey) -> Answer:
     """The answer's `key` is the only time that the key is shown. It gets no scope that the caller's key lacks."""
     caller = caller_of(request)
     text, key = make_key(caller.owner.user_id, data)
-    check_grant(caller.scopes, key.scopes)
+    try:
+        check_grant(caller.scopes, key.scopes)
+    except MissingScope:
+        asked = ", ".join(key.scopes) or "everything"
+        await services_of(request).attempts.lacks_scope(caller.actor, "POST /apikeys", asked)
+        raise
     expires = iso(key.expires_ms) if key.expires_ms else ""
     made = change_of(
         Action.KEY_CREATED,

@@ -34,7 +34,7 @@ def test_a_secret_setting_is_in_the_environment_of_the_parts_that_read_it(monkey
         for name in ("SECRETS_KEY", "FILES_SECRET_KEY", "APP_ENV", "RATE_RUN")
     }
     assert readers == {
-        "SECRETS_KEY": ["gateway"],
+        "SECRETS_KEY": ["gateway", "jobs"],
         "FILES_SECRET_KEY": ["gateway", "jobs"],
         "APP_ENV": ["worker"],
         "RATE_RUN": ["gateway", "scheduler", "worker", "jobs"],

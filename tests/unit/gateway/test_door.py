@@ -34,7 +34,7 @@ def test_everything_else_needs_one(path):
 @pytest.mark.parametrize(
     ("method", "path", "kind"),
     [("POST", "/run", "run"), ("POST", "/apps/run", "run"), ("POST", "/files", "upload"), ("GET", "/files", "get"),
-     ("POST", "/tasks/x/retry", "run"), ("POST", "/tasks/list", "get"), ("DELETE", "/tasks/x", "get")],
+     ("POST", "/webhooks/test", "run"), ("POST", "/tasks/x/retry", "run"), ("POST", "/tasks/list", "get"), ("DELETE", "/tasks/x", "get")],
 )  # fmt: skip
 def test_requests_count_against_their_limit(method, path, kind):
     assert rate_kind(method, path) == kind
