@@ -22,6 +22,9 @@ DELIVERY: Final = "X-Delivery-Id"
 TEST_EVENT: Final = "webhook.test"
 LANES: Final = 4
 """Tries of one receiver at a time: a slow one gets four times as much, a silent one holds no more."""
+REST_TIMES: Final = 3
+"""A lane whose receiver said nothing rests so many times as long: silent ones take a quarter of the room at most."""
+REST_MAX_S: Final = 60.0
 EXCERPT_CHARS: Final = 200
 EXCERPT_BYTES: Final = 2048
 """Of an answer that are read at most, for an excerpt."""
@@ -77,10 +80,11 @@ class Policy(Struct, frozen=True, kw_only=True):
 
 
 class Next(Struct, frozen=True):
-    """What becomes of a delivery. `pause_s`: before the next try of a pending one."""
+    """What becomes of a delivery. `pause_s`: before the next try of a pending one. `rest_s`: of its lane, for all in it."""
 
     state: DeliveryState
     pause_s: float = 0.0
+    rest_s: float = 0.0
 
 
 def signature(secret: str, timestamp: int, body: bytes) -> str:
@@ -116,12 +120,13 @@ def decide_next(outcome: Outcome, tries: int, age_s: float, policy: Policy, chan
     """
     if outcome.arrived:
         return Next(DeliveryState.DELIVERED)
+    rest_s = 0.0 if outcome.done.status else min(REST_TIMES * outcome.done.took_ms / 1000, REST_MAX_S)
     if outcome.hopeless or tries >= policy.tries:
-        return Next(DeliveryState.DEAD)
+        return Next(DeliveryState.DEAD, rest_s=rest_s)
     pause_s = max(pause_after(tries, policy, chance), min(outcome.retry_after_s, policy.pause_max_s))
     if age_s + pause_s > policy.give_up_s:
-        return Next(DeliveryState.DEAD)
-    return Next(DeliveryState.PENDING, pause_s)
+        return Next(DeliveryState.DEAD, rest_s=rest_s)
+    return Next(DeliveryState.PENDING, pause_s, rest_s)
 
 
 def judge(status: int, headers: Mapping[str, str], done: Try) -> Outcome:

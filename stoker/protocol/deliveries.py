@@ -2,7 +2,7 @@
 
 A delivery waits in a lane of its receiver (`stoker.core.webhooks.lane_of`), and a lane has one try at a time. So a
 receiver that is slow or silent holds up its own deliveries, and no others. A try holds its lane by a lease: what a
-process that died was trying is tried again.
+process that died was trying is tried again. A lane whose receiver was silent rests, by a lease that nobody holds.
 """
 
 import re
@@ -19,8 +19,6 @@ from stoker.protocol.connection import Connection
 from stoker.protocol.keys import Keys
 from stoker.protocol.streams import mapping, pairs
 
-TRIES_KEPT: Final = 50
-"""Of one delivery, the latest ones, of 0.5 KB at most."""
 _TIES: Final = 100
 """Deliveries of one owner and state that change in the same millisecond, as a page allows for."""
 _CURSOR: Final = re.compile(r"(\d{1,16})\.([a-z0-9._-]{1,63})")
@@ -134,7 +132,7 @@ class Deliveries:
                 then.state,
                 round(then.pause_s * 1000),
                 _encode(done),
-                TRIES_KEPT,
+                round(then.rest_s * 1000),
                 round(kept_s * 1000),
             ],
         )
@@ -183,7 +181,7 @@ class Deliveries:
         return found
 
     async def tries(self, delivery_id: str) -> list[Try]:
-        """The tries of a delivery, oldest first, at most `TRIES_KEPT`."""
+        """The latest tries of a delivery, oldest first."""
         raw = await self._connection.command("LRANGE", self._keys.delivery_tries(delivery_id), 0, -1)
         return [_try.decode(each) for each in raw]
 

@@ -219,14 +219,38 @@ async def test_pages_go_through_all_states_once_the_latest_first(store):
         await store.deliveries.page("ann", ALL, "x")
 
 
-async def test_tries_that_are_kept_are_bounded(store, monkeypatch):
-    monkeypatch.setattr("stoker.protocol.deliveries.TRIES_KEPT", 3)
+async def test_tries_that_are_kept_are_bounded(store):
     each = delivery()
     await store.deliveries.open(each)
-    for number in range(5):
+    for number in range(53):
         await tried(store, each, Try(at_ms=number), NOW)
-    assert [one.at_ms for one in await store.deliveries.tries("d1")] == [2, 3, 4]
-    assert (await store.deliveries.read("d1")).total == 5
+    assert [one.at_ms for one in await store.deliveries.tries("d1")] == list(range(3, 53))
+    assert (await store.deliveries.read("d1")).total == 53
+
+
+@pytest.mark.parametrize("state", [DeliveryState.PENDING, DeliveryState.DEAD])
+async def test_a_lane_that_rests_is_left_alone_until_its_time_and_no_longer(store, state):
+    each = delivery()
+    names = in_lane_of(each)
+    await store.deliveries.open(each)
+    await tried(store, each, FAILED, Next(state, 0, rest_s=60))
+    await store.deliveries.open(delivery(next(names)))
+    await store.deliveries.replay(each)
+    assert await store.deliveries.claim(10, LEASE_MS) == []
+    await store._connection.command("ZADD", store._keys.busy_lanes, 1, lane_of(each.url, each.id))
+    assert len(await store.deliveries.claim(10, LEASE_MS)) == 1
+
+
+async def test_a_lane_that_rested_with_nothing_in_it_is_forgotten(store):
+    each = delivery()
+    await store.deliveries.open(each)
+    await tried(store, each, FAILED, Next(DeliveryState.DEAD, rest_s=0.001))
+
+    async def forgotten():
+        assert await store.deliveries.claim(10, LEASE_MS) == []
+        return not await store._connection.command("EXISTS", store._keys.lanes, store._keys.busy_lanes)
+
+    await eventually(forgotten, "the end of its rest")
 
 
 async def test_a_signing_secret_is_written_over_what_was_read_and_with_its_change(store):

@@ -1,25 +1,29 @@
--- end_try: note what came of a try, and what becomes of its delivery. Nothing for who does not hold the lane any more.
+-- end_try: note what came of a try, and what becomes of its delivery and lane. Nothing for who holds the lane no more.
 -- KEYS  1 delivery  2 tries  3 owner's pending deliveries  4 owner's deliveries of the state  5 lane  6 lanes  7 busy lanes
--- ARGV  1 delivery id  2 lane id  3 lease's end (ms)  4 state  5 pause (ms)  6 try (JSON)  7 tries kept  8 kept (ms)
+-- ARGV  1 delivery id  2 lane id  3 lease's end (ms)  4 state  5 pause (ms)  6 try (JSON)  7 rest of the lane (ms)  8 kept (ms)
 -- OK    {"OK", id of a delivery that is forgotten, ...}        ERR  none
 -- include common, lanes
 local id, lane_id, lease, state = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local pause, try, tries_kept, kept = tonumber(ARGV[5]), ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
--- Ended ones of one owner and state, some 1 KB each; the oldest go first.
-local LISTED = 5000
+local pause, try, rest, kept = tonumber(ARGV[5]), ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
+-- Ended ones of one owner and state, some 1 KB each, and tries of one, of 0.5 KB at most; the oldest go first.
+local LISTED, TRIES = 5000, 50
 
 local held = redis.call('ZSCORE', KEYS[7], lane_id)
 if not held or text(tonumber(held)) ~= lease then
   return {'OK'}
 end
-redis.call('ZREM', KEYS[7], lane_id)
 local forgotten = {'OK'}
 local now = now_ms()
+if rest > 0 then
+  redis.call('ZADD', KEYS[7], text(now + rest), lane_id)
+else
+  redis.call('ZREM', KEYS[7], lane_id)
+end
 if redis.call('HGET', KEYS[1], 'state') ~= 'pending' then
   redis.call('ZREM', KEYS[5], id)
 else
   redis.call('RPUSH', KEYS[2], try)
-  redis.call('LTRIM', KEYS[2], -tries_kept, -1)
+  redis.call('LTRIM', KEYS[2], -TRIES, -1)
   redis.call('HINCRBY', KEYS[1], 'tries', 1)
   redis.call('HINCRBY', KEYS[1], 'total', 1)
   if state == 'pending' then

@@ -102,6 +102,21 @@ def test_what_becomes_of_a_delivery(outcome, tries, state):
 
 
 @pytest.mark.parametrize(
+    ("done", "rest_s"),
+    [
+        (Try(at_ms=0, took_ms=15_000, error="no answer"), 45),
+        (Try(at_ms=0, took_ms=120_000, error="no answer"), 60),
+        (Try(at_ms=0, took_ms=2, error="nobody listens"), 0.006),
+        (Try(at_ms=0, took_ms=15_000, status=500, error="it answered 500"), 0),
+        (Try(at_ms=0, took_ms=15_000, status=200), 0),
+    ],
+)
+def test_a_lane_rests_when_its_receiver_was_silent(done, rest_s):
+    for tries in (1, 100):
+        assert decide_next(Outcome(done=done), tries, 0.0, POLICY, 0.5).rest_s == rest_s
+
+
+@pytest.mark.parametrize(
     ("status", "after", "wait_s"),
     [(429, "90", 90), (503, "7200", 3600), (503, "soon", 2), (500, "90", 2), (503, "9" * 30, 2)],
 )
