@@ -123,11 +123,6 @@ class Deliverer:
             task.add_done_callback(self._ended)
         return len(claims)
 
-    async def settled(self) -> None:
-        """Return when no try is under way: for tests."""
-        while self._running:
-            await asyncio.wait(self._running)
-
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         self._nudge.set()  # its lane is free

@@ -14,7 +14,7 @@ from msgspec import structs
 from rq import Queue
 
 from stoker.core.messages import ApiKey, Needs, Owner, TaskId, TaskRequest, TaskSpec
-from stoker.core.states import TaskState
+from stoker.core.states import DeliveryState, TaskState
 from stoker.files.local import LocalFiles
 from stoker.files.logs import log_key, one
 from stoker.protocol.outbox import Ending
@@ -26,12 +26,13 @@ OWNER = Owner(user_id="u1", key_id="k1")
 
 @pytest.fixture
 def receiver():
-    """An HTTP server; `answers` are the statuses that it gives, `calls` what it got."""
+    """An HTTP server; `answers` are the statuses that it gives, `calls` what it got. It speaks while `well` is set."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self):
             body = self.rfile.read(int(self.headers["Content-Length"]))
             calls.put((self.headers["X-Delivery-Id"], json.loads(body)))
+            server.well.wait(60)
             self.send_response(answers.get_nowait() if not answers.empty() else 200)
             self.end_headers()
 
@@ -40,29 +41,43 @@ def receiver():
 
     calls, answers = queue.Queue(), queue.Queue()
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.calls, server.answers = calls, answers
+    server.calls, server.answers, server.well = calls, answers, threading.Event()
+    server.well.set()
     server.url = f"http://127.0.0.1:{server.server_port}/hook"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
+    server.well.set()
     server.shutdown()
     server.server_close()
 
 
 @pytest.fixture
-def jobs(store, redis_server, tmp_path):
+def start_jobs(store, redis_server, tmp_path):
+    """A function that starts `stoker jobs` on the pool of `store`."""
+    started = []
+
+    def start():
+        env = environment(
+            STOKER_DATA_DIR=str(tmp_path),
+            STOKER_REDIS_URL=redis_server.url,
+            STOKER_POOL=store.pool,
+            STOKER_SWEEP_S="1",
+            STOKER_WEBHOOK_ALLOW="127.0.0.1",
+        )
+        started.append(subprocess.Popen([sys.executable, "-m", "stoker_cli", "jobs"], env=env))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.terminate()
+        process.wait(30)
+        wait_gone({process.pid})
+
+
+@pytest.fixture
+def jobs(start_jobs):
     """A running `stoker jobs` on the pool of `store`."""
-    env = environment(
-        STOKER_DATA_DIR=str(tmp_path),
-        STOKER_REDIS_URL=redis_server.url,
-        STOKER_POOL=store.pool,
-        STOKER_SWEEP_S="1",
-        STOKER_WEBHOOK_ALLOW="127.0.0.1",
-    )
-    process = subprocess.Popen([sys.executable, "-m", "stoker_cli", "jobs"], env=env)
-    yield process
-    process.terminate()
-    process.wait(30)
-    wait_gone({process.pid})
+    return start_jobs()
 
 
 async def submit(store, task_id, *, webhook="", retention_s=0.0):
@@ -82,6 +97,25 @@ async def test_an_ending_is_told_to_the_webhook_once_more_after_a_failure(store,
     assert event["event"] == "task.cancelled"
     assert (event["task"]["id"], event["task"]["status"]) == ("t1", 12)
     assert delivery == job_id("t1", 0, "webhook")
+
+
+@pytest.mark.long
+async def test_a_webhook_of_killed_jobs_is_delivered_by_the_next_ones(store, receiver, start_jobs):
+    receiver.well.clear()
+    first = start_jobs()
+    await submit(store, "t1", webhook=receiver.url)
+    await store.tasks.cancel(TaskId("t1"))
+    told = await asyncio.to_thread(receiver.calls.get, timeout=60)
+    first.kill()
+    first.wait(30)
+    receiver.well.set()
+    start_jobs()
+    assert await asyncio.to_thread(receiver.calls.get, timeout=120) == told
+
+    async def delivered():
+        return (await store.deliveries.read(told[0])).state is DeliveryState.DELIVERED
+
+    await eventually(delivered, "the note of the second try")
 
 
 async def test_an_expired_task_leaves_the_index(store, jobs):
