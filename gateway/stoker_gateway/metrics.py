@@ -7,6 +7,7 @@ from stoker.core.errors import StoreUnavailable
 from stoker.core.messages import EngineView, WorkerId
 from stoker.protocol import Store
 from stoker.protocol.pulses import Told
+from stoker.protocol.deliveries import Standing
 from stoker_gateway.machine_metrics import machine_lines
 from stoker_gateway.streams import Hub
 
@@ -21,9 +22,9 @@ async def measurements(store: Store, hub: Hub) -> str:
     ]
     silences = [("gateway", "", hub.pulse.silent_s())]
     try:
-        pending, delayed, quarantined, engines, told, now_ms = await asyncio.gather(
-            store.scheduling.pending_count(),
-            store.scheduling.delayed_count(),
+        (pending, delayed), webhooks, quarantined, engines, told, now_ms = await asyncio.gather(
+            asyncio.gather(store.scheduling.pending_count(), store.scheduling.delayed_count()),
+            store.deliveries.standing(),
             store.quarantines.list(),
             store.engines.list(),
             store.pulses.told(),
@@ -46,6 +47,7 @@ async def measurements(store: Store, hub: Hub) -> str:
             *own,
             *_up(answers=True),
             *waiting,
+            *_webhooks(webhooks, now_ms),
             *_silences(silences),
             *_decisions(told),
             *_engines(engines),
@@ -92,6 +94,16 @@ def _decisions(told: Iterable[Told]) -> Iterator[str]:
         for kind, number in report.counts.items():
             labels = f'{{process="{report.process}",decision="{kind}"}}'
             yield f"stoker_scheduler_decisions_total{labels} {number}"
+
+
+def _webhooks(standing: Standing, now_ms: int) -> Iterator[str]:
+    overdue_s = max(0, now_ms - standing.due_ms) / 1000 if standing.due_ms else 0.0
+    yield "# HELP stoker_webhook_lanes_busy Lanes of receivers with a call on its way, or resting after silence."
+    yield "# TYPE stoker_webhook_lanes_busy gauge"
+    yield f"stoker_webhook_lanes_busy {standing.busy}"
+    yield "# HELP stoker_webhook_overdue_seconds How long a webhook whose turn it is has waited for a call."
+    yield "# TYPE stoker_webhook_overdue_seconds gauge"
+    yield f"stoker_webhook_overdue_seconds {overdue_s:.3f}"
 
 
 def _troubled(engines: list[EngineView]) -> set[WorkerId]:

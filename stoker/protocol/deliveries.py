@@ -49,6 +49,13 @@ class DeliveryView(Struct, frozen=True, kw_only=True):
     total: int
 
 
+class Standing(Struct, frozen=True, kw_only=True):
+    """How the lanes of a pool are. `due_ms`: when the lane was due that waits for longest; 0 = none waits."""
+
+    busy: int
+    due_ms: int
+
+
 class Deliveries:
     """Those of one pool."""
 
@@ -215,6 +222,13 @@ class Deliveries:
             self._connection.start("ZCARD", self._keys.owner_deliveries(owner_id, state)) for state in states
         ]
         return sum([int(await call) for call in calls])
+
+    async def standing(self) -> Standing:
+        """What is on its way, and since when something waits for its turn, or until when. Cost: one round trip."""
+        busy = self._connection.start("ZCARD", self._keys.busy_lanes)
+        first = self._connection.start("ZRANGE", self._keys.lanes, 0, 0, "WITHSCORES")
+        due = [round(ms) for _, ms in pairs(await first)]
+        return Standing(busy=int(await busy), due_ms=due[0] if due else 0)
 
     async def _views(self, ids: Sequence[str]) -> list[DeliveryView | None]:
         """In one batch; None for one that is not kept any more."""

@@ -7,6 +7,7 @@ from stoker.core.audit import Action, Actor, change_of
 from stoker.core.errors import Conflict, InvalidRequest, NotFound
 from stoker.core.states import DeliveryState
 from stoker.core.webhooks import Delivery, Next, Sealed, SigningSecret, Try, lane_of
+from stoker.protocol.deliveries import Standing
 
 pytestmark = pytest.mark.protocol
 
@@ -251,6 +252,19 @@ async def test_a_lane_that_rested_with_nothing_in_it_is_forgotten(store):
         return not await store._connection.command("EXISTS", store._keys.lanes, store._keys.busy_lanes)
 
     await eventually(forgotten, "the end of its rest")
+
+
+async def test_the_lanes_tell_what_is_on_its_way_and_what_is_due(store):
+    assert await store.deliveries.standing() == Standing(busy=0, due_ms=0)
+    each = delivery()
+    await store.deliveries.open(each)
+    opened = (await store.deliveries.read("d1")).due_ms
+    assert await store.deliveries.standing() == Standing(busy=0, due_ms=opened)
+    [claim] = await store.deliveries.claim(10, LEASE_MS)
+    assert await store.deliveries.standing() == Standing(busy=1, due_ms=0)
+    await store.deliveries.end_try(claim, each, FAILED, LATER, KEPT_S)
+    due = (await store.deliveries.read("d1")).due_ms
+    assert await store.deliveries.standing() == Standing(busy=0, due_ms=due)
 
 
 async def test_a_signing_secret_is_written_over_what_was_read_and_with_its_change(store):

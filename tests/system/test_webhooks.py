@@ -284,6 +284,25 @@ async def test_a_dead_letter_is_found_shown_and_replayed(store, receivers, deliv
     assert [h["x-delivery-id"] for h, _ in receiver.calls].count(dead.id) == 3
 
 
+async def test_the_measurements_say_how_long_webhooks_wait(store, gateway):
+    async def measured():
+        return dict(
+            line.split()
+            for line in (await gateway.open.get("/metrics")).text.splitlines()
+            if "_webhook_" in line and line[0] != "#"
+        )
+
+    assert await measured() == {"stoker_webhook_lanes_busy": "0", "stoker_webhook_overdue_seconds": "0.000"}
+    await ended(store, "http://a.example/")
+
+    async def waits():
+        return float((await measured())["stoker_webhook_overdue_seconds"]) > 0
+
+    await eventually(waits, "a webhook that nobody takes")
+    assert await store.deliveries.claim(1, 60_000)
+    assert await measured() == {"stoker_webhook_lanes_busy": "1", "stoker_webhook_overdue_seconds": "0.000"}
+
+
 async def test_a_delivery_of_somebody_else_is_not_there(store, gateway):
     made = await ended(store, "http://a.example/", Owner(user_id="bob", key_id="k2"))
     assert (await gateway.client.get("/webhooks/deliveries")).json()["data"]["items"] == []

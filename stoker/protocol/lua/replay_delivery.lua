@@ -1,5 +1,5 @@
 -- replay_delivery: a delivery is tried again, now, and as often as a new one. Idempotent.
--- KEYS  1 delivery  2 tries  3 owner's pending deliveries  4 his delivered ones  5 his dead ones  6 lane  7 lanes  8 busy lanes
+-- KEYS  1 delivery  2 tries  3 owner's pending deliveries  4 owner's delivered ones  5 owner's dead ones  6 lane  7 lanes  8 busy lanes
 -- ARGV  1 delivery id  2 lane id
 -- OK    {"OK"}        ERR  DELIVERY_UNKNOWN
 -- include common, lanes
