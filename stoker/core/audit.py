@@ -26,7 +26,7 @@ class Action(StrEnum):
     SECRET_DELETED = "secret.deleted"
     SECRET_REVEALED = "secret.revealed"
     SIGNING_SECRET_SET = "webhook.secret_set"
-    """A user has another secret that signs his webhooks."""
+    """A user has another secret that signs webhooks."""
     APP_DEPLOYED = "app.deployed"
     APP_CHANGED = "app.changed"
     APP_COPIED = "app.copied"
