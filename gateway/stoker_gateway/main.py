@@ -14,7 +14,7 @@ from litestar import Litestar
 from stoker.bundles import Limits
 from stoker.core.audit import Action, Actor, change_of
 from stoker.core.events import Event
-from stoker.files import open_files
+from stoker.files import FileStore, open_files
 from stoker.log import get_logger
 from stoker.protocol import Room, Store
 from stoker.runs.registry import Registry
@@ -69,12 +69,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
             attempts=Attempts(store.audit),
             registrar=Registrar(store, blobs, Limits(max_bytes=settings.max_app_bytes)),
             hub=Hub(store, settings),
-            uploads=Uploads(
-                blobs,
-                settings.files_dir / "uploads",
-                max_bytes=settings.max_upload_bytes,
-                ttl_s=settings.upload_ttl_s,
-            ),
+            uploads=_uploads(settings, blobs),
             blobs=blobs,
             enroller=Enroller(store, settings, base_url),
             base_url=base_url,
@@ -100,9 +95,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await _started(server, serving)
         settings.url_file.write_text(base_url)
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*_GC_THRESHOLDS)
+        _leave_alone()
         log.info(Event.PART_STARTED, url=base_url)
         await _until(stop, serving)
         server.should_exit = True
@@ -119,6 +112,18 @@ def submitter_of(store: Store, registry: Registry, settings: GatewaySettings, ba
     return Submitter(
         store, registry, settings, base_url=base_url, room=room, idempotency_s=settings.idempotency_s
     )
+
+
+def _uploads(settings: GatewaySettings, blobs: FileStore) -> Uploads:
+    folder = settings.files_dir / "uploads"
+    return Uploads(blobs, folder, max_bytes=settings.max_upload_bytes, ttl_s=settings.upload_ttl_s)
+
+
+def _leave_alone() -> None:
+    """Have the collector pass over what start-up made."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
 
 
 def uvicorn_config(app: Any, settings: GatewaySettings) -> uvicorn.Config:
