@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from stoker.core.errors import StoreUnavailable
 from stoker.core.messages import EngineView, WorkerId
 from stoker.protocol import Store
-from stoker.protocol.pulses import Told
 from stoker.protocol.deliveries import Standing
+from stoker.protocol.pulses import Told
 from stoker_gateway.machine_metrics import machine_lines
 from stoker_gateway.streams import Hub
 
