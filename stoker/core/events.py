@@ -31,6 +31,8 @@ class Event(StrEnum):
     INSTANCE_EVICTED = "instance.evicted"
     INSTANCE_LOADED = "instance.loaded"
     LEASE_LOST = "lease.lost"
+    LOAD_FAILED = "load.failed"
+    LOAD_ORDERED = "load.ordered"
     LOG_CHUNK_REFUSED = "log.chunk_refused"
     LOG_SPOOL_FAILED = "log.spool_failed"
     LOG_UPLOAD_DELAYED = "log.upload_delayed"

@@ -42,6 +42,9 @@ class Keys:
         self.pulses = f"{self.prefix}:pulses"
         self.enrolments = f"{self.prefix}:enrolments"
         self.audit = f"{self.prefix}:audit"
+        self.pins = f"{self.prefix}:pins"
+        self.pin_states = f"{self.prefix}:pin-states"
+        self.keep_alives = f"{self.prefix}:keep-alives"
 
     def task(self, task_id: TaskId) -> str:
         return f"{self.prefix}:task:{task_id}"
@@ -87,6 +90,10 @@ class Keys:
     def enrolment(self, engine_id: EngineId) -> str:
         """Of the control plane, and not under the engine's own prefix."""
         return f"{self.prefix}:enrolment:{engine_id}"
+
+    def load(self, load_id: str) -> str:
+        """Of the control plane: whose order to load this is, and what its engine may be given."""
+        return f"{self.prefix}:load:{load_id}"
 
     def rate(self, key_id: str, kind: str) -> str:
         return f"{self.prefix}:rate:{key_id}:{kind}"
