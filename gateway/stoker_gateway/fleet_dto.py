@@ -76,6 +76,7 @@ def worker_dto(engine: EngineView, worker: WorkerInfo, quarantines: Quarantines)
         "system_info": system_info(engine),
         "warm_apps": [_resident(r) for r in residents if r.state in {ResidentState.IDLE, ResidentState.BUSY}],
         "residents": [_resident(r) for r in residents],
+        "pinned": list(engine.report.pins.get(worker.id, ())),  # setup keys that make room for nothing
     }
 
 

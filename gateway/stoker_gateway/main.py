@@ -20,6 +20,7 @@ from stoker.protocol import Store
 from stoker.settings import GatewaySettings
 from stoker_gateway.app import build
 from stoker_gateway.enrolment import Enroller
+from stoker_gateway.pinning import Pinner
 from stoker_gateway.registration import Registrar
 from stoker_gateway.registry import Registry
 from stoker_gateway.routes.keys import NewKey, make_key
@@ -71,6 +72,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
             ),
             blobs=blobs,
             enroller=Enroller(store, settings, base_url),
+            pinner=Pinner(store, registry, settings, secrets),
             base_url=base_url,
         )
 

@@ -14,6 +14,7 @@ from stoker.protocol import Store
 from stoker.settings import GatewaySettings
 from stoker_gateway.door import caller_of
 from stoker_gateway.enrolment import Enroller
+from stoker_gateway.pinning import Pinner
 from stoker_gateway.registration import Registrar
 from stoker_gateway.registry import Registry
 from stoker_gateway.secret_store import SecretStore
@@ -41,6 +42,7 @@ class Services(Struct, frozen=True, kw_only=True):
     blobs: FileStore
     secrets: SecretStore
     enroller: Enroller
+    pinner: Pinner
     base_url: str
 
 

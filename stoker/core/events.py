@@ -59,6 +59,7 @@ class Event(StrEnum):
     WORKER_USERS_FAILED = "worker.users_failed"
     STORE_LOST = "store.lost"
     STORE_CHANGED = "store.changed"
+    PIN_STAYED = "pin.stayed"
     PART_STARTED = "part.started"
     PART_STOPPING = "part.stopping"
     PART_STOPPED = "part.stopped"

@@ -403,6 +403,7 @@ class AppVersion(Struct, frozen=True, kw_only=True):
     metadata: dict[str, Any] = {}
     timeouts: Timeouts = Timeouts()
     retry: Retry = Retry()
+    keep_alive_s: float | None = None  # how long its instances stay after their last task; None = not said
 
 
 class RetiredVersion(Struct, frozen=True, kw_only=True):
@@ -431,6 +432,7 @@ class App(Struct, frozen=True, kw_only=True):
     status_changed_ms: int = 0
     license: str = ""
     current_version_id: str = ""
+    keep_alive_s: float | None = None  # stronger than what the version says
     created_ms: int = 0
     updated_ms: int = 0
 

@@ -1,7 +1,7 @@
 """What people want to be loaded although no task asks for it: pins, and loads that are wanted once."""
 
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -37,6 +37,7 @@ class Pin(Struct, frozen=True, kw_only=True):
     )
     needs: Needs
     owner: Owner
+    setup: dict[str, Any] = {}  # as it was asked for, without defaults
     follows: bool = True  # it named no version, so it is for the current one
     workers: tuple[str, ...] = ()
     copies: int = 0

@@ -230,8 +230,7 @@ def test_a_load_wanted_once_that_fails_says_so_and_is_not_tried_again():
         ),
         (
             {"needs": gpu_needs(20)},
-            "box-gpu-0 has too little GPU memory: 22.0 GB are needed; of its 24.0 GB 6.0 GB are in use by other "
-            "programs, 0.0 GB are pinned, and 0.0 GB belong to instances that may not go now",
+            "22.0 GB are needed; of its 24.0 GB 6.0 GB are in use by other programs, 0.0 GB are pinned",
         ),
         ({"copies": 2}, "2 copies are wanted, and 1 worker can hold one each"),
     ],
