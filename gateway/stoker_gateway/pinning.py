@@ -6,6 +6,7 @@ instance would wait for tasks that never come.
 
 import time
 from collections.abc import Iterable, Sequence
+from enum import StrEnum
 from typing import Any, Final
 
 from msgspec import Struct, structs
@@ -38,6 +39,8 @@ from stoker_gateway.submit import check_status, setup_messages
 
 MAX_COPIES: Final = 1_000
 MAX_NAMES: Final = 1_000
+MAX_LOADS: Final = 50
+"""Loads of one user that are wanted once: whoever may run apps may ask, and pins must have their place."""
 
 log = get_logger("gateway")
 
@@ -59,12 +62,20 @@ class UnloadBody(Struct, kw_only=True):
     workers: list[str] | None = None
 
 
+class Going(StrEnum):
+    """Whether an instance goes that somebody wants to go."""
+
+    UNLOADING = "unloading"
+    BUSY = "busy"
+    PINNED = "pinned"
+
+
 class Unloading(Struct, frozen=True, kw_only=True):
     """What becomes of an instance that somebody wants to go."""
 
     worker_id: WorkerId
     setup_key: SetupKey
-    state: str  # unloading | busy | pinned
+    state: Going
 
 
 class Pinner:
@@ -98,8 +109,7 @@ class Pinner:
         now_ms = int(time.time() * 1000)
         pin = structs.replace(
             made,
-            id=await self._known_as(made, once=once, follows=not ref.version)
-            or new_id("warm_" if once else "pin_"),
+            id=await self._id_for(made, once=once, follows=not ref.version),
             follows=not ref.version,
             workers=tuple(dict.fromkeys(body.workers or ())),
             copies=body.copies,
@@ -136,11 +146,14 @@ class Pinner:
                 if pin.follows and not pin.once and pin.request.version_id != version.id:
                     await self._follow(pin, app, version)
 
-    async def forget(self, app: App, actor: Actor) -> None:
-        """An app was deleted: nothing of it is pinned any more."""
-        await self._store.pins.set_keep_alive(f"{app.namespace}/{app.name}", None)
+    async def forget(self, app: App, actor: Actor, version_id: str = "") -> None:
+        """An app was deleted, or one version of it: nothing of that is pinned any more."""
+        if not version_id:
+            await self._store.pins.set_keep_alive(f"{app.namespace}/{app.name}", None)
         for pin in await self._of_app(app.id):
-            change = recorded(Action.APP_UNPINNED, pin, actor, reason="its app was deleted")
+            if version_id not in {"", pin.request.version_id}:
+                continue
+            change = recorded(Action.APP_UNPINNED, pin, actor, reason="it was deleted")
             try:
                 await self._store.pins.remove(pin.id, change)
             except NotFound:  # somebody else was quicker
@@ -170,12 +183,12 @@ class Pinner:
         if not found:
             raise NotFound(f"Nothing of {body.app} is loaded there that could be unloaded. {_what(engines)}")
         states = [unloading(engine, resident) for engine, resident in found]
-        if all(state.state == "pinned" for state in states):
+        if all(state.state is Going.PINNED for state in states):
             raise Conflict(f"{body.app} is pinned. Let it go first: stoker apps unpin {name}")
         for (engine, _), state in zip(found, states, strict=True):
-            if state.state == "unloading":
+            if state.state is Going.UNLOADING:
                 await self._store.pins.ask_unload(engine.info.id, state.worker_id, state.setup_key)
-        going = [state.worker_id for state in states if state.state == "unloading"]
+        going = [state.worker_id for state in states if state.state is Going.UNLOADING]
         await self._store.audit.add(
             change_of(Action.APP_UNLOADED, name, actor, workers=", ".join(going), instances=len(going))
         )
@@ -227,24 +240,26 @@ class Pinner:
     async def _of_app(self, app_id: str) -> list[Pin]:
         return [pin for pin in await self._store.pins.list() if pin.request.app_id == app_id]
 
-    async def _known_as(self, made: Pin, *, once: bool, follows: bool) -> str:
-        """The id of what the same user asked for already; '' = nothing.
+    async def _id_for(self, made: Pin, *, once: bool, follows: bool) -> str:
+        """The id of what the same user asked for already, or a new one.
 
         The setup key alone does not tell: one with an older version, or an older secret, is meant as well.
         """
-        return next(
-            (
-                pin.id
-                for pin in await self._of_app(made.request.app_id)
-                if pin.once is once
-                and pin.owner.user_id == made.owner.user_id
-                and (
-                    pin.setup_key == made.setup_key
-                    or (pin.follows and follows and pin.request.setup == made.request.setup)
-                )
-            ),
-            "",
-        )
+        mine = [
+            pin
+            for pin in await self._store.pins.list()
+            if pin.once is once and pin.owner.user_id == made.owner.user_id
+        ]
+        for pin in mine:
+            both_follow = pin.follows and follows and pin.request.app_id == made.request.app_id
+            if pin.setup_key == made.setup_key or (both_follow and pin.request.setup == made.request.setup):
+                return pin.id
+        if once and len(mine) >= MAX_LOADS:
+            raise Conflict(
+                f"You have asked for {MAX_LOADS} loads in the last {ONCE_KEPT_S / 60:.0f} minutes, which is the limit. "
+                "Run the app, or wait."
+            )
+        return new_id("warm_" if once else "pin_")
 
     async def _worker_messages(self, pin: Pin) -> list[dict[str, Any]]:
         """What to tell whoever names workers that are not there: they may come."""
@@ -318,7 +333,7 @@ def unloading(engine: EngineView, resident: Resident) -> Unloading:
     return Unloading(
         worker_id=resident.worker_id,
         setup_key=resident.setup_key,
-        state="pinned" if pinned else "busy" if busy else "unloading",
+        state=Going.PINNED if pinned else Going.BUSY if busy else Going.UNLOADING,
     )
 
 

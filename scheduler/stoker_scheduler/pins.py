@@ -23,6 +23,8 @@ LOOK: Final = 256
 """Workers without its instance that one pin compares, at most."""
 RESEND_MS: Final = 5_000
 """An engine that was told what is pinned, and does not say so, is told again after this time."""
+TOLD_MS: Final = 60_000
+"""How long it is told that the time of a load is over which was wanted once."""
 DONE: Final = frozenset({PinState.LOADED, PinState.FAILED})
 
 
@@ -118,10 +120,14 @@ class _Look:
         now_ms, found = self._facts.now_ms, []
         for pin in _live(self._book):
             known = self._book.states.get(pin.id)
-            if pin.once and now_ms > pin.until_ms:
+            if pin.once and now_ms > pin.until_ms + TOLD_MS:
                 self.plan.over.append(pin.id)
             elif pin.once and known is not None and known.state in DONE:
                 self.plan.states[pin.id] = known
+            elif pin.once and now_ms > pin.until_ms and not (known and known.loading):
+                why = known.reason if known else "nobody looked at it"
+                text = f"it was not loaded within {span((pin.until_ms - pin.created_ms) / 1000)}: {why}"
+                self.plan.states[pin.id] = _Wish(pin, _group_of(pin)).status(PinState.FAILED, text)
             elif pin.setup_key in self._book.retired:
                 text = "a secret that it holds was changed or deleted; pin it again, and it gets the new one"
                 self.plan.states[pin.id] = _Wish(pin, _group_of(pin)).status(PinState.WAITING, text)
@@ -238,10 +244,19 @@ class _Look:
         )
 
     def _why_not_on(self, wish: _Wish, worker: Worker) -> tuple[int, str]:
-        """Why not on this worker, and how far it is from it."""
-        failed = self._failure(wish, worker)
-        if failed is not None:
-            return 0, self._failed_text(wish, worker, failed)
+        """Why not on this worker, and how far it is from it. What failed there says more than what lacks now."""
+        failed = self._book.failed.get((wish.pin.setup_key, worker.id))
+        if failed is None or (not failed.times and failed.until_ms <= self._facts.now_ms):
+            return self._hindrance(wish, worker)
+        times = f" ({failed.times} times)" if failed.times > 1 else ""
+        text = f"loading on {worker.id} failed{times}: {failed.error}"
+        if wish.pin.once and self._tried(wish.pin, worker):
+            return 0, text
+        if failed.until_ms > self._facts.now_ms:
+            return 0, f"{text} It is tried again in ~{span((failed.until_ms - self._facts.now_ms) / 1000)}."
+        return 0, f"{text} It is tried again later: {self._hindrance(wish, worker)[1]}"
+
+    def _hindrance(self, wish: _Wish, worker: Worker) -> tuple[int, str]:
         if worker.id in self._taken:
             return 1, f"{worker.id} loads something else that is wanted first"
         if worker.held:
@@ -250,13 +265,6 @@ class _Look:
         if worker.lease:
             return 4, f"{worker.id} is leased to a session"
         return self._no_room_on(wish, worker)
-
-    def _failed_text(self, wish: _Wish, worker: Worker, failed: Failed) -> str:
-        times = f" ({failed.times} times)" if failed.times > 1 else ""
-        text = f"loading on {worker.id} failed{times}: {failed.error}"
-        if wish.pin.once and failed.times:
-            return text
-        return f"{text} It is tried again in ~{span((failed.until_ms - self._facts.now_ms) / 1000)}."
 
     def _no_room_on(self, wish: _Wish, worker: Worker) -> tuple[int, str]:
         facts, key = self._facts, wish.pin.setup_key

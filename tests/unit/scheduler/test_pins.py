@@ -13,7 +13,7 @@ from stoker_scheduler.actions import Assign, Rules, Start, Why
 from stoker_scheduler.eviction import Facts, decide_unload
 from stoker_scheduler.measures import Measured
 from stoker_scheduler.pin_book import UNHEARD_MS, Order
-from stoker_scheduler.pins import RESEND_MS, decide_pins, to_tell
+from stoker_scheduler.pins import RESEND_MS, TOLD_MS, decide_pins, to_tell
 
 
 def pin(key="a", *, pin_id="", needs=None, **fields):
@@ -206,7 +206,21 @@ def test_a_load_wanted_once_is_over_when_it_is_loaded_and_protects_nothing():
     assert not plan.pinned
     board.engine(engine_info(), [])  # evicted since
     assert loads(board.look()) == []
-    board.now_ms = 2_000_001
+    board.now_ms = 2_000_001 + TOLD_MS
+    assert board.look().over == ["pin-a"]
+
+
+def test_a_load_wanted_once_that_finds_no_room_in_its_time_has_failed():
+    board = PinBoard().engine(engine_info())
+    board.submit("b")
+    board.decide()
+    board.wants(pin(once=True, created_ms=board.now_ms, until_ms=board.now_ms + 900_000))
+    assert board.status().state is PinState.WAITING
+    board.later(901)
+    status = board.status()
+    assert status.state is PinState.FAILED
+    assert status.reason.startswith("it was not loaded within 15 min: box-cpu-0 is busy")
+    board.later(TOLD_MS / 1000)
     assert board.look().over == ["pin-a"]
 
 
