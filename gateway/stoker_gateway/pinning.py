@@ -5,7 +5,7 @@ instance would wait for tasks that never come.
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from enum import StrEnum
 from typing import Any, Final
 
@@ -182,7 +182,8 @@ class Pinner:
         ]
         if not found:
             raise NotFound(f"Nothing of {body.app} is loaded there that could be unloaded. {_what(engines)}")
-        states = [unloading(engine, resident) for engine, resident in found]
+        wanted = {pin.setup_key for pin in await self._of_app(app.id) if not pin.once}
+        states = [unloading(engine, resident, wanted) for engine, resident in found]
         if all(state.state is Going.PINNED for state in states):
             raise Conflict(f"{body.app} is pinned. Let it go first: stoker apps unpin {name}")
         for (engine, _), state in zip(found, states, strict=True):
@@ -324,9 +325,15 @@ def loaded(engines: Iterable[EngineView], workers: Sequence[str]) -> Iterable[tu
                 yield engine, resident
 
 
-def unloading(engine: EngineView, resident: Resident) -> Unloading:
-    """What becomes of an instance that somebody wants to go, as far as its engine has told."""
-    pinned = resident.setup_key in engine.report.pins.get(resident.worker_id, ())
+def unloading(engine: EngineView, resident: Resident, wanted: Collection[SetupKey]) -> Unloading:
+    """What becomes of an instance that somebody wants to go, as far as its engine has told.
+
+    Args:
+        wanted: setups that are pinned, wherever that is.
+    """
+    pinned = resident.setup_key in wanted and resident.setup_key in engine.report.pins.get(
+        resident.worker_id, ()
+    )
     busy = resident.state is ResidentState.LOADING or (
         resident.state is ResidentState.BUSY and resident.task_id in engine.tasks
     )

@@ -41,10 +41,10 @@ class PinChores:
         book = self._book
         if book.stale:
             await self._read()
-        if book.unloads:
-            await self._unload()
         if book.touched or (book.lacking and self._mirror.changed.workers):
             await self._look()
+        if book.unloads:  # after the look: what was unpinned a moment ago may go
+            await self._unload()
 
     async def tick(self) -> None:
         """The clock's part: orders that came to nothing, pauses that are over."""
