@@ -43,10 +43,12 @@ def test_every_function_of_the_walk_exists():
     text = (ROOT / "docs/architecture.md").read_text()
     homes = {
         "Tasks": "stoker.protocol.tasks",
+        "Pins": "stoker.protocol.pins",
         "Scheduling": "stoker.protocol.scheduling",
         "Engines": "stoker.protocol.engines",
         "Sessions": "stoker.protocol.sessions",
         "TaskLogs": "stoker.protocol.task_logs",
+        "Workload": "stoker_worker.workload",
         "Writes": "stoker_worker.writes",
     }
     named = [n.split(".") for n in _CODE.findall(text) if re.match(r"^[A-Z]\w+\.\w+$", n)]
