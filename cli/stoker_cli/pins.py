@@ -10,6 +10,7 @@ import msgspec
 import typer
 from rich.markup import escape
 
+from stoker.core.refs import parse_ref
 from stoker_cli.api import Api, connected
 from stoker_cli.inputs import parse_input
 from stoker_cli.output import (
@@ -230,12 +231,13 @@ async def _unpin(ref: str, setup: dict[str, Any]) -> list[dict[str, Any]]:
         items = items_of(await api.get("/pins"))
         gone = [item for item in items if item["id"] == ref]
         if not gone:
-            parsed, app = await find_app(api, ref)
+            meant = parse_ref(ref)
+            name = f"{meant.namespace}/{meant.name}" if meant.namespace else meant.name
             gone = [
                 item
                 for item in items
-                if item["app_id"] == app["id"]
-                and item["app_version_id"].startswith(parsed.version)
+                if f"/{item['app']}".endswith(f"/{name}")
+                and item["app_version_id"].startswith(meant.version)
                 and item["setup"].items() >= setup.items()
             ]
         if not gone:

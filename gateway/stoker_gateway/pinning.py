@@ -28,6 +28,7 @@ from stoker.core.messages import (
     WorkerId,
 )
 from stoker.core.pins import MAX_PINS, ONCE_KEPT_S, Pin
+from stoker.core.refs import parse_ref
 from stoker.core.sessions import plain_key, session_of
 from stoker.core.setup_key import fill_defaults, known_only, setup_key
 from stoker.log import get_logger
@@ -162,36 +163,39 @@ class Pinner:
     async def unload(self, body: UnloadBody, actor: Actor) -> list[Unloading]:
         """Have instances unloaded that are idle. Busy ones stay, and so do pinned ones.
 
+        Without a setup it needs no right to the app: whoever looks after machines may free them.
+
         Raises:
-            NotFound: no such app, or nothing of it is loaded there; says what is.
+            NotFound: nothing of it is loaded there, says what is; or with a setup, no such app.
             Conflict: all of it is pinned.
         """
-        owner = Owner(user_id=actor.user_id, key_id=actor.key_id)
-        ref, app, version = await self._registry.resolve(body.app, owner.user_id)
-        key = None
+        ref, key = parse_ref(body.app), None
         if body.setup is not None:
+            owner = Owner(user_id=actor.user_id, key_id=actor.key_id)
+            _, app, version = await self._registry.resolve(body.app, owner.user_id)
             key = (await self._make(app, version, body.setup, owner))[0].setup_key
-        name = f"{app.namespace}/{app.name}"
         engines = await self._store.engines.list()
         found = [
             (engine, resident)
             for engine, resident in loaded(engines, body.workers or ())
-            if resident.app == name
-            and (not ref.version or resident.version_id == version.id)
+            if f"/{resident.app}".endswith(
+                f"/{ref.namespace}/{ref.name}" if ref.namespace else f"/{ref.name}"
+            )
+            and resident.version_id.startswith(ref.version)
             and key in {None, plain_key(resident.setup_key)}
         ]
         if not found:
             raise NotFound(f"Nothing of {body.app} is loaded there that could be unloaded. {_what(engines)}")
-        wanted = {pin.setup_key for pin in await self._of_app(app.id) if not pin.once}
+        wanted = {pin.setup_key for pin in await self._store.pins.list() if not pin.once}
         states = [unloading(engine, resident, wanted) for engine, resident in found]
         if all(state.state is Going.PINNED for state in states):
-            raise Conflict(f"{body.app} is pinned. Let it go first: stoker apps unpin {name}")
+            raise Conflict(f"{body.app} is pinned. Let it go first: stoker apps unpin {body.app}")
         for (engine, _), state in zip(found, states, strict=True):
             if state.state is Going.UNLOADING:
                 await self._store.pins.ask_unload(engine.info.id, state.worker_id, state.setup_key)
         going = [state.worker_id for state in states if state.state is Going.UNLOADING]
         await self._store.audit.add(
-            change_of(Action.APP_UNLOADED, name, actor, workers=", ".join(going), instances=len(going))
+            change_of(Action.APP_UNLOADED, body.app, actor, workers=", ".join(going), instances=len(going))
         )
         return states
 

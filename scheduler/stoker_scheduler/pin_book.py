@@ -147,7 +147,7 @@ class PinBook:
     ) -> None:
         """An order of the leader before this one."""
         worker = fleet.workers.get(WorkerId(report.worker_id))
-        if worker is None or worker.engine.id != engine_id:
+        if worker is None or worker.engine.id != engine_id or not worker.engine.running:
             return
         key = SetupKey(report.setup_key)
         app = worker.residents[key].app if key in worker.residents else ""

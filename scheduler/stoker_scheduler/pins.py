@@ -7,6 +7,7 @@ pinned makes room for it like for a task.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import Final
 
 from stoker.core.messages import SetupKey, WorkerId
@@ -14,13 +15,15 @@ from stoker.core.pins import Pin, PinState, PinStatus
 from stoker_scheduler.actions import GroupId, Why
 from stoker_scheduler.eviction import Facts, make_room
 from stoker_scheduler.fleet import Phase, Worker
-from stoker_scheduler.matching import GB, admits, candidates, explain, fits
+from stoker_scheduler.matching import GB, admits, candidates, explain, fits, kinds
 from stoker_scheduler.pin_book import Failed, PinBook
 from stoker_scheduler.queues import Group, Shape
 from stoker_scheduler.reasons import span
 
 LOOK: Final = 256
 """Workers without its instance that one pin compares, at most."""
+LOOK_BUSY: Final = 32
+"""Of those, busy ones: they are looked at for a reason alone."""
 RESEND_MS: Final = 5_000
 """An engine that was told what is pinned, and does not say so, is told again after this time."""
 TOLD_MS: Final = 60_000
@@ -187,9 +190,12 @@ class _Look:
         return wish.status(PinState.FAILED if gave_up else PinState.WAITING, reason)
 
     def _others(self, wish: _Wish) -> list[Worker]:
-        """Workers that may hold it and do not."""
-        found = candidates(wish.group.shape, self._facts.fleet, LOOK)
+        """Workers that may hold it and do not: idle ones before those that only give a reason."""
+        fleet, shape = self._facts.fleet, wish.group.shape
+        of_kinds = () if shape.workers else kinds(shape, fleet)
+        idle = islice((worker for kind in of_kinds for worker in fleet.idle_of_kind(kind)), LOOK)
         have = {*wish.ready, *wish.loading}
+        found = chain(idle, candidates(shape, fleet, LOOK if shape.workers else LOOK_BUSY))
         return list({worker.id: worker for worker in found if worker.id not in have}.values())
 
     def _seats(self, wish: _Wish, others: list[Worker]) -> Iterator[_Seat]:
@@ -249,7 +255,8 @@ class _Look:
         if failed is None or (not failed.times and failed.until_ms <= self._facts.now_ms):
             return self._hindrance(wish, worker)
         times = f" ({failed.times} times)" if failed.times > 1 else ""
-        text = f"loading on {worker.id} failed{times}: {failed.error}"
+        end = "" if failed.error.endswith((".", "!", "?", ")")) else "."
+        text = f"loading on {worker.id} failed{times}: {failed.error}{end}"
         if wish.pin.once and self._tried(wish.pin, worker):
             return 0, text
         if failed.until_ms > self._facts.now_ms:

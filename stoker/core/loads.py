@@ -7,7 +7,7 @@ from msgspec import Struct
 
 PREFIX: Final = "load_"
 """Of the id of an order to load; no task's id begins with it."""
-ENDED_KEPT: Final = 32
+ENDED_KEPT: Final = 16
 """Ended loads that an engine still tells of, the latest ones: whoever leads reads each report a moment later."""
 
 

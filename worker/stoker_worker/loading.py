@@ -23,7 +23,7 @@ from stoker_worker.outcomes import failure_outcome
 from stoker_worker.ports import Prepared
 from stoker_worker.residency import Residence, Residency
 
-MAX_ERROR_CHARS: Final = 1000
+MAX_ERROR_CHARS: Final = 500
 """Of a failure in a report, which goes to Redis with every change of the engine."""
 
 _log = get_logger("loading")

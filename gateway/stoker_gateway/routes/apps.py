@@ -253,6 +253,7 @@ async def duplicate_app(request: AnyRequest, app_id: str) -> Answer:
         )
         if await services.store.catalog.add_app(copy) == copy_id:
             services.registry.forget()
+            await services.pinner.settle(copy)
             await record_app(request, Action.APP_COPIED, copy, source=ref_of(app))
             return await app_answer(request, copy)
     if version is not None:
