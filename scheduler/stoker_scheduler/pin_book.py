@@ -4,7 +4,7 @@ An order to load holds its worker in the mirror like a cold start of a task: the
 loading, and no task begins a second load of the setup meanwhile. What engines report ends it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -87,6 +87,16 @@ class PinBook:
                 self._adopt(view.info.id, report, fleet, knowledge, now_ms)
         self.touched = self.touched or bool(self.pins or self.kept)
         return ended
+
+    def mark(self, wanted: Mapping[WorkerId, Iterable[SetupKey]], fleet: Fleet) -> list[WorkerId]:
+        """From now on these instances make room for nothing, and the others do again; on which workers that is new."""
+        pinned = {worker_id: frozenset(keys) for worker_id, keys in wanted.items()}
+        before, self.pinned = self.pinned, pinned
+        for worker_id in {*pinned, *before}:
+            worker = fleet.workers.get(worker_id)
+            for resident in worker.residents.values() if worker is not None else ():
+                resident.pinned = resident.setup_key in pinned.get(worker_id, frozenset())
+        return sorted(w for w in {*pinned, *before} if pinned.get(w) != before.get(w))
 
     def begin(
         self,

@@ -68,7 +68,8 @@ class PinChores:
         book.touched = False
         facts = Facts(self._clock(), mirror.queues, mirror.fleet, mirror.knowledge, mirror.rules)
         plan = decide_pins(book, facts)
-        self._mark(plan)
+        for worker_id in book.mark(plan.pinned, mirror.fleet):
+            mirror.changed.workers[worker_id] = None  # what waits for it may have to look again
         for worker in to_tell(plan, book, facts):
             keys = book.pinned.get(worker.id, frozenset())
             await self._store.pins.send(
@@ -81,18 +82,6 @@ class PinChores:
         book.lacking = any(
             len(status.workers) + len(status.loading) < status.wanted for status in plan.states.values()
         )
-
-    def _mark(self, plan: Plan) -> None:
-        """From now on the instances of pins make room for nothing, and the others do again."""
-        book, fleet = self._book, self._mirror.fleet
-        pinned = {worker_id: frozenset(keys) for worker_id, keys in plan.pinned.items()}
-        for worker_id in {*pinned, *book.pinned}:
-            worker = fleet.workers.get(worker_id)
-            for resident in worker.residents.values() if worker is not None else ():
-                resident.pinned = resident.setup_key in pinned.get(worker_id, frozenset())
-            if pinned.get(worker_id) != book.pinned.get(worker_id):
-                self._mirror.changed.workers[worker_id] = None  # what waits for it may have to look again
-        book.pinned = pinned
 
     async def _load(self, load: Load, now_ms: int) -> None:
         mirror, pin, worker = self._mirror, load.pin, load.worker

@@ -203,6 +203,9 @@ def test_a_pin_that_cannot_be_satisfied_says_why(fleet):
     reason(full, "holds 1 of at most 1 instances; 1 of them are pinned")
     refused = fleet.http.post("/apps/unload", json={"app": REF, "setup": {"model": "b"}})
     assert (refused.status_code, "stoker apps unpin" in refused.json()["detail"]) == (409, True)
+    measured = fleet.http.get("/metrics").text
+    assert 'stoker_pins{state="waiting"} 3' in measured
+    assert "tests/pinned (pinned)" in fleet.system.cli("workers", "list").stdout
     shown = fleet.system.cli("apps", "pins").stdout
     assert "there is no such model" in shown
     assert "2/3" in shown

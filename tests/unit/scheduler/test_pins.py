@@ -1,93 +1,18 @@
 """Pins as stories: facts, then what must be loaded, what stays, and why something is not there."""
 
 import pytest
-from board import Board
-from scheduling import GB, OWNER, engine_info, engine_view, gpu_needs, request, resident, spec
+from pin_board import PinBoard, loads, pin
+from scheduling import GB, engine_info, gpu_needs, resident
 
 from stoker.core.loads import LoadReport, LoadState
-from stoker.core.messages import EngineReport, Needs
-from stoker.core.pins import Pin, PinState, PinStatus
+from stoker.core.pins import PinState, PinStatus
 from stoker.core.states import TaskState
 from stoker.core.vram import VramState
 from stoker_scheduler.actions import Assign, Rules, Start, Why
-from stoker_scheduler.eviction import Facts, decide_unload
+from stoker_scheduler.eviction import decide_unload
 from stoker_scheduler.measures import Measured
-from stoker_scheduler.pin_book import UNHEARD_MS, Order
-from stoker_scheduler.pins import RESEND_MS, TOLD_MS, decide_pins, to_tell
-
-
-def pin(key="a", *, pin_id="", needs=None, **fields):
-    """A pin of the setup `key`."""
-    return Pin(
-        id=pin_id or f"pin-{key}",
-        request=request(spec(key)),
-        needs=needs or Needs(),
-        owner=OWNER,
-        **fields,
-    )
-
-
-class PinBoard(Board):
-    """A board that also decides about pins, and engines that tell of loads."""
-
-    def wants(self, *pins):
-        self.book.pins |= {each.id: each for each in pins}
-        return self
-
-    @property
-    def book(self):
-        return self.mirror.pins
-
-    @property
-    def facts(self):
-        m = self.mirror
-        return Facts(self.now_ms, m.queues, m.fleet, m.knowledge, m.rules)
-
-    def look(self):
-        """Decide about pins and apply; the plan."""
-        plan = decide_pins(self.book, self.facts)
-        for load in plan.loads:
-            name = f"load_{load.pin.id}_{load.worker.id}_{self.now_ms}"
-            order = Order(
-                name, load.worker.engine.id, load.worker.id, load.pin.setup_key, "test/a", self.now_ms
-            )
-            self.book.begin(order, self.mirror.fleet, load.load_s, load.evict)
-        self.book.pinned = {worker_id: frozenset(keys) for worker_id, keys in plan.pinned.items()}
-        for worker_id, keys in self.book.pinned.items():
-            for found in self.mirror.fleet.workers[worker_id].residents.values():
-                found.pinned = found.setup_key in keys
-        self.book.states = plan.states
-        return plan
-
-    def status(self, pin_id="pin-a"):
-        return self.look().states[pin_id]
-
-    def told(self, info, *reports, residents=(), pins=None, registered_ms=0):
-        """An engine reports its loads."""
-        view = engine_view(info, residents=residents)
-        report = EngineReport(
-            residents=view.report.residents, environments=("env",), loads=reports, pins=pins or {}
-        )
-        seen = {"report": report, "registered_ms": registered_ms}
-        self.mirror.on_engine(type(view)(info=info, status="running", seen_ms=0, **seen), self.now_ms)
-
-    def ends(self, info, state=LoadState.LOADED, **fields):
-        """Each load under way ends."""
-        reports, residents = [], []
-        for order in list(self.book.orders.values()):
-            reports.append(
-                LoadReport(
-                    id=order.id, worker_id=order.worker_id, setup_key=order.setup_key, state=state, **fields
-                )
-            )
-            if state is LoadState.LOADED:
-                residents.append(resident(order.worker_id, order.setup_key))
-        self.told(info, *reports, residents=residents)
-
-
-def loads(plan):
-    return [(load.worker.id, load.pin.setup_key) for load in plan.loads]
-
+from stoker_scheduler.pin_book import UNHEARD_MS
+from stoker_scheduler.pins import RESEND_MS, TOLD_MS, to_tell
 
 BOX = engine_info(workers=2)
 
@@ -136,8 +61,8 @@ def test_a_pinned_instance_makes_no_room_for_a_task():
     [reason] = [group.reason for group in board.mirror.queues.groups()]
     assert reason.why is Why.KEPT
     board.book.pins.clear()
-    board.mirror.fleet.workers["box-cpu-0"].residents["a"].pinned = False
-    [assign] = [a for a in board.look_again() if isinstance(a, Assign)]
+    board.look()
+    [assign] = [a for a in board.decide() if isinstance(a, Assign)]
     assert assign.evict == ("a",)
 
 
