@@ -25,6 +25,8 @@ from stoker_worker.residency import Residence, Residency
 
 MAX_ERROR_CHARS: Final = 500
 """Of a failure in a report, which goes to Redis with every change of the engine."""
+LINES_KEPT: Final = 20
+"""Of what the build and the app print: no task's log has it, so the daemon's has the end of it when the load fails."""
 
 _log = get_logger("loading")
 
@@ -51,6 +53,7 @@ class Load:
         self._error = ""
         self._hindered = False
         self._load_s = 0.0
+        self._lines: deque[str] = deque(maxlen=LINES_KEPT)
 
     def report(self) -> LoadReport:
         """What is told of it."""
@@ -97,7 +100,7 @@ class Load:
         task, machine = self.order.task, self._tools.machine
         if residency.warm(task.setup_key) is not None:
             return
-        prepared = machine.prepared(task) or await machine.prepare(self._assignment, _nobody)
+        prepared = machine.prepared(task) or await machine.prepare(self._assignment, self._on_line)
         started = time.monotonic()
         try:
             residence = await residency.admit(
@@ -106,6 +109,7 @@ class Load:
             await self._bring_up(worker, residency, residence, prepared, limit_s)
             self._load_s = time.monotonic() - started
             await residency.loaded(residence, self._load_s)
+            residence.on_line = None
         finally:
             prepared.release()
 
@@ -119,6 +123,7 @@ class Load:
     ) -> None:
         """Start the process and run the app's setup; what fails half-way leaves nothing behind."""
         machine = self._tools.machine
+        residence.on_line = self._on_line
         try:
             residence.instance = await machine.start(self._assignment, prepared, worker, residence.emit)
             async with machine.turn(residence.instance, _wait):
@@ -144,7 +149,10 @@ class Load:
     def _fail(self, error: str, *, hindered: bool = False) -> None:
         self._error, self._hindered = error[:MAX_ERROR_CHARS], hindered
         self._enter(LoadState.FAILED)
-        _log.warning(Event.LOAD_FAILED, **self._names, reason=self._error)
+        _log.warning(Event.LOAD_FAILED, **self._names, reason=self._error, printed="\n".join(self._lines))
+
+    def _on_line(self, _kind: LogType, text: str) -> None:
+        self._lines.append(text)
 
     def _enter(self, state: LoadState) -> None:
         self.state = state
@@ -192,10 +200,6 @@ class Loads:
             if load.report().ended:
                 self._ended.append(self._held.pop(load_id).report())
         self._on_change()
-
-
-def _nobody(_kind: LogType, _text: str) -> None:
-    """No task has these lines."""
 
 
 def _wait() -> None:

@@ -5,9 +5,11 @@ import asyncio
 import pytest
 from executions import WORKER
 from recorders import MachineRecorder, NoDevices, StoreRecorder, Version, log_spool, order, until
+from structlog.testing import capture_logs
 
+from stoker.core.events import Event
 from stoker.core.loads import ENDED_KEPT, LoadState
-from stoker.core.messages import LoadOrder, PinOrder, ResidentState
+from stoker.core.messages import LoadOrder, LogType, PinOrder, ResidentState
 from stoker_worker.execution import Tools
 from stoker_worker.instance import RunResult
 from stoker_worker.instance_errors import InstanceFailed
@@ -106,8 +108,12 @@ async def test_a_load_waits_for_the_task_before_it_and_a_task_for_the_load(scene
 
 async def test_a_load_that_fails_tells_the_apps_words_and_leaves_nothing(scene):
     scene.machine.fails["setup"] = BROKEN
-    scene.load()
-    report = await scene.ended()
+    scene.machine.lines["start"] = (LogType.SERVE, "reading the model")
+    with capture_logs() as logs:
+        scene.load()
+        report = await scene.ended()
+    [said] = [entry for entry in logs if entry["event"] == Event.LOAD_FAILED]
+    assert said["printed"] == "reading the model"
     assert (report.state, report.hindered) == (LoadState.FAILED, False)
     assert "there is no such model" in report.error
     await until(lambda: scene.residents() == {})
