@@ -147,6 +147,17 @@ class Pinner:
                 if pin.follows and not pin.once and pin.request.version_id != version.id:
                     await self._follow(pin, app, version)
 
+    async def renew(self, user_id: str) -> None:
+        """A secret of a user was set or deleted: what it pinned is to hold what tasks are given from now on."""
+        for pin in await self._store.pins.list():
+            if pin.once or pin.owner.user_id != user_id:
+                continue
+            try:
+                found = await self._registry.by_id(pin.request.app_id, pin.request.version_id, user_id)
+            except NotFound:  # deleted a moment ago, and its pins with it
+                continue
+            await self._follow(pin, *found)
+
     async def forget(self, app: App, actor: Actor, version_id: str = "") -> None:
         """An app was deleted, or one version of it: nothing of that is pinned any more."""
         if not version_id:
@@ -224,7 +235,7 @@ class Pinner:
         return Pin(id="", request=request, needs=version.needs, owner=owner, setup=known), unknown
 
     async def _follow(self, pin: Pin, app: App, version: AppVersion) -> None:
-        """Pin the same setup of another version; the old one stays pinned where that cannot be."""
+        """Pin the same setup of a version, with the secrets of now; what was pinned stays where that cannot be."""
         owner = structs.replace(pin.owner, secrets=())
         try:
             made, _ = await self._make(app, version, pin.setup, owner)

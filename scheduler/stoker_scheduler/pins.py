@@ -132,7 +132,7 @@ class _Look:
                 text = f"it was not loaded within {span((pin.until_ms - pin.created_ms) / 1000)}: {why}"
                 self.plan.states[pin.id] = _Wish(pin, _group_of(pin)).status(PinState.FAILED, text)
             elif pin.setup_key in self._book.retired:
-                text = "a secret that it holds was changed or deleted; pin it again, and it gets the new one"
+                text = "a secret that it needs was deleted; set it again (stoker secrets set)"
                 self.plan.states[pin.id] = _Wish(pin, _group_of(pin)).status(PinState.WAITING, text)
             else:
                 found.append(self._wish(pin))

@@ -3,7 +3,7 @@
 from helpers import eventually
 from scheduling import OWNER, FakeEngine, engine_info, request, scheduling, spec, submit
 
-from stoker.core.messages import Needs
+from stoker.core.messages import DrainOrder, Needs
 from stoker.core.pins import Pin, PinState
 from stoker.core.states import TaskState
 from stoker_scheduler import pins as deciding
@@ -67,6 +67,19 @@ async def test_a_lost_instance_a_lost_engine_and_a_lost_order_are_made_good(stor
         async with FakeEngine(store, info) as restarted:
             await eventually(lambda: restarted.ordered == [("box-cpu-0", "a")], "a load after the restart")
             await eventually(lambda: restarted.pins == {"box-cpu-0": ("a",)}, "the new process to be told")
+
+
+async def test_a_pin_moves_from_a_machine_that_drains_or_leaves_to_another(store):
+    async with FakeEngine(store, engine_info("one")) as one, scheduling(store):
+        await store.pins.put(pin())
+        await state(store, "pin-a", PinState.LOADED)
+        async with FakeEngine(store, engine_info("two")) as two:
+            await store.scheduling.drain("one", DrainOrder(reason="new driver"))
+            await eventually(lambda: two.ordered == [("two-cpu-0", "a")], "a load on the other machine")
+            await eventually(lambda: two.pins == {"two-cpu-0": ("a",)}, "the other machine to hold it")
+            assert one.ordered == [("one-cpu-0", "a")]
+            await store.engines.deregister("two", two._session)
+        await state(store, "pin-a", PinState.WAITING)
 
 
 async def test_a_new_leader_goes_on_with_what_there_is(store):

@@ -223,6 +223,16 @@ def test_a_pin_goes_with_the_current_version_and_ends_with_its_app(fleet):
     assert not loaded
 
 
+def test_a_pin_goes_with_the_secret_of_whoever_pinned_it(fleet):
+    made = fleet.ask("POST", "/pins", json={"app": REF})
+    fleet.pinned(made["id"], state="loaded")
+    fleet.ask("PUT", "/secrets/PINNED_SECRET", json={"value": "another-value"})
+    fleet.pinned(made["id"], state="loaded")
+    output, loaded = fleet.run()
+    assert (output["secret"], loaded) == ("another-value", False)
+    fleet.ask("PUT", "/secrets/PINNED_SECRET", json={"value": "s3cret-value"})
+
+
 def test_pins_need_the_scope_of_whoever_runs_machines_and_are_recorded(fleet):
     made = fleet.ask("POST", "/apikeys", json={"name": "runs", "scopes": ["apps:read", "apps:execute"]})
     with fleet.system.client(made["key"]) as runner:

@@ -242,13 +242,13 @@ def test_a_new_leader_takes_over_the_loads_under_way():
     assert board.status().state is PinState.LOADED
 
 
-def test_a_pin_whose_secret_was_changed_asks_to_be_made_again():
+def test_a_pin_whose_secret_was_deleted_says_so_and_lets_the_instance_go():
     board = PinBoard().engine(engine_info(), [("box-cpu-0", "a")]).wants(pin())
     board.look()
     board.book.retired = frozenset({"a"})
     plan = board.look()
     assert not plan.pinned
-    assert "pin it again" in plan.states["pin-a"].reason
+    assert "stoker secrets set" in plan.states["pin-a"].reason
 
 
 def unloaded(board, keep_alives, rules=Rules()):  # noqa: B008 - frozen
