@@ -1,5 +1,6 @@
 """What pins ask of the leader: read what is wanted, carry a plan out, write what was found, unload what shall go."""
 
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -21,6 +22,9 @@ from stoker_scheduler.pin_book import Order
 from stoker_scheduler.pins import Load, Plan, decide_pins, to_tell
 
 UNLOAD_REASON: Final = "somebody asked for it"
+LONG_LOOK_S: Final = 0.002
+REST_FACTOR: Final = 10.0
+"""After a look that took long, the next one waits ten times as long: tasks come before a few hundred pins."""
 
 
 class PinChores:
@@ -35,13 +39,15 @@ class PinChores:
         self._epoch = epoch
         self._log = log
         self._clock = clock
+        self._mono_rested = 0.0
 
     async def run(self) -> None:
         """Do what cannot wait for the clock. Costs nothing where nothing is pinned, and nothing has changed."""
         book = self._book
         if book.stale:
             await self._read()
-        if book.touched or (book.lacking and self._mirror.changed.workers):
+        wanted = book.touched or (book.lacking and self._mirror.changed.workers)
+        if wanted and time.perf_counter() >= self._mono_rested:
             await self._look()
         if book.unloads:  # after the look: what was unpinned a moment ago may go
             await self._unload()
@@ -67,7 +73,10 @@ class PinChores:
         book, mirror = self._book, self._mirror
         book.touched = False
         facts = Facts(self._clock(), mirror.queues, mirror.fleet, mirror.knowledge, mirror.rules)
+        mono = time.perf_counter()
         plan = decide_pins(book, facts)
+        took_s = time.perf_counter() - mono
+        self._mono_rested = mono + (REST_FACTOR * took_s if took_s > LONG_LOOK_S else 0.0)
         for worker_id in book.mark(plan.pinned, mirror.fleet):
             mirror.changed.workers[worker_id] = None  # what waits for it may have to look again
         for worker in to_tell(plan, book, facts):
