@@ -105,7 +105,7 @@ class Pinner:
         check_counts(body)
         owner = Owner(user_id=actor.user_id, key_id=actor.key_id)
         ref, app, version = await self._registry.resolve(body.app, owner.user_id)
-        messages = check_status(app)
+        messages = check_status(app) + await self._check_workers(body.workers or (), once=once)
         made, unknown = await self._make(app, version, body.setup or {}, owner)
         now_ms = int(time.time() * 1000)
         pin = structs.replace(
@@ -120,8 +120,7 @@ class Pinner:
         )
         action = Action.APP_LOADED if once else Action.APP_PINNED
         await self._put(pin, recorded(action, pin, actor))
-        messages += setup_messages(app, version, unknown) + await self._worker_messages(pin)
-        return pin, messages
+        return pin, messages + setup_messages(app, version, unknown)
 
     async def unpin(self, pin_id: str, actor: Actor) -> Pin:
         """Let what is loaded go when its room is wanted.
@@ -277,17 +276,24 @@ class Pinner:
             )
         return new_id("warm_" if once else "pin_")
 
-    async def _worker_messages(self, pin: Pin) -> list[dict[str, Any]]:
-        """What to tell whoever names workers that are not there: they may come."""
+    async def _check_workers(self, wanted: Iterable[str], *, once: bool) -> list[dict[str, Any]]:
+        """What to tell whoever pins to workers that are not there: they may come.
+
+        Raises:
+            InvalidRequest: what is wanted now, and once, cannot wait for them.
+        """
         engines = await self._registry.engines()
         known = {name for engine in engines for name in names_of(engine)}
-        unknown = [name for name in pin.workers if name not in known]
+        unknown = [name for name in wanted if name not in known]
         if not unknown:
             return []
         text = (
-            f"workers: {', '.join(map(repr, unknown))} unknown; known: {', '.join(sorted(known)) or 'none'}. It is "
-            "loaded there when such a worker joins (stoker workers list)."
+            f"workers: {', '.join(map(repr, unknown))} unknown; known: {', '.join(sorted(known)) or 'none'} "
+            "(stoker workers list)"
         )
+        if once:
+            raise InvalidRequest(f"Input validation failed: {text}")
+        text += ". It is loaded there when such a worker joins."
         return [{"level": "warning", "code": "worker_unknown", "message": text}]
 
 

@@ -160,9 +160,8 @@ class PinBook:
         if worker is None or worker.engine.id != engine_id or not worker.engine.running:
             return
         key = SetupKey(report.setup_key)
-        app = worker.residents[key].app if key in worker.residents else ""
-        order = Order(TaskId(report.id), engine_id, worker.id, key, app, now_ms, heard=True)
-        self.begin(order, fleet, knowledge.load_s(key, app))
+        order = Order(TaskId(report.id), engine_id, worker.id, key, report.app, now_ms, heard=True)
+        self.begin(order, fleet, knowledge.load_s(key, report.app))
 
     def _end(self, order: Order, report: LoadReport, fleet: Fleet, knowledge: Knowledge, now_ms: int) -> None:
         loaded = report.state is LoadState.LOADED

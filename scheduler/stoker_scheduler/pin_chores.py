@@ -1,12 +1,13 @@
 """What pins ask of the leader: read what is wanted, carry a plan out, write what was found, unload what shall go."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
-from stoker.core.errors import ProtocolRefusal
+from stoker.core.errors import NotFound, ProtocolRefusal
 from stoker.core.events import Event
 from stoker.core.ids import new_id
 from stoker.core.loads import PREFIX
@@ -121,6 +122,8 @@ class PinChores:
         )
         self._book.begin(sent, mirror.fleet, load.load_s, load.evict, vram_bytes)
         worker.residents[task.setup_key].pinned = not pin.once
+        if pin.once:  # somebody asks for it as a task would, and it is worth as much to keep
+            mirror.knowledge.note_submitted(task.setup_key, now_ms)
         self._log.info(
             Event.LOAD_ORDERED,
             load_id=load_id,
@@ -135,7 +138,8 @@ class PinChores:
         """Store what has changed, and forget what is over."""
         book, pins = self._book, self._store.pins
         for pin_id in plan.over:
-            await pins.remove(pin_id)
+            with contextlib.suppress(NotFound):  # somebody else was quicker
+                await pins.remove(pin_id)
             del book.pins[pin_id]
         changed: dict[str, PinStatus] = {
             pin_id: status for pin_id, status in plan.states.items() if book.states.get(pin_id) != status

@@ -116,10 +116,11 @@ class _Look:
         self._facts = facts
         self._taken: set[WorkerId] = set()
         self._named = _by_name(facts.fleet.workers.values()) if any(p.workers for p in _live(book)) else {}
-        for wish in list(self._wishes()):
+        for wish in self._wishes():
             self.plan.states[wish.pin.id] = self._settle(wish)
 
-    def _wishes(self) -> Iterator[_Wish]:
+    def _wishes(self) -> list[_Wish]:
+        """The pins that are to be settled, with what is loaded of each; of the others, what is found."""
         now_ms, found = self._facts.now_ms, []
         for pin in _live(self._book):
             known = self._book.states.get(pin.id)
@@ -136,7 +137,7 @@ class _Look:
                 self.plan.states[pin.id] = _Wish(pin, _group_of(pin)).status(PinState.WAITING, text)
             else:
                 found.append(self._wish(pin))
-        return iter(found)
+        return found
 
     def _wish(self, pin: Pin) -> _Wish:
         group = _group_of(pin)

@@ -5,8 +5,8 @@ from typing import Final
 
 from msgspec import Struct
 
-PREFIX: Final = "load_"
-"""Of the id of an order to load; no task's id begins with it."""
+PREFIX: Final = "load~"
+"""Of the id of an order to load. A task's id may begin with the name of its pool, and no pool has this sign."""
 ENDED_KEPT: Final = 16
 """Ended loads that an engine still tells of, the latest ones: whoever leads reads each report a moment later."""
 
@@ -26,6 +26,7 @@ class LoadReport(Struct, frozen=True, kw_only=True):
     id: str
     worker_id: str
     setup_key: str
+    app: str = ""
     state: LoadState
     load_s: float = 0
     error: str = ""

@@ -82,7 +82,7 @@ async def test_a_wish_to_unload_names_one_instance(store):
 async def test_an_order_to_load_reaches_its_engine_once_with_a_secret_of_its_own(store):
     scene = Scene(store)
     await scene.set_up()
-    made, grant = order("load_1", "box")
+    made, grant = order("load~1", "box")
     await store.pins.load(scene.epoch, made, grant)
     await store.pins.load(scene.epoch, made, grant)  # the reply was lost
     await store.pins.send("box", PinOrder(worker_id="box-cpu-0", setup_keys=("s",)))
@@ -91,8 +91,8 @@ async def test_an_order_to_load_reaches_its_engine_once_with_a_secret_of_its_own
     assert isinstance(load, LoadOrder)
     assert (load.task, load.worker_id) == (made.task, "box-cpu-0")
     assert pins == PinOrder(worker_id="box-cpu-0", setup_keys=("s",))
-    assert await store.pins.check("load_1", load.token) == grant
-    for load_id, token in (("load_1", "another"), ("load_2", load.token), ("load_1", "")):
+    assert await store.pins.check("load~1", load.token) == grant
+    for load_id, token in (("load~1", "another"), ("load~2", load.token), ("load~1", "")):
         with pytest.raises(Unauthorized):
             await store.pins.check(load_id, token)
     assert (await store.engines.inbox("box", "0", 1))[1] == []  # it is answered by reports
@@ -102,7 +102,7 @@ async def test_an_order_to_load_reaches_its_engine_once_with_a_secret_of_its_own
 async def test_an_order_to_load_is_refused(store, why):
     scene = Scene(store)
     await scene.set_up(lease_s=-1 if why == "its lease is over" else 30)
-    made, grant = order("load_1", "other" if why == "nobody" else "box")
+    made, grant = order("load~1", "other" if why == "nobody" else "box")
     if why == "it drains":
         await store.scheduling.drain("box", DrainOrder(reason="r"))
     epoch = scene.epoch - 1 if why == "another leads" else scene.epoch
@@ -110,4 +110,4 @@ async def test_an_order_to_load_is_refused(store, why):
         await store.pins.load(epoch, made, grant)
     assert refused.value.refusal == ("NOT_LEADER" if why == "another leads" else "ENGINE_GONE")
     with pytest.raises(Unauthorized):
-        await store.pins.check("load_1", "")
+        await store.pins.check("load~1", "")

@@ -167,6 +167,8 @@ def test_a_load_ahead_makes_the_first_task_warm_and_an_unload_takes_it_away(flee
     wait_until(lambda: not fleet.residents(), "the instance to be gone")
     nothing = fleet.system.cli("apps", "unload", REF, check=False)
     assert (nothing.returncode, "Nothing is loaded at all" in nothing.stderr) == (2, True)
+    nowhere = fleet.system.cli("apps", "warm", REF, "--workers", "nowhere", check=False)
+    assert (nowhere.returncode, "workers: 'nowhere' unknown; known: " in nowhere.stderr) == (2, True)
     failed = fleet.system.cli("apps", "warm", REF, "--setup", "broken=true", check=False)
     assert (failed.returncode, "there is no such model" in failed.stderr) == (1, True)
 
@@ -211,7 +213,7 @@ def test_a_pin_that_cannot_be_satisfied_says_why(fleet):
     assert "2/3" in shown
 
 
-def test_a_pin_goes_with_the_current_version_and_ends_with_its_app(fleet):
+def test_a_pin_goes_with_the_current_version(fleet):
     made = fleet.ask("POST", "/pins", json={"app": REF})
     fleet.pinned(made["id"], state="loaded")
     folder = fleet.system.data_dir.parent / "pinned"

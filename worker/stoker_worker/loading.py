@@ -61,6 +61,7 @@ class Load:
             id=self.order.task.id,
             worker_id=self.order.worker_id,
             setup_key=self.order.task.setup_key,
+            app=self.order.task.app,
             state=self.state,
             load_s=self._load_s,
             error=self._error,
@@ -177,17 +178,24 @@ class Loads:
         self._on_change = on_change
         self._held: dict[TaskId, Load] = {}
         self._ended: deque[LoadReport] = deque(maxlen=ENDED_KEPT)
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     def take(self, order: LoadOrder) -> Load | None:
         """A new order; None when it is known already."""
         if order.task.id in self._held or any(ended.id == order.task.id for ended in self._ended):
             return None
         load = self._held[order.task.id] = Load(order, self._tools, self._changed)
+        self._idle.clear()
         return load
 
     def reports(self) -> tuple[LoadReport, ...]:
         """What is told of them."""
         return (*self._ended, *(load.report() for load in self._held.values()))
+
+    async def empty(self) -> None:
+        """Return when none is in hand."""
+        await self._idle.wait()
 
     def stop(self, reason: str, worker_id: str = "") -> None:
         """Stop those in hand, on one worker or on all."""
@@ -199,6 +207,8 @@ class Loads:
         for load_id, load in list(self._held.items()):
             if load.report().ended:
                 self._ended.append(self._held.pop(load_id).report())
+        if not self._held:
+            self._idle.set()
         self._on_change()
 
 

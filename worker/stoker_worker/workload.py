@@ -192,8 +192,9 @@ class Workload:
         _log.info(Event.SPOOL_REPLAYED, task_id=execution.task_id, attempt=execution.order.attempt)
 
     async def empty(self) -> None:
-        """Return when nothing is held."""
+        """Return when nothing is held, and nothing is being loaded."""
         await self._empty.wait()
+        await self.loads.empty()
 
     async def unload(self, reason: str) -> None:
         """End every instance."""

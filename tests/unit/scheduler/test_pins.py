@@ -234,12 +234,14 @@ def test_an_engine_is_told_what_is_pinned_until_it_says_so():
 
 def test_a_new_leader_takes_over_the_loads_under_way():
     board = PinBoard().engine(engine_info()).wants(pin())
-    under_way = LoadReport(id="load_x", worker_id="box-cpu-0", setup_key="a", state=LoadState.LOADING)
+    place = {"worker_id": "box-cpu-0", "setup_key": "a", "app": "test/a"}
+    under_way = LoadReport(id="load~x", **place, state=LoadState.WAITING)
     board.told(engine_info(), under_way)
     assert loads(board.look()) == []
     assert board.status().state is PinState.LOADING
     board.ends(engine_info())
     assert board.status().state is PinState.LOADED
+    assert board.mirror.fleet.workers["box-cpu-0"].residents["a"].app == "test/a"
 
 
 def test_a_pin_whose_secret_was_deleted_says_so_and_lets_the_instance_go():

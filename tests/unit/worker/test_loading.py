@@ -42,7 +42,7 @@ class Scene:
     def changed(self):
         self.changes += 1
 
-    def load(self, load_id="load_1", worker_id=WORKER.id, evict=(), **request):
+    def load(self, load_id="load~1", worker_id=WORKER.id, evict=(), **request):
         task = order(load_id, function="", **request).task
         self.workload.on_load(LoadOrder(task=task, token="secret", worker_id=worker_id, evict=evict))
 
@@ -55,7 +55,7 @@ class Scene:
     def residents(self):
         return {resident.setup_key: resident.state for resident in self.workload.snapshot()}
 
-    async def ended(self, load_id="load_1"):
+    async def ended(self, load_id="load~1"):
         """What is told of a load that has ended."""
         await until(lambda: self.told().get(load_id) in (LoadState.LOADED, LoadState.FAILED))
         return next(report for report in self.workload.loads.reports() if report.id == load_id)
@@ -88,8 +88,8 @@ async def test_an_order_that_is_read_twice_loads_once_and_one_for_what_is_there_
     scene.load()
     await scene.ended()
     scene.load()
-    scene.load("load_2")
-    assert (await scene.ended("load_2")).state is LoadState.LOADED
+    scene.load("load~2")
+    assert (await scene.ended("load~2")).state is LoadState.LOADED
     assert scene.machine.steps.count("setup") == 1
 
 
@@ -98,12 +98,12 @@ async def test_a_load_waits_for_the_task_before_it_and_a_task_for_the_load(scene
     scene.workload.on_assign("1-0", order("t1", setup_key="other"))
     await until(lambda: "run" in scene.machine.steps)
     scene.load()
-    assert scene.told() == {"load_1": LoadState.WAITING}
+    assert scene.told() == {"load~1": LoadState.WAITING}
     scene.workload.on_assign("2-0", order("t2"))
     scene.machine.go.set()
     await scene.workload.empty()
     assert scene.machine.steps.count("setup") == 2
-    assert scene.told() == {"load_1": LoadState.LOADED}
+    assert scene.told() == {"load~1": LoadState.LOADED}
 
 
 async def test_a_load_that_fails_tells_the_apps_words_and_leaves_nothing(scene):
@@ -162,12 +162,13 @@ async def test_a_drain_stops_a_load_and_leaves_no_process(scene, step):
     await until(lambda: step in scene.machine.steps)
     scene.workload.refuse("the worker is draining")
     scene.workload.give_back("the worker is draining", running=False)
+    await scene.workload.empty()
     report = await scene.ended()
     assert (report.error, report.hindered) == ("the worker is draining", True)
     assert scene.residents() == {}
     assert all(process.exited.is_set() for process in scene.machine.processes)
-    scene.load("load_2")
-    assert (await scene.ended("load_2")).error == "the worker is draining"
+    scene.load("load~2")
+    assert (await scene.ended("load~2")).error == "the worker is draining"
 
 
 async def test_a_load_that_waits_is_stopped_too(scene):
@@ -192,8 +193,8 @@ async def test_what_a_load_took_from_the_shelf_is_given_back(scene):
     scene.load()
     await scene.ended()
     scene.machine.fails["start"] = BROKEN
-    scene.load("load_2", setup_key="other")
-    await scene.ended("load_2")
+    scene.load("load~2", setup_key="other")
+    await scene.ended("load~2")
     assert Version.released == before + 2
 
 
