@@ -11,6 +11,7 @@ from typing import Final
 from stoker.core.loads import LoadReport, LoadState
 from stoker.core.messages import EngineId, EngineView, SetupKey, TaskId, WorkerId
 from stoker.core.pins import Pin, PinStatus
+from stoker_scheduler.durations import Durations
 from stoker_scheduler.fleet import Fleet, Held, Phase
 from stoker_scheduler.knowledge import Knowledge
 
@@ -19,6 +20,7 @@ UNHEARD_MS: Final = 30_000
 RETRY_MS: Final = 5_000
 RETRY_DOUBLINGS: Final = 6
 """How long a load that failed is not tried again on its worker: twice as long each time, up to 320 s."""
+_NO_RUN: Final = Durations((0.0,))
 _NEVER_MS: Final = 2**53
 """No audit asks Redis for the task of a load: it has none."""
 
@@ -120,6 +122,7 @@ class PinBook:
             assigned_ms=order.sent_ms,
             load_s=max(load_s, 0.001),
             run_s=0.0,
+            runs=_NO_RUN,
             audit_ms=_NEVER_MS,
         )
         self.orders[order.id] = order
