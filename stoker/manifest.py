@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 import yaml
 
 from stoker.core.errors import CallerError
-from stoker.core.limits import BadLimit, Retry, Timeouts, read_retry, read_timeouts
+from stoker.core.limits import BadLimit, Retry, Timeouts, read_keep_alive, read_retry, read_timeouts
 from stoker.core.messages import GpuType, IntegrationNeed, Needs, SecretNeed
 
 T = TypeVar("T")
@@ -53,6 +53,7 @@ class Manifest:
     public: bool = False
     timeouts: Timeouts = field(default_factory=Timeouts)
     retry: Retry = field(default_factory=Retry)
+    keep_alive_s: float | None = None
 
     @property
     def resources(self) -> dict[str, Any]:
@@ -162,6 +163,7 @@ def parse(document: dict[str, Any], source: str = FILE_NAME) -> Manifest:
         public=document.get("is_public") is True,
         timeouts=_limits(read_timeouts, document.get("timeouts"), source),
         retry=_limits(read_retry, document.get("retry"), source),
+        keep_alive_s=_limits(read_keep_alive, document.get("keep_alive"), source),
     )
 
 

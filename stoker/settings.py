@@ -282,7 +282,9 @@ class SchedulerSettings(CommonSettings, QuarantineFields):
         default=0.05, ge=0, le=10, description="Seconds below which a learned run time counts as short."
     )
     idle_unload_s: float = Field(
-        default=0, ge=0, description="Seconds after which an unused instance is unloaded; 0 = never."
+        default=0,
+        ge=0,
+        description="Seconds after which an unused instance is unloaded whose app says no keep_alive; 0 = never.",
     )
 
     @model_validator(mode="after")

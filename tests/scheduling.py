@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from stoker.core.errors import StaleAttempt
+from stoker.core.loads import LoadReport, LoadState
 from stoker.core.messages import (
     Assignment,
     EngineId,
@@ -17,9 +18,11 @@ from stoker.core.messages import (
     EvictOrder,
     GpuInfo,
     GpuType,
+    LoadOrder,
     Needs,
     Outcome,
     Owner,
+    PinOrder,
     Resident,
     ResidentState,
     SetupKey,
@@ -132,10 +135,14 @@ class FakeEngine:
     loads: list[tuple[str, str]] = field(default_factory=list)
     ran: list[tuple[str, str]] = field(default_factory=list)
     evicted: list[str] = field(default_factory=list)
+    ordered: list[tuple[str, str]] = field(default_factory=list)  # loads that no task asked for
+    load_fails: str = ""  # why those come to nothing
+    pins: dict[str, tuple[str, ...]] = field(default_factory=dict)
     release: asyncio.Event = field(default_factory=asyncio.Event)
     _warm: dict[str, dict[str, None]] = field(default_factory=dict)
     _queues: dict[str, asyncio.Queue] = field(default_factory=dict)
     _tasks: list[asyncio.Task] = field(default_factory=list)
+    _told: list[LoadReport] = field(default_factory=list)
     _session: str = ""
 
     async def __aenter__(self):
@@ -161,7 +168,13 @@ class FakeEngine:
 
     def _report(self, draining=False):
         residents = tuple(resident(w, key) for w, keys in self._warm.items() for key in keys)
-        return EngineReport(residents=residents, environments=("env",), draining=draining)
+        return EngineReport(
+            residents=residents,
+            environments=("env",),
+            draining=draining,
+            loads=tuple(self._told),
+            pins=self.pins,
+        )
 
     async def report(self, *, draining=False):
         await self.store.engines.report(self.info.id, self._session, self._report(draining))
@@ -175,10 +188,34 @@ class FakeEngine:
                     continue
                 if isinstance(message, Assignment):
                     self._queues[message.worker_id].put_nowait((entry, message))
+                elif isinstance(message, LoadOrder):
+                    await self._load(message)
+                elif isinstance(message, PinOrder):
+                    self.pins = {message.worker_id: message.setup_keys} if message.setup_keys else {}
+                    await self.report()
                 elif isinstance(message, EvictOrder):
                     self._warm[message.worker_id].pop(message.setup_key, None)
                     self.evicted.append(message.setup_key)
                     await self.report()
+
+    async def _load(self, order):
+        key = order.task.setup_key
+        self.ordered.append((order.worker_id, key))
+        if not self.load_fails:
+            warm = self._warm.setdefault(order.worker_id, {})
+            for gone in order.evict:
+                warm.pop(gone, None)
+                self.evicted.append(gone)
+            warm[key] = None
+        state = LoadState.FAILED if self.load_fails else LoadState.LOADED
+        told = {"id": order.task.id, "worker_id": order.worker_id, "setup_key": key, "state": state}
+        self._told.append(LoadReport(**told, load_s=2.0, error=self.load_fails))
+        await self.report()
+
+    async def lose(self, worker_id, key):
+        """An instance ends by itself."""
+        self._warm[worker_id].pop(key)
+        await self.report()
 
     async def _worker_loop(self, waiting):
         while True:

@@ -14,7 +14,7 @@ from stoker import bundles
 from stoker.bundles import Limits
 from stoker.core.errors import StokerError
 from stoker.settings import ClientSettings, load
-from stoker_cli import local_apps
+from stoker_cli import local_apps, pins
 from stoker_cli.api import Api, connected
 from stoker_cli.deploy import (
     BuildFailure,
@@ -210,6 +210,10 @@ def sample(
 ) -> None:
     """An example input of an app, made from its schema; for: stoker run REF --input -."""
     print_json(asyncio.run(_sample(ref)))
+
+
+for _name, _command in pins.COMMANDS.items():
+    app.command(_name)(_command)
 
 
 def version_of(item: dict[str, Any]) -> str:

@@ -239,7 +239,8 @@ def state_of(worker: dict[str, Any], engine: dict[str, Any]) -> str:
 
 def _warm_name(entry: object) -> str:
     if isinstance(entry, dict):
-        return str(entry.get("app") or entry.get("name") or entry.get("app_id") or "")
+        name = str(entry.get("app") or entry.get("name") or entry.get("app_id") or "")
+        return f"{name} (pinned)" if entry.get("pinned") else name
     return str(entry)
 
 

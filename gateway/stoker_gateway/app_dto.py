@@ -28,6 +28,7 @@ def app_dto(app: App, version: AppVersion | None) -> dict[str, Any]:
         "status": app.status,
         "status_message": app.status_message,
         "status_changed_at": iso(app.status_changed_ms) if app.status_changed_ms else None,
+        "keep_alive_s": app.keep_alive_s,  # stronger than that of the version
         "version_id": app.current_version_id or None,
         "version": None if version is None else version_dto(version),
     }
@@ -58,6 +59,7 @@ def version_dto(version: AppVersion) -> dict[str, Any]:
             "gpu": {"count": needs.gpu_count, "vram": needs.vram_bytes, "type": needs.gpu_type},
             "ram": needs.ram_bytes,
         },
+        "keep_alive_s": version.keep_alive_s,
         "checksum": version.id,
         "metadata": version.metadata,
     }

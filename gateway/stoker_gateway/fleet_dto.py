@@ -1,6 +1,6 @@
 """Engines and workers as clients read them: the platform's EngineDTO and WorkerDTO, with live readings."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from msgspec import structs
@@ -11,6 +11,7 @@ from stoker.core.messages import (
     Quarantine,
     Resident,
     ResidentState,
+    SetupKey,
     WorkerId,
     WorkerInfo,
 )
@@ -50,6 +51,7 @@ def worker_dto(engine: EngineView, worker: WorkerInfo, quarantines: Quarantines)
     busy = next((r for r in residents if r.state is ResidentState.BUSY), None)
     first = busy or (residents[0] if residents else None)
     state = engine.report.vram.get(worker.id, VramState())
+    pinned = engine.report.pins.get(worker.id, ())
     return {
         "id": worker.id,
         "name": worker.id,
@@ -74,8 +76,10 @@ def worker_dto(engine: EngineView, worker: WorkerInfo, quarantines: Quarantines)
             }
         ],
         "system_info": system_info(engine),
-        "warm_apps": [_resident(r) for r in residents if r.state in {ResidentState.IDLE, ResidentState.BUSY}],
-        "residents": [_resident(r) for r in residents],
+        "warm_apps": [
+            _resident(r, pinned) for r in residents if r.state in {ResidentState.IDLE, ResidentState.BUSY}
+        ],
+        "residents": [_resident(r, pinned) for r in residents],
     }
 
 
@@ -112,13 +116,14 @@ def _as_of_now(engine: EngineView, resident: Resident) -> Resident:
     return resident
 
 
-def _resident(resident: Resident) -> dict[str, Any]:
+def _resident(resident: Resident, pinned: Collection[SetupKey]) -> dict[str, Any]:
     return {
         "app": resident.app,
         "app_version_id": resident.version_id,
         "setup_key": plain_key(resident.setup_key),
         "session_id": session_of(resident.setup_key) or None,
         "state": resident.state,
+        "pinned": resident.setup_key in pinned,
         "vram": resident.vram_bytes,
         "load_s": resident.load_s,
         "since": iso(resident.since_ms),

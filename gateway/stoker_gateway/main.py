@@ -24,6 +24,7 @@ from stoker_gateway.app import build
 from stoker_gateway.attempts import Attempts
 from stoker_gateway.enrolment import Enroller
 from stoker_gateway.flows import Flows
+from stoker_gateway.pinning import Pinner
 from stoker_gateway.registration import Registrar
 from stoker_gateway.routes.keys import NewKey, make_key
 from stoker_gateway.secret_store import SecretStore
@@ -72,6 +73,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
             uploads=_uploads(settings, blobs),
             blobs=blobs,
             enroller=Enroller(store, settings, base_url),
+            pinner=Pinner(store, registry, settings),
             base_url=base_url,
         )
 

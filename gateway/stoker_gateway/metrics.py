@@ -1,10 +1,12 @@
 """Measurements in Prometheus' text format, version 0.0.4. What this process knows is told also without Redis."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from stoker.core.errors import StoreUnavailable
 from stoker.core.messages import EngineView, WorkerId
+from stoker.core.pins import PinState
 from stoker.protocol import Store
 from stoker.protocol.deliveries import Standing
 from stoker.protocol.pulses import Told
@@ -22,6 +24,7 @@ async def measurements(store: Store, hub: Hub) -> str:
     ]
     silences = [("gateway", "", hub.pulse.silent_s())]
     try:
+        pinned = await _pinned(store)
         (pending, delayed), webhooks, quarantined, engines, told, now_ms = await asyncio.gather(
             asyncio.gather(store.scheduling.pending_count(), store.scheduling.delayed_count()),
             store.deliveries.standing(),
@@ -48,6 +51,7 @@ async def measurements(store: Store, hub: Hub) -> str:
             *_up(answers=True),
             *waiting,
             *_webhooks(webhooks, now_ms),
+            *_pins(pinned),
             *_silences(silences),
             *_decisions(told),
             *_engines(engines),
@@ -76,6 +80,20 @@ def _text(lines: Iterable[str]) -> str:
 def _up(*, answers: bool) -> Iterator[str]:
     yield "# TYPE stoker_store_up gauge"
     yield f"stoker_store_up {int(answers)}"
+
+
+async def _pinned(store: Store) -> Counter[PinState]:
+    """Pins by state: one that waits is one that somebody misses."""
+    pins, states = await asyncio.gather(store.pins.list(), store.pins.states())
+    return Counter(
+        states[pin.id].state if pin.id in states else PinState.WAITING for pin in pins if not pin.once
+    )
+
+
+def _pins(counted: Counter[PinState]) -> Iterator[str]:
+    yield "# TYPE stoker_pins gauge"
+    for state in (PinState.LOADED, PinState.LOADING, PinState.WAITING):
+        yield f'stoker_pins{{state="{state}"}} {counted[state]}'
 
 
 def _silences(found: Iterable[tuple[str, str, Mapping[str, float]]]) -> Iterator[str]:

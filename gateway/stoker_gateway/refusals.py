@@ -48,6 +48,8 @@ _WITH_KEY: Final = frozenset({401, 403, 429})
 _WITH_NAME: Final = frozenset({401, 404})
 _WITH_BODY: Final = frozenset({404, 409, 413})
 _OF_A_RUN: Final = frozenset({410, 412})
+_OF_A_LOAD: Final = frozenset({404, 412})
+_LOADS: Final = frozenset({"/pins", "/loads", "/apps/unload"})
 _BODY_METHODS: Final = frozenset({HTTPMethod.POST, HTTPMethod.PUT, HTTPMethod.PATCH})
 
 
@@ -76,6 +78,8 @@ def refusals(handler: HTTPRouteHandler) -> frozenset[int]:
         found |= _WITH_BODY
     if "DELETE" in handler.http_methods:
         found |= {409}
+    if _LOADS & handler.paths and _BODY_METHODS & set(handler.http_methods):
+        found |= _OF_A_LOAD
     if any(word in path for path in handler.paths for word in ("run", "session")):
         found |= _OF_A_RUN
     return found

@@ -214,6 +214,7 @@ class Registrar:
             metadata=app_file.metadata,
             timeouts=app_file.timeouts,
             retry=app_file.retry,
+            keep_alive_s=app_file.keep_alive_s,
         )
         await self._store.catalog.put_version(version)
         return version, []

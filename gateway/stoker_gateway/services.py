@@ -18,6 +18,7 @@ from stoker_gateway.attempts import Attempts
 from stoker_gateway.door import caller_of
 from stoker_gateway.enrolment import Enroller
 from stoker_gateway.flows import Flows
+from stoker_gateway.pinning import Pinner
 from stoker_gateway.registration import Registrar
 from stoker_gateway.secret_store import SecretStore
 from stoker_gateway.signing import Signing
@@ -47,6 +48,7 @@ class Services(Struct, frozen=True, kw_only=True):
     signing: Signing
     attempts: Attempts
     enroller: Enroller
+    pinner: Pinner
     base_url: str
 
 

@@ -64,8 +64,9 @@ class Chores:
     async def unload(self, now_ms: int) -> int:
         """Tell engines to unload what nobody has used for long, or will use again; how many instances."""
         mirror = self._mirror
-        retired = await self._store.secrets.retired()
-        evicts = decide_unload(now_ms, mirror.queues, mirror.fleet, mirror.rules, retired)
+        book = mirror.pins
+        retired = book.retired = await self._store.secrets.retired()
+        evicts = decide_unload(now_ms, mirror.queues, mirror.fleet, mirror.rules, retired, book.keep_alives)
         for evict in evicts:
             order = EvictOrder(worker_id=evict.worker_id, setup_key=evict.setup_key, reason=evict.reason)
             await self._store.scheduling.send(evict.engine_id, order)

@@ -5,7 +5,10 @@ of those that may go, the one goes first that is worth least for its memory (as 
 Cherkasova 1998, with a chance that is learned over half a day in the place of a clock for each worker).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
+from types import MappingProxyType
 from typing import Final
 
 from stoker.core.messages import SetupKey
@@ -16,6 +19,7 @@ from stoker_scheduler.knowledge import Knowledge
 from stoker_scheduler.queues import Group, Queues
 
 GIB: Final = 1024**3
+NO_KEEP_ALIVES: Final[Mapping[str, float]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +75,13 @@ def decide_unload(
     fleet: Fleet,
     rules: Rules,
     retired: frozenset[SetupKey] = frozenset(),
+    keep_alives: Mapping[str, float] = NO_KEEP_ALIVES,
 ) -> tuple[Evict, ...]:
-    """Idle instances that must go: unused for `idle_unload_s`, or of a setup that no new task will have."""
-    if not (rules.idle_unload_s or retired):
+    """Idle instances that must go: unused for as long as they are kept, or of a setup that no new task will have.
+
+    `keep_alives` says for how many seconds those of an app are kept; the others for `idle_unload_s`.
+    """
+    if not (rules.idle_unload_s or retired or keep_alives):
         return ()
     return tuple(
         Evict(
@@ -83,19 +91,24 @@ def decide_unload(
             reason=reason,
         )
         for worker in fleet.workers.values()
-        if not (worker.held or worker.lease) and worker.engine.available
+        if not worker.lease and worker.engine.available
         for resident in worker.residents.values()
         if resident.phase is Phase.READY
-        and (reason := _why_unload(resident, now_ms, rules, retired))
+        and not (resident.pinned or any(held.setup_key == resident.setup_key for held in worker.held))
+        and (reason := _why_unload(resident, now_ms, rules, retired, keep_alives.get(resident.app)))
         and not queues.backlog(resident.setup_key)
     )
 
 
-def _why_unload(resident: Residence, now_ms: int, rules: Rules, retired: frozenset[SetupKey]) -> str:
+def _why_unload(
+    resident: Residence, now_ms: int, rules: Rules, retired: frozenset[SetupKey], keep_s: float | None
+) -> str:
     if resident.setup_key in retired:
         return "a secret that it holds was changed or deleted"
-    unused = rules.idle_unload_s and now_ms - resident.used_ms > rules.idle_unload_s * 1000
-    return f"not used for {rules.idle_unload_s:.0f} s" if unused else ""
+    kept_s = keep_s if keep_s is not None else rules.idle_unload_s or inf
+    if resident.unused or now_ms - max(resident.used_ms, resident.idle_ms) <= kept_s * 1000:
+        return ""
+    return f"not used for {kept_s:.0f} s" if kept_s else "its app is not kept after a task"
 
 
 def _memory(worker: Worker, group: Group, facts: Facts) -> tuple[int, int]:
@@ -122,7 +135,7 @@ def _memory_is_back(worker: Worker, free: int, wanted: int, facts: Facts) -> boo
 
 def _may_go(resident: Residence, facts: Facts) -> bool:
     """Idle, and not so young that it has hardly paid for its load while tasks still wait for it."""
-    if resident.phase is not Phase.READY:
+    if resident.pinned or resident.phase is not Phase.READY:
         return False
     if not facts.queues.backlog(resident.setup_key):
         return True

@@ -59,6 +59,9 @@ class Residence:
     loaded_ms: int = 0
     used_ms: int = 0
     stop_ordered_ms: int = 0
+    idle_ms: int = 0  # when the last task left it
+    unused: bool = False  # it was loaded for tasks to come, and none has come
+    pinned: bool = False  # it makes room for nothing
 
 
 @dataclass(slots=True, eq=False)
@@ -310,6 +313,7 @@ class Fleet:
             resident = Residence(held.setup_key, held.app, Phase.LOADING, loaded_ms=held.assigned_ms)
             worker.residents[held.setup_key] = resident
         resident.used_ms = held.assigned_ms
+        resident.unused = False
         self._of_task[held.task_id] = worker
         if not behind or evict:  # one more of the same setup changes no index
             self._refile(worker)
@@ -356,6 +360,8 @@ class Fleet:
         if warm:
             worker.returns.pop(held.setup_key, None)
         resident = worker.residents.get(held.setup_key)
+        if resident is not None:
+            resident.idle_ms = now_ms
         as_before = resident is not None and resident.phase is Phase.READY and bool(worker.held)
         if warm:
             self._ready(worker, held.setup_key, now_ms)

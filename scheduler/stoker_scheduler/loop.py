@@ -30,6 +30,7 @@ from stoker_scheduler.deadlines import Limits
 from stoker_scheduler.leader import LeadershipLost
 from stoker_scheduler.measures import Measured
 from stoker_scheduler.mirror import Mirror
+from stoker_scheduler.pin_chores import PinChores
 from stoker_scheduler.policy import decide
 from stoker_scheduler.session_chores import SessionChores
 
@@ -92,8 +93,8 @@ class _Errands:
 class Loop:
     """One leadership after the other of this process.
 
-    A round: 1. read `wake`  2. apply the events  3. decide and commit  4. take orphans back, read changed
-    engines, and decide about those  5. once a second, the clock's chores.
+    A round: 1. read `wake`  2. apply the events  3. decide, about pins first, and commit  4. take orphans back, read
+    changed engines, and decide about those  5. once a second, the clock's chores.
     """
 
     def __init__(
@@ -124,7 +125,7 @@ class Loop:
         self._mono_reap = 0.0
         self._history = ""
         self._due_ms = 0  # when the next delayed task is due, as far as is known; 0 = none
-        self._sessions = self._session_chores()
+        self._take_up_chores()
 
     def deaf_s(self) -> float:
         """Seconds since Redis last answered a read of `wake`."""
@@ -160,9 +161,11 @@ class Loop:
         events = await self._read(self._block_ms())
         self.counters.rounds += 1
         errands = self.on_wake(events)
+        await self._pins.run()
         await self._commit()
         if errands:
             await self._run_errands(errands)
+            await self._pins.run()
             await self._commit()
         await self._sessions.run()
         await self._tell_quarantines()
@@ -204,6 +207,10 @@ class Loop:
                     errands.orphans.append(event)
                 case WakeKind.RELEASED:
                     self._on_worker_released(event)
+                case WakeKind.PINS:
+                    self.mirror.pins.stale = True
+                case WakeKind.UNLOAD:
+                    self.mirror.pins.unloads[event.worker_id, event.setup_key] = None
                 case WakeKind.SESSION:
                     self.mirror.sessions.was_ended(event.session_id, SessionEnd(event.reason))
                 case _:
@@ -365,6 +372,7 @@ class Loop:
         if time.monotonic() >= self._mono_reap:
             await chores.reap()
         await self._sessions.tick()
+        await self._pins.tick()
         self.counters.failed += await chores.fail_late(now_ms)
         await self._read_engines(self.mirror.fleet.suspects())
         self.counters.evicted += await chores.unload(now_ms)
@@ -420,9 +428,10 @@ class Loop:
             self.mirror.wards.restore(found)
             self.mirror.quarantine(found)
         await self._restore([TaskId(task_id) for view in views for task_id in view.tasks])
-        self._sessions = self._session_chores()
+        self._take_up_chores()
         await self._sessions.restore()
         await self._take_back(orphans)
+        await self._pins.run()
         await self._commit()
         await self._recall([view.info.id for view in views])
         await self._spare_leases()
@@ -444,8 +453,10 @@ class Loop:
             self._mono_reap = time.monotonic() + self._return_grace_s
         self._store_was_lost = False
 
-    def _session_chores(self) -> SessionChores:
-        return SessionChores(self._store, self.mirror, self._epoch, self._log, self._clock)
+    def _take_up_chores(self) -> None:
+        """The work on what a mirror knows of sessions and pins, for a mirror that was made anew."""
+        facts = (self._store, self.mirror, self._epoch, self._log, self._clock)
+        self._sessions, self._pins = SessionChores(*facts), PinChores(*facts)
 
     async def _drain(self) -> list[WakeEvent]:
         """Skip what the snapshot that follows will show; lost tasks are in no snapshot, so keep those."""

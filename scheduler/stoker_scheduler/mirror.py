@@ -22,6 +22,7 @@ from stoker_scheduler.deadlines import Deadlines, Limits
 from stoker_scheduler.fleet import Fleet, Held, Phase, Worker
 from stoker_scheduler.knowledge import Knowledge
 from stoker_scheduler.measures import Measured, learn_end, learn_move
+from stoker_scheduler.pin_book import PinBook
 from stoker_scheduler.queues import GROUPS_OF_KEY, Group, Queues
 from stoker_scheduler.sessions import Book, Known
 from stoker_scheduler.wards import Wards
@@ -50,6 +51,7 @@ class Mirror:
         self.deadlines = Deadlines(limits)
         self.sessions = Book()
         self.wards = Wards(rules)
+        self.pins = PinBook()
         self._registered_ms: dict[EngineId, int] = {}
         self.changed = Changed()
 
@@ -210,6 +212,8 @@ class Mirror:
         for resident in view.report.residents:
             if resident.vram_bytes and (worker := self.fleet.workers.get(resident.worker_id)):
                 self.knowledge.note_vram(resident.setup_key, resident.vram_bytes, worker.device)
+        for key in self.pins.on_engine(view, self.fleet, self.knowledge, now_ms):
+            self.changed.groups.update((group.id, None) for group in self.queues.of_key(key, GROUPS_OF_KEY))
         before_ms = self._registered_ms.get(view.info.id, view.registered_ms)
         self._registered_ms[view.info.id] = view.registered_ms
         if view.registered_ms != before_ms:

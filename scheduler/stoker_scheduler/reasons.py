@@ -15,7 +15,7 @@ _TEXTS: Final = {
     Why.ALL_BUSY: "all {count} workers that can run this are busy; {worker} should be free in ~{wait}",
     Why.FREEING: "waiting for {worker}, which is freeing GPU memory",
     Why.CROWDED: "{worker} has too little GPU memory: {text} of it are in use there by other programs, or not freed yet",
-    Why.KEPT: "{worker} is full and keeps models that were loaded just now and have tasks waiting",
+    Why.KEPT: "{worker} is full and keeps models that are pinned, or were loaded just now and have tasks waiting",
     Why.REFUSED: "{worker} handed it back; it is tried there again in ~{wait}",
     Why.NO_MATCH: "{text}",
     Why.UNAVAILABLE: "{text}",

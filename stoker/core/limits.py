@@ -35,6 +35,8 @@ class Retry(Struct, frozen=True, kw_only=True):
 
 
 DELAY_MAX_S: Final = 3_600
+KEEP_ALIVE_MAX_S: Final = 30 * 86_400
+"""For longer than a month nobody means a time, but for ever: that is a pin, or no keep-alive at all."""
 TIMEOUTS: Final = tuple(field.name for field in structs.fields(Timeouts))
 RETRY: Final = tuple(field.name for field in structs.fields(Retry))
 
@@ -94,6 +96,21 @@ def read_retry(value: object) -> Retry:
     if app_errors is not None and not isinstance(app_errors, bool):
         raise BadLimit(f"retry.app_errors: {app_errors!r} is neither true nor false")
     return Retry(max_attempts=attempts, delay=delay, app_errors=app_errors)
+
+
+def read_keep_alive(value: object) -> float | None:
+    """For how many seconds after its last task an instance stays; None = not said.
+
+    Raises:
+        BadLimit: it is no number of seconds, or out of bounds.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= KEEP_ALIVE_MAX_S:
+        raise BadLimit(
+            f"keep_alive: {value!r} is no number of seconds from 0 (not kept after a task) to {KEEP_ALIVE_MAX_S}"
+        )
+    return float(value)
 
 
 def decide_limits(

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from stoker.core.limits import Retry, Timeouts
+from stoker.core.loads import LoadReport
 from stoker.core.protocol_version import PROTOCOL_OLDEST, PROTOCOL_VERSION, Speaks
 from stoker.core.states import TaskState
 from stoker.core.telemetry import Telemetry
@@ -202,7 +203,23 @@ class RecallOrder(Struct, frozen=True, kw_only=True):
     """An inbox message: register again, with what this engine holds; the server may have forgotten something."""
 
 
-InboxMessage = Assignment | CancelOrder | EvictOrder | DrainOrder | RecallOrder
+class LoadOrder(Struct, frozen=True, kw_only=True):
+    """An inbox message: load an instance for tasks to come. `task.id` is the order's; no function is run."""
+
+    task: TaskRequest
+    token: str
+    worker_id: WorkerId
+    evict: tuple[SetupKey, ...] = ()
+
+
+class PinOrder(Struct, frozen=True, kw_only=True):
+    """An inbox message: these setups make room for nothing on this worker. It replaces the one before."""
+
+    worker_id: WorkerId
+    setup_keys: tuple[SetupKey, ...]
+
+
+InboxMessage = Assignment | CancelOrder | EvictOrder | DrainOrder | RecallOrder | LoadOrder | PinOrder
 
 
 class LogLine(Struct, frozen=True, kw_only=True, array_like=True):
@@ -317,6 +334,8 @@ class EngineReport(Struct, frozen=True, kw_only=True):
     environments: tuple[str, ...] = ()  # env keys on disk
     draining: bool = False
     vram: dict[WorkerId, VramState] = {}  # of workers that have something to say
+    loads: tuple[LoadReport, ...] = ()  # orders in hand, and the last that ended
+    pins: dict[WorkerId, tuple[SetupKey, ...]] = {}  # the last order of each worker, where it names any
 
 
 class EngineView(Struct, frozen=True, kw_only=True):
@@ -402,6 +421,7 @@ class AppVersion(Struct, frozen=True, kw_only=True):
     timeouts: Timeouts = Timeouts()
     retry: Retry = Retry()
     flow: FlowRef | None = None
+    keep_alive_s: float | None = None  # how long its instances stay after their last task; None = not said
 
 
 class RetiredVersion(Struct, frozen=True, kw_only=True):
@@ -430,6 +450,7 @@ class App(Struct, frozen=True, kw_only=True):
     status_changed_ms: int = 0
     license: str = ""
     current_version_id: str = ""
+    keep_alive_s: float | None = None  # stronger than what the version says
     created_ms: int = 0
     updated_ms: int = 0
 

@@ -29,7 +29,10 @@ class Scope(StrEnum):
         "List and read apps, versions and their code, tasks with their logs and outputs, and sessions.",
     )
     APPS_WRITE = ("apps:write", "Deploy, change and remove apps and versions, and say who sees them.")
-    APPS_EXECUTE = ("apps:execute", "Run apps; cancel and delete tasks; keep and end sessions.")
+    APPS_EXECUTE = (
+        "apps:execute",
+        "Run apps, load them ahead; cancel and delete tasks; keep and end sessions.",
+    )
     FLOWS_READ = ("flows:read", "List and read flows, their versions and their runs.")
     FLOWS_WRITE = ("flows:write", "Make, change and delete flows, and deploy them as apps.")
     FLOWS_EXECUTE = ("flows:execute", "Run flows; cancel their runs.")
@@ -55,7 +58,7 @@ class Scope(StrEnum):
         "engines:read",
         "List and read machines, workers and enrolments, and see which apps run and wait, of everybody.",
     )
-    ENGINES_WRITE = ("engines:write", "Invite, revoke, drain and restart machines.")
+    ENGINES_WRITE = ("engines:write", "Invite, revoke, drain and restart machines; pin and unload apps.")
     APIKEYS_READ = ("apikeys:read", "List API keys, and the scopes that there are.")
     APIKEYS_WRITE = (
         "apikeys:write",

@@ -10,6 +10,8 @@ from stoker.core.messages import (
     EngineId,
     EvictOrder,
     InboxMessage,
+    LoadOrder,
+    PinOrder,
     RecallOrder,
     SetupKey,
     TaskId,
@@ -22,6 +24,10 @@ _log = get_logger("engines")
 _request = msgspec.json.Decoder(TaskRequest)
 _evict = msgspec.json.Decoder(EvictOrder)
 _drain = msgspec.json.Decoder(DrainOrder)
+_orders: dict[bytes, msgspec.json.Decoder[LoadOrder] | msgspec.json.Decoder[PinOrder]] = {
+    b"load": msgspec.json.Decoder(LoadOrder),
+    b"pins": msgspec.json.Decoder(PinOrder),
+}
 _setup_keys = msgspec.json.Decoder(tuple[SetupKey, ...])
 
 
@@ -53,6 +59,8 @@ def _inbox_message(fields: dict[bytes, bytes]) -> InboxMessage:
         )
     if kind == b"evict":
         return _evict.decode(fields[b"body"])
+    if kind in _orders:
+        return _orders[kind].decode(fields[b"order"])
     if kind == b"recall":
         return RecallOrder()
     return _drain.decode(fields[b"body"])

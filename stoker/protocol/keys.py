@@ -47,6 +47,9 @@ class Keys:
         self.signing_secrets = f"{self.prefix}:signing-secrets"
         self.lanes = f"{self.prefix}:webhook-lanes"
         self.busy_lanes = f"{self.prefix}:webhook-lanes-busy"
+        self.pins = f"{self.prefix}:pins"
+        self.pin_states = f"{self.prefix}:pin-states"
+        self.keep_alives = f"{self.prefix}:keep-alives"
 
     def task(self, task_id: TaskId) -> str:
         return f"{self.prefix}:task:{task_id}"
@@ -96,6 +99,10 @@ class Keys:
     def refused(self, who: str) -> str:
         """Of the control plane: that somebody's refused attempt was recorded a moment ago."""
         return f"{self.prefix}:refused:{who}"
+
+    def load(self, load_id: str) -> str:
+        """Of the control plane: whose order to load this is, and what its engine may be given."""
+        return f"{self.prefix}:load:{load_id}"
 
     def rate(self, key_id: str, kind: str) -> str:
         return f"{self.prefix}:rate:{key_id}:{kind}"

@@ -19,6 +19,7 @@ from stoker.protocol.files import Files
 from stoker.protocol.keys import Keys
 from stoker.protocol.limits import Limits
 from stoker.protocol.outbox import Outbox
+from stoker.protocol.pins import Pins
 from stoker.protocol.pulses import Pulses
 from stoker.protocol.quarantines import Quarantines
 from stoker.protocol.scheduling import Scheduling
@@ -53,6 +54,7 @@ class Store:
         self.files = Files(connection, keys)
         self.limits = Limits(connection, keys)
         self.outbox = Outbox(connection, keys)
+        self.pins = Pins(connection, keys)
         self.pulses = Pulses(connection, keys)
         self.quarantines = Quarantines(connection, keys)
         self.secrets = Secrets(connection, keys)

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Struct
 
 from stoker.core.events import Event
-from stoker.core.messages import EngineId, TaskId, TaskSpec, WorkerId
+from stoker.core.messages import EngineId, SetupKey, TaskId, TaskSpec, WorkerId
 from stoker.core.states import TaskState
 from stoker.log import get_logger
 
@@ -32,6 +32,10 @@ class WakeKind(StrEnum):
     """Somebody took a worker out of quarantine."""
     SESSION = "session"
     """A session is over."""
+    PINS = "pins"
+    """What is to stay loaded has changed, or for how long an app's instances do."""
+    UNLOAD = "unload"
+    """Somebody wants an instance to go."""
 
 
 class Measures(Struct, frozen=True, kw_only=True):
@@ -65,6 +69,7 @@ class WakeEvent(Struct, frozen=True, kw_only=True):
     measures: Measures | None = None
     due_ms: int = 0
     worker_id: WorkerId = WorkerId("")
+    setup_key: SetupKey = SetupKey("")
 
 
 FACTS = ("spec", "created", "queued")
@@ -114,4 +119,5 @@ def _read_wake_event(fields: dict[bytes, bytes]) -> WakeEvent:
         measures=_measures.decode(measures) if measures else None,
         due_ms=int(text(b"due") or 0),
         worker_id=WorkerId(text(b"worker")),
+        setup_key=SetupKey(text(b"setup")),
     )

@@ -15,6 +15,7 @@ from protocol.delays import MAX_TASKS, Delays
 from protocol.draining import ENGINES, Draining, Engine
 from protocol.faulty import open_store
 from protocol.lifecycle_model import MAX_ATTEMPTS, OF_THE_POOL, Model, Order, keys_of
+from protocol.loads import Loads
 
 from stoker.core.errors import (
     KeyQueueFull,
@@ -58,7 +59,7 @@ engines = st.sampled_from(ENGINES)
 twice = st.booleans()
 
 
-class Lifecycle(Draining, Delays, RuleBasedStateMachine):
+class Lifecycle(Draining, Delays, Loads, RuleBasedStateMachine):
     """Set `url` before it runs."""
 
     url = ""

@@ -25,6 +25,8 @@ from stoker.core.messages import (
     EngineInfo,
     EngineReport,
     EvictOrder,
+    LoadOrder,
+    PinOrder,
     TaskId,
 )
 from stoker.core.telemetry import Telemetry
@@ -109,6 +111,8 @@ class Daemon:
             environments=self._environments.environment_keys(),
             draining=self._draining,
             vram=self.workload.vram_states(),
+            loads=self.workload.loads.reports(),
+            pins=self.workload.pins(),
         )
 
     def telemetry(self) -> Telemetry:
@@ -135,6 +139,12 @@ class Daemon:
 
     def on_evict(self, order: EvictOrder) -> None:
         self.workload.on_evict(order)
+
+    def on_load(self, order: LoadOrder) -> None:
+        self.workload.on_load(order)
+
+    def on_pins(self, order: PinOrder) -> None:
+        self.workload.on_pins(order)
 
     def on_drain(self, order: DrainOrder) -> None:
         """Drain; then stay, unless a restart is wanted: who supervises a daemon starts one that ended again."""

@@ -17,6 +17,8 @@ from stoker.core.messages import (
     EngineId,
     EvictOrder,
     InboxMessage,
+    LoadOrder,
+    PinOrder,
     RecallOrder,
 )
 from stoker.log import get_logger
@@ -48,6 +50,10 @@ class Orders(Protocol):
     def on_drain(self, order: DrainOrder) -> None: ...
 
     def on_recall(self) -> None: ...
+
+    def on_load(self, order: LoadOrder) -> None: ...
+
+    def on_pins(self, order: PinOrder) -> None: ...
 
 
 class Inbox:
@@ -102,6 +108,10 @@ class Inbox:
                 self._orders.on_drain(message)
             case RecallOrder():
                 self._orders.on_recall()
+            case LoadOrder():
+                self._orders.on_load(message)
+            case PinOrder():
+                self._orders.on_pins(message)
 
     def _lost(self, error: StoreUnavailable) -> None:
         if not self._away_mono:

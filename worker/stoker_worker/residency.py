@@ -45,7 +45,6 @@ class Residence:
     state: ResidentState = ResidentState.LOADING
     instance: RunningInstance | None = None
     task_id: str = ""
-    pinned: bool = False
     vram_bytes: int = 0  # now
     peak_bytes: int = 0  # the most since it was loaded; 0 = nothing was measured
     need_bytes: int = 0  # what it was counted with when it was admitted
@@ -82,6 +81,7 @@ class Residency:
     def __init__(self, worker: WorkerInfo, sensors: DeviceMemory, on_change: Callable[[], None]) -> None:
         self._worker = worker
         self._on_change = on_change
+        self.pins: frozenset[SetupKey] = frozenset()  # setups that make room for nothing, loaded or not
         self._ledger = Ledger(worker, sensors)
         self._residents: dict[SetupKey, Residence] = {}
         self._clock = 0.0
@@ -151,7 +151,9 @@ class Residency:
         residence.since_ms = int(time.time() * 1000)
         await self._read()
         residence.state = ResidentState.IDLE
+        residence.used_mono = time.monotonic()
         self._measure(residence)
+        residence.value = value_of(self._clock, 1, load_s, residence.peak_bytes)  # before its first use
         self._ledger.learn_more(residence.setup_key, residence.peak_bytes)
         self._spawn(self._watch(residence))
         _log.info(
@@ -199,7 +201,7 @@ class Residency:
     def evict(self, key: SetupKey, reason: str) -> bool:
         """Unload an idle instance in the background; False when it is busy, pinned or not there."""
         residence = self.warm(key)
-        if residence is None or residence.pinned:
+        if residence is None or key in self.pins:
             return False
         self._begin_eviction(key, reason)
         return True
@@ -284,7 +286,7 @@ class Residency:
             setup_key=residence.setup_key,
             value=residence.value,
             vram_bytes=max(residence.peak_bytes, residence.vram_bytes),
-            fixed=residence.pinned or leased or residence.state is not ResidentState.IDLE,
+            fixed=residence.setup_key in self.pins or leased or residence.state is not ResidentState.IDLE,
             used_mono=residence.used_mono,
         )
 

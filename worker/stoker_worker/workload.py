@@ -1,7 +1,7 @@
 """What an engine has taken on: one queue and one runner a worker slot, and every attempt by its task.
 
-The messages of the inbox end here (`on_assign`, `on_cancel`, `on_evict`), and so does what the lease says
-(`disown`, `give_back`). One task at a time runs on a slot.
+The messages of the inbox end here (`on_assign`, `on_cancel`, `on_evict`, `on_load`, `on_pins`), and so does what the
+lease says (`disown`, `give_back`). One task at a time runs on a slot, or one load.
 """
 
 import asyncio
@@ -13,7 +13,10 @@ from stoker.core.messages import (
     Assignment,
     CancelOrder,
     EvictOrder,
+    LoadOrder,
+    PinOrder,
     Resident,
+    SetupKey,
     TaskId,
     WorkerId,
     WorkerInfo,
@@ -22,6 +25,7 @@ from stoker.core.vram import VramState
 from stoker.log import get_logger
 from stoker_worker.execution import Execution, Stop, StopKind, Tools
 from stoker_worker.ledger import DeviceMemory
+from stoker_worker.loading import Job, Loads
 from stoker_worker.residency import Residency
 from stoker_worker.spool import Spooled
 
@@ -37,13 +41,13 @@ class Slot:
     def __init__(self, worker: WorkerInfo, sensors: DeviceMemory, on_change: Callable[[], None]) -> None:
         self.worker = worker
         self.residency = Residency(worker, sensors, on_change)
-        self.queue: asyncio.Queue[Execution] = asyncio.Queue(QUEUE_LIMIT)
+        self.queue: asyncio.Queue[Job] = asyncio.Queue(QUEUE_LIMIT)
 
     async def serve(self) -> None:
         """Run what waits, one after another, until cancelled."""
         while True:
-            execution = await self.queue.get()
-            await execution.run(self.worker, self.residency)
+            job = await self.queue.get()
+            await job.run(self.worker, self.residency)
 
 
 class Workload:
@@ -58,6 +62,8 @@ class Workload:
     ) -> None:
         self.slots: dict[WorkerId, Slot] = {w.id: Slot(w, sensors, on_change) for w in workers}
         self.stale = 0
+        self.loads = Loads(tools, on_change)
+        self._on_change = on_change
         self._tools = tools
         self._held: dict[TaskId, Execution] = {}
         self._refusing = ""
@@ -76,6 +82,11 @@ class Workload:
         """What is to be told of the devices of the slots, where it is anything."""
         states = {worker_id: slot.residency.vram_state for worker_id, slot in self.slots.items()}
         return {worker_id: state for worker_id, state in states.items() if state != VramState()}
+
+    def pins(self) -> dict[WorkerId, tuple[SetupKey, ...]]:
+        """Which setups are pinned on each slot, where any is."""
+        pinned = {worker_id: tuple(sorted(slot.residency.pins)) for worker_id, slot in self.slots.items()}
+        return {worker_id: keys for worker_id, keys in pinned.items() if keys}
 
     async def serve(self) -> None:
         """Run the slots until cancelled."""
@@ -115,6 +126,26 @@ class Workload:
         if slot is not None:
             slot.residency.evict(order.setup_key, order.reason)
 
+    def on_load(self, order: LoadOrder) -> None:
+        """Take an order to load on, or refuse it. One that is known already is ignored."""
+        load, slot = self.loads.take(order), self.slots.get(order.worker_id)
+        if load is None:
+            return
+        if slot is None:
+            load.stop(f"worker {order.worker_id!r} is unknown here; known: {', '.join(self.slots)}")
+        elif reason := self._refusing or slot.residency.lost or self._full(slot):
+            load.stop(reason)
+        else:
+            slot.queue.put_nowait(load)
+            self._on_change()
+
+    def on_pins(self, order: PinOrder) -> None:
+        """These setups stay on a slot from now on, and no others."""
+        slot = self.slots.get(order.worker_id)
+        if slot is not None and slot.residency.pins != frozenset(order.setup_keys):
+            slot.residency.pins = frozenset(order.setup_keys)
+            self._on_change()
+
     def disown(self, task_ids: Iterable[TaskId], reason: str) -> None:
         """Stop attempts that are no longer this engine's; nothing more is written for them."""
         for task_id in task_ids:
@@ -132,6 +163,7 @@ class Workload:
 
     def give_back(self, reason: str, *, running: bool) -> None:
         """Stop attempts and return them to the queue; those inside their function only if `running`."""
+        self.loads.stop(reason)
         for execution in list(self._held.values()):
             if running or not execution.reached_function:
                 execution.stop(Stop(kind=StopKind.RETURN, reason=reason))
@@ -141,6 +173,7 @@ class Workload:
         for slot in self.slots.values():
             if not slot.residency.lost:
                 continue
+            self.loads.stop(slot.residency.lost, slot.worker.id)
             for execution in list(self._held.values()):
                 if execution.order.worker_id == slot.worker.id and execution.needs_device:
                     execution.stop(Stop(kind=StopKind.RETURN, reason=slot.residency.lost))
@@ -159,8 +192,9 @@ class Workload:
         _log.info(Event.SPOOL_REPLAYED, task_id=execution.task_id, attempt=execution.order.attempt)
 
     async def empty(self) -> None:
-        """Return when nothing is held."""
+        """Return when nothing is held, and nothing is being loaded."""
         await self._empty.wait()
+        await self.loads.empty()
 
     async def unload(self, reason: str) -> None:
         """End every instance."""
@@ -176,7 +210,10 @@ class Workload:
             return f"worker {order.worker_id!r} is unknown here; known: {', '.join(self.slots)}"
         if slot.residency.lost and (order.task.opens_session or not order.task.session_id):
             return slot.residency.lost  # a session's later task would come back here: it ends as what it is
-        return f"worker {order.worker_id!r} has {QUEUE_LIMIT} tasks waiting" if slot.queue.full() else ""
+        return self._full(slot)
+
+    def _full(self, slot: Slot) -> str:
+        return f"worker {slot.worker.id!r} has {QUEUE_LIMIT} tasks waiting" if slot.queue.full() else ""
 
     def _settled(self, execution: Execution) -> None:
         if self._held.get(execution.task_id) is execution:

@@ -36,6 +36,7 @@ KNOWN: Final = frozenset(
         "default_function",
         "timeouts",
         "retry",
+        "keep_alive",
     ]
 )
 OLDER: Final = {

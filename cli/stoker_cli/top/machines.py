@@ -273,7 +273,8 @@ def _doing(resident: Record, task: Record | None, now: datetime) -> Text:
         return Text(words, STYLES[state])
     if state != "idle":
         return Text(state, STYLES[state])
-    return Text(f"warm, loaded {since(resident.get('since'), now)} ago", DIM)
+    pinned = ", pinned" if resident.get("pinned") else ""
+    return Text(f"warm{pinned}, loaded {since(resident.get('since'), now)} ago", DIM)
 
 
 def _state(resident: Record) -> str:

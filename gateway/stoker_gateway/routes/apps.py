@@ -10,6 +10,7 @@ from msgspec import Struct, structs
 from stoker.core.audit import Action
 from stoker.core.errors import InvalidRequest, NotFound
 from stoker.core.ids import new_id, short_id
+from stoker.core.limits import BadLimit, read_keep_alive
 from stoker.core.messages import App, AppVersion
 from stoker.core.scopes import Scope
 from stoker.protocol.catalog import Catalog
@@ -44,6 +45,12 @@ class StatusBody(Struct, kw_only=True):
 
     status: str
     message: str | None = None
+
+
+class KeepAliveBody(Struct, kw_only=True):
+    """Seconds after its last task for which an instance of an app stays loaded; null = what its inf.yml says."""
+
+    seconds: float | None
 
 
 class TransferBody(Struct, kw_only=True):
@@ -103,6 +110,8 @@ async def save(request: AnyRequest, app: App, action: Action, detail: str = "", 
     app = structs.replace(app, updated_ms=int(time.time() * 1000), **changes)
     await services_of(request).store.catalog.put_app(app)
     services_of(request).registry.forget()
+    if not changes.keys().isdisjoint(("current_version_id", "keep_alive_s")):
+        await services_of(request).pinner.settle(app)
     await record_app(request, action, app, change=detail)
     return await app_answer(request, app)
 
@@ -148,6 +157,8 @@ async def _record_change(
         await record_app(request, Action.APP_VISIBILITY, app, visibility=app.visibility)
         if version is None:
             return
+    if version is not None:
+        await services_of(request).pinner.settle(app)
     action = Action.APP_DEPLOYED if version is not None else Action.APP_CHANGED
     short = version.short_id if version is not None else ""
     await record_app(request, action, app, version=short, visibility=app.visibility)
@@ -214,6 +225,7 @@ async def delete_app(request: AnyRequest, app_id: str) -> Answer:
     app = await own_app(request, app_id)
     await services_of(request).store.catalog.delete_app(app, int(time.time() * 1000))
     services_of(request).registry.forget()
+    await services_of(request).pinner.forget(app, caller_of(request).actor)
     await record_app(request, Action.APP_DELETED, app)
     return answer(request, {"id": app_id, "deleted": True})
 
@@ -241,6 +253,7 @@ async def duplicate_app(request: AnyRequest, app_id: str) -> Answer:
         )
         if await services.store.catalog.add_app(copy) == copy_id:
             services.registry.forget()
+            await services.pinner.settle(copy)
             await record_app(request, Action.APP_COPIED, copy, source=ref_of(app))
             return await app_answer(request, copy)
     if version is not None:
@@ -272,6 +285,26 @@ async def set_status(request: AnyRequest, app_id: str, data: StatusBody) -> Answ
         status_message=data.message or "",
         status_changed_ms=int(time.time() * 1000),
     )
+
+
+@post(
+    "/apps/{app_id:str}/keep-alive",
+    status_code=200,
+    tags=["apps"],
+    summary="Set how long an app stays loaded",
+)
+async def set_keep_alive(request: AnyRequest, app_id: str, data: KeepAliveBody) -> Answer:
+    """`seconds` after its last task an instance is unloaded: 0 = at once, null = what `keep_alive` in inf.yml says.
+
+    Where neither says anything, it stays until its room is wanted (or for the setting `idle_unload_s`).
+    """
+    app = await own_app(request, app_id)
+    try:
+        keep_alive_s = read_keep_alive(data.seconds)
+    except BadLimit as error:
+        raise InvalidRequest(f"Input validation failed: {error}") from error
+    said = "what its inf.yml says" if keep_alive_s is None else f"{keep_alive_s:g} s"
+    return await save(request, app, Action.APP_CHANGED, f"keep_alive: {said}", keep_alive_s=keep_alive_s)
 
 
 @post("/apps/{app_id:str}/transfer", status_code=200, tags=["apps"], summary="Give an app to another owner")
@@ -311,6 +344,7 @@ ROUTES = [
         duplicate_app,
         set_visibility,
         set_status,
+        set_keep_alive,
         transfer,
         set_license,
     ),

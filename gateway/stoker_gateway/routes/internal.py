@@ -9,6 +9,7 @@ from msgspec import Struct
 from stoker.core.errors import NotFound, Unauthorized
 from stoker.core.logs import CHUNK_LIMIT_BYTES, check_chunk
 from stoker.core.messages import TaskId, TaskView
+from stoker.core.pins import LoadGrant, is_load
 from stoker.files import file_key
 from stoker.files.logs import log_key, one
 from stoker_gateway.access import open_to_all
@@ -48,6 +49,17 @@ async def attempt_task(request: AnyRequest, task_id: str) -> TaskView:
     return view
 
 
+async def load_grant(request: AnyRequest, load_id: str) -> LoadGrant:
+    """What may be given for the order to load whose secret came, from the engine that has it.
+
+    Raises:
+        Unauthorized: another order's, or none; or another engine's.
+    """
+    grant = await services_of(request).store.pins.check(load_id, bearer_token(request))
+    await check_engine(request, grant.engine_id)
+    return grant
+
+
 async def check_engine(request: AnyRequest, engine_id: str) -> None:
     """Whether an engine that was enrolled showed its key.
 
@@ -72,15 +84,20 @@ def bearer_token(request: AnyRequest) -> str:
 
 @get("/internal/tasks/{task_id:str}/bundle", include_in_schema=False)
 async def get_bundle(request: AnyRequest, task_id: str) -> Stream:
-    """The code of the task's app version, as a tar.gz."""
-    view = await attempt_task(request, task_id)
+    """The code of the app version of a task, or of an order to load, as a tar.gz."""
     services = services_of(request)
-    version_id = await services.store.tasks.version_id(
-        TaskId(task_id)
-    )  # the request itself lies where engines write
-    version = await services.store.catalog.code_of(view.request.app_id, version_id)
+    if is_load(task_id):
+        grant = await load_grant(request, task_id)
+        name, app_id, version_id = grant.app, grant.app_id, grant.version_id
+    else:
+        task = (await attempt_task(request, task_id)).request
+        name, app_id = task.app, task.app_id
+        version_id = await services.store.tasks.version_id(
+            TaskId(task_id)
+        )  # the request itself lies where engines write
+    version = await services.store.catalog.code_of(app_id, version_id)
     if not version.bundle_file_id:
-        raise NotFound(f"The code of {view.request.app} is not stored; deploy it again")
+        raise NotFound(f"The code of {name} is not stored; deploy it again")
     key = file_key(version.bundle_file_id)
     size = await services.blobs.size(key)
     headers = {"etag": f'"{version.id}"', "content-length": str(size)}
@@ -103,14 +120,18 @@ async def post_outputs(request: AnyRequest, task_id: str, data: OutputFiles) -> 
 
 @get("/internal/tasks/{task_id:str}/secrets", include_in_schema=False)
 async def get_values(request: AnyRequest, task_id: str) -> Answer:
-    """The variables for the instance that is started for this task: name -> value.
+    """The variables for the instance that is started for this task, or this order to load: name -> value.
 
-    What may be given was decided when the task was accepted, and lies where no engine can write.
+    What may be given was decided when the task or the pin was accepted, and lies where no engine can write.
     """
-    view = await attempt_task(request, task_id)
     services = services_of(request)
-    owner = await services.store.tasks.owner(TaskId(task_id))
-    values = await services.secrets.values_for(task_id, owner, view.request.setup_key)
+    if is_load(task_id):
+        grant = await load_grant(request, task_id)
+        owner, key = grant.owner, grant.setup_key
+    else:
+        key = (await attempt_task(request, task_id)).request.setup_key
+        owner = await services.store.tasks.owner(TaskId(task_id))
+    values = await services.secrets.values_for(task_id, owner, key)
     body = request.app.state.encode(values)
     return Answer(content=body, media_type=JSON, headers={"cache-control": "no-store"})
 

@@ -58,6 +58,7 @@ async def post_secret(request: AnyRequest, data: NewSecret) -> Answer:
     """Store a value under the name of an environment variable. Apps that declare it get it at their start."""
     store, actor = services_of(request).secrets, caller_of(request).actor
     made = await store.set(actor, data.key, data.value, data.description, only_new=True)
+    await services_of(request).pinner.renew(actor.user_id)
     return answer(request, secret_dto(made, store.mask(made)))
 
 
@@ -68,13 +69,17 @@ async def put_secret(request: AnyRequest, key: str, data: SecretChange) -> Answe
         raise InvalidRequest("Input validation failed: body: give a value, a description or both")
     store, actor = services_of(request).secrets, caller_of(request).actor
     changed = await store.set(actor, key, data.value, data.description)
+    if data.value is not None:
+        await services_of(request).pinner.renew(actor.user_id)
     return answer(request, secret_dto(changed, store.mask(changed)))
 
 
 @delete("/secrets/{key:str}", status_code=200, tags=["secrets"], summary="Delete a secret")
 async def delete_secret(request: AnyRequest, key: str) -> Answer:
     """Runs that need it are refused from now on; instances that hold it are unloaded."""
-    await services_of(request).secrets.delete(caller_of(request).actor, key)
+    actor = caller_of(request).actor
+    await services_of(request).secrets.delete(actor, key)
+    await services_of(request).pinner.renew(actor.user_id)
     return answer(request, {"key": key, "deleted": True})
 
 

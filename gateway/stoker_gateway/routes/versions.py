@@ -11,6 +11,7 @@ from stoker.core.scopes import Scope
 from stoker.files import file_key
 from stoker_gateway.access import needs
 from stoker_gateway.app_dto import app_dto, version_dto
+from stoker_gateway.door import caller_of
 from stoker_gateway.numbers import whole
 from stoker_gateway.routes.apps import own_app, record_app, save, seen_app
 from stoker_gateway.routes.files import begun
@@ -79,6 +80,7 @@ async def delete_version(request: AnyRequest, app_id: str, version_id: str) -> A
         )
     await services.store.catalog.delete_version(version, int(time.time() * 1000))
     services.registry.forget()
+    await services.pinner.forget(app, caller_of(request).actor, version.id)
     await record_app(request, Action.VERSION_DELETED, app, version=version.short_id)
     return answer(request, {"id": version.id, "deleted": True})
 

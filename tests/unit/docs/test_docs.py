@@ -43,10 +43,12 @@ def test_every_function_of_the_walk_exists():
     text = (ROOT / "docs/architecture.md").read_text()
     homes = {
         "Tasks": "stoker.protocol.tasks",
+        "Pins": "stoker.protocol.pins",
         "Scheduling": "stoker.protocol.scheduling",
         "Engines": "stoker.protocol.engines",
         "Sessions": "stoker.protocol.sessions",
         "TaskLogs": "stoker.protocol.task_logs",
+        "Workload": "stoker_worker.workload",
         "Writes": "stoker_worker.writes",
         "TaskRequest": "stoker.core.messages",
         "Origin": "stoker.runs.submit",

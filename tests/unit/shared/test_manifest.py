@@ -203,6 +203,8 @@ def test_bytes_that_are_no_text_are_refused():
 def test_time_limits_and_retry_rules_are_read():
     app = parse({"name": "x", "timeouts": {"run": 60, "setup": 1.5}, "retry": {"max_attempts": 5}})
     assert (app.timeouts, app.retry) == (Timeouts(run=60, setup=1.5), Retry(max_attempts=5))
+    assert app.keep_alive_s is None
+    assert [parse({"name": "x", "keep_alive": seconds}).keep_alive_s for seconds in (0, 2.5)] == [0.0, 2.5]
     assert parse({"name": "x", "timeouts": None}).timeouts == Timeouts()
 
 
@@ -214,6 +216,8 @@ def test_time_limits_and_retry_rules_are_read():
             "timeouts: walk unknown; it may have queue, no_match, setup, run, upload",
         ),
         ({"timeouts": {"run": "5 min"}}, "timeouts.run: '5 min' is no number of seconds"),
+        ({"keep_alive": -1}, "keep_alive: -1 is no number of seconds from 0"),
+        ({"keep_alive": True}, "keep_alive: True is no number of seconds from 0"),
         ({"retry": {"max_attempts": 0}}, "retry.max_attempts: 0 is no whole number from 1 on"),
     ],
 )

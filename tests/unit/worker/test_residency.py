@@ -172,9 +172,11 @@ async def test_a_busy_instance_is_never_evicted_for_room(scene):
 
 
 async def test_a_pinned_instance_stays(scene):
-    pinned = await scene.load("a", 1)
-    pinned.pinned = True
+    await scene.load("a", 1)
+    scene.residency.pins = frozenset({"a"})
     assert not scene.residency.evict("a", "room")
+    scene.residency.pins = frozenset()
+    assert scene.residency.evict("a", "room")
 
 
 async def test_the_first_use_is_reported_later_ones_are_the_schedulers_own_knowledge(scene):
