@@ -14,7 +14,7 @@ from typing import Any
 
 from stoker import settings
 from stoker.core import errors, scopes
-from stoker.core.states import ALLOWED, TERMINAL, TaskState
+from stoker.core.states import ALLOWED, RESIDENT_MOVES, TERMINAL, ResidentState, TaskState
 from stoker.protocol.scripts import scripts
 from stoker_gateway.access import needed_by
 from stoker_gateway.app import all_routes
@@ -62,8 +62,26 @@ def states_page() -> str:
             "|---|---|---|---|",
             *rows,
             "",
+            *_instance_states(docs),
+            "",
         ]
     )
+
+
+def _instance_states(docs: dict[str, str]) -> list[str]:
+    rows = [
+        f"| `{state}` | {docs[state.name]} | {', '.join(f'`{to}`' for to in ResidentState if to in RESIDENT_MOVES[state])} |"
+        for state in ResidentState
+    ]
+    return [
+        "## The states of an instance",
+        "",
+        "On its worker, which alone moves it. A parked one is told apart in reports, as it takes no place there.",
+        "",
+        "| state | what it means | may move to |",
+        "|---|---|---|",
+        *rows,
+    ]
 
 
 def protocol_page() -> str:

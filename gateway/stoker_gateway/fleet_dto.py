@@ -10,12 +10,12 @@ from stoker.core.messages import (
     EngineView,
     Quarantine,
     Resident,
-    ResidentState,
     WorkerId,
     WorkerInfo,
 )
 from stoker.core.protocol_version import OURS, disagreement
 from stoker.core.sessions import plain_key, session_of
+from stoker.core.states import ResidentState
 from stoker.core.vram import VramState
 from stoker_gateway.dto import iso
 from stoker_gateway.readings_dto import cpu_dto, gpu_of_worker, system_info

@@ -15,7 +15,6 @@ from stoker.core.messages import (
     EngineId,
     EngineView,
     Resident,
-    ResidentState,
     SetupKey,
     TaskId,
     WorkerId,
@@ -23,6 +22,7 @@ from stoker.core.messages import (
 )
 from stoker.core.protocol_version import OURS, agree
 from stoker.core.sessions import plain_key
+from stoker.core.states import ResidentState
 from stoker.core.vram import VramState, device_type
 from stoker_scheduler.durations import Durations
 from stoker_scheduler.kinds import Kind

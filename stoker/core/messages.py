@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from stoker.core.limits import Retry, Timeouts
 from stoker.core.protocol_version import PROTOCOL_OLDEST, PROTOCOL_VERSION, Speaks
-from stoker.core.states import TaskState
+from stoker.core.states import ResidentState, TaskState, Temperature
 from stoker.core.telemetry import Telemetry
 from stoker.core.vram import VramState
 
@@ -270,17 +270,11 @@ class EngineInfo(Struct, frozen=True, kw_only=True):
         return Speaks(version=self.protocol_version, oldest=self.protocol_oldest, release=self.version)
 
 
-class ResidentState(StrEnum):
-    """What an instance is doing."""
-
-    LOADING = "loading"
-    IDLE = "idle"
-    BUSY = "busy"
-    STOPPING = "stopping"
-
-
 class Resident(Struct, frozen=True, kw_only=True):
-    """An instance that lives on a worker."""
+    """An instance that lives on a worker. `parks`: what makes room for another one is parked, and not ended.
+
+    `host_bytes` are those of the machine's memory that a parked one takes.
+    """
 
     worker_id: WorkerId
     setup_key: SetupKey
@@ -291,12 +285,16 @@ class Resident(Struct, frozen=True, kw_only=True):
     load_s: float = 0
     since_ms: int = 0
     task_id: str = ""
+    temperature: Temperature = Temperature.HOT
+    parks: bool = False
+    host_bytes: int = 0
 
 
 class EngineReport(Struct, frozen=True, kw_only=True):
     """The changing part of an engine: what lives there, and whether it takes work."""
 
     residents: tuple[Resident, ...] = ()
+    parked: tuple[Resident, ...] = ()  # apart: whoever does not know of it sees an instance that is not there
     environments: tuple[str, ...] = ()  # env keys on disk
     draining: bool = False
     vram: dict[WorkerId, VramState] = {}  # of workers that have something to say

@@ -1,10 +1,10 @@
-"""The states of a task and every move between them: the one table.
+"""The states of a task and of an instance, and every move between them: the one table of each.
 
-The Lua scripts get this table as text (`lua_table`), docs/states.md is made from it, and each wire
+The Lua scripts get the task's table as text (`lua_table`), docs/states.md is made from both, and each wire
 dialect maps these members to its own numbers. Nobody else compares states by name or number.
 """
 
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import Final
 
 
@@ -76,3 +76,41 @@ def lua_table() -> str:
         for old, to in sorted(ALLOWED.items())
     )
     return "{" + ",".join(rows) + "}"
+
+
+class ResidentState(StrEnum):
+    """What an instance is doing."""
+
+    LOADING = "loading"
+    """A task brings it up: its process starts and sets up, or comes back from being parked."""
+    IDLE = "idle"
+    """It is loaded, and nothing runs on it. If the process ends, it is stopping."""
+    BUSY = "busy"
+    """A function runs on it."""
+    STOPPING = "stopping"
+    """It leaves the worker; until its memory is back it counts as used. It is gone then, or parked."""
+    PARKED = "parked"
+    """It lives in the machine's memory and has left the GPUs. If the process ends, it is gone."""
+
+
+_R = ResidentState
+
+RESIDENT_MOVES: Final[dict[ResidentState, frozenset[ResidentState]]] = {
+    _R.LOADING: frozenset({_R.IDLE, _R.STOPPING}),
+    _R.IDLE: frozenset({_R.BUSY, _R.STOPPING}),
+    _R.BUSY: frozenset({_R.IDLE, _R.STOPPING}),
+    _R.STOPPING: frozenset({_R.PARKED}),
+    _R.PARKED: frozenset({_R.LOADING, _R.STOPPING}),
+}
+"""state of an instance -> states it may move to. One that is stopping is gone afterwards, or parked."""
+
+
+class Temperature(StrEnum):
+    """How far the instance of a setup is from running on a worker."""
+
+    HOT = "hot"
+    """It is loaded there: a task runs at once."""
+    PARKED = "parked"
+    """It is parked there: a task runs when it has come back, which is shorter than a load."""
+    COLD = "cold"
+    """It is not there: a task runs when it was loaded."""

@@ -30,6 +30,7 @@ from stoker_worker.input_cache import InputCache
 from stoker_worker.inputs import Inputs
 from stoker_worker.log_upload import LogUploader
 from stoker_worker.machine import Machine, Rules
+from stoker_worker.parking import Lot
 from stoker_worker.spool import Spool
 from stoker_worker.telemetry import Sensors
 from stoker_worker.versions import Versions
@@ -111,6 +112,9 @@ async def _serve(
     machine.rules = Rules.of(settings)
     machine.clean()
     logs = open_logs(settings, engine_id)
+    lot = Lot(settings)
+    if any(worker.gpus for worker in info.workers):
+        await lot.start()
     tools = Tools(
         store=store.engines,
         engine_id=engine_id,
@@ -120,6 +124,7 @@ async def _serve(
         setup_timeout_s=settings.setup_timeout_s,
         run_timeout_s=settings.run_timeout_s,
         upload_timeout_s=settings.upload_timeout_s,
+        lot=lot,
     )
     daemon = Daemon(
         info,

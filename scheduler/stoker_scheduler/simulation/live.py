@@ -12,14 +12,13 @@ from stoker.core.messages import (
     GpuType,
     Needs,
     Resident,
-    ResidentState,
     SetupKey,
     TaskId,
     TaskSpec,
     WorkerId,
     WorkerInfo,
 )
-from stoker.core.states import TaskState
+from stoker.core.states import ResidentState, TaskState
 from stoker_scheduler.actions import Assign, Rules, Wait
 from stoker_scheduler.chores import LOOKS
 from stoker_scheduler.deadlines import Limits
