@@ -78,9 +78,13 @@ def engine_info(name="box", workers=1, *, gpus=(), residents=4, ram_gb=0.0):
     return EngineInfo(id=EngineId(name), name=name, version="1", hostname=name, workers=slots)
 
 
-def engine_view(info, *, status="running", residents=(), environments=("env",), draining=False, vram=None):
+def engine_view(info, *, status="running", residents=(), environments=("env",), draining=False, vram=None, parked=()):
     report = EngineReport(
-        residents=tuple(residents), environments=tuple(environments), draining=draining, vram=vram or {}
+        residents=tuple(residents),
+        parked=tuple(parked),
+        environments=tuple(environments),
+        draining=draining,
+        vram=vram or {},
     )
     return EngineView(info=info, status=status, registered_ms=0, seen_ms=0, report=report)
 

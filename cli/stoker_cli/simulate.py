@@ -122,6 +122,8 @@ def _print(found: list[Summary], *, json: bool, by_workers: bool) -> None:
     if not by_workers:
         ours = next((each for each in found if each.policy == OURS), None)
         if ours is not None:
+            if ours.unparks:
+                out.print(f"[dim]{OURS}: {ours.unparks} tasks had their instance back from being parked.[/]")
             out.print(
                 f"[dim]{OURS}: {ours.loads} loads; a clairvoyant eviction needs {ours.belady_loads} for the same tasks "
                 f"on the same workers. The last row is a bound: everything stays loaded.[/]"

@@ -76,6 +76,7 @@ def worker_dto(engine: EngineView, worker: WorkerInfo, quarantines: Quarantines)
         "system_info": system_info(engine),
         "warm_apps": [_resident(r) for r in residents if r.state in {ResidentState.IDLE, ResidentState.BUSY}],
         "residents": [_resident(r) for r in residents],
+        "parked": [_resident(r) for r in engine.report.parked if r.worker_id == worker.id],
     }
 
 
@@ -119,7 +120,9 @@ def _resident(resident: Resident) -> dict[str, Any]:
         "setup_key": plain_key(resident.setup_key),
         "session_id": session_of(resident.setup_key) or None,
         "state": resident.state,
+        "temperature": resident.temperature,
         "vram": resident.vram_bytes,
+        "host_memory": resident.host_bytes,  # of the machine, while it is parked
         "load_s": resident.load_s,
         "since": iso(resident.since_ms),
         "task_id": resident.task_id or None,

@@ -86,6 +86,7 @@ class Assign(Struct, frozen=True, kw_only=True):
     start: Start
     estimate_s: float  # worker time that this is expected to take, load included
     evict: tuple[SetupKey, ...] = ()
+    parked: bool = False  # a cold start for which the instance is parked there
 
 
 class Evict(Struct, frozen=True, kw_only=True):

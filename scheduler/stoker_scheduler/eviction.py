@@ -5,6 +5,7 @@ of those that may go, the one goes first that is worth least for its memory (as 
 Cherkasova 1998, with a chance that is learned over half a day in the place of a clock for each worker).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,6 +14,7 @@ from stoker.core.vram import wanted_bytes
 from stoker_scheduler.actions import Evict, Rules, Why
 from stoker_scheduler.fleet import Fleet, Phase, Residence, Worker
 from stoker_scheduler.knowledge import Knowledge
+from stoker_scheduler.parked import Parked, miss_s
 from stoker_scheduler.queues import Group, Queues
 
 GIB: Final = 1024**3
@@ -72,7 +74,7 @@ def decide_unload(
     rules: Rules,
     retired: frozenset[SetupKey] = frozenset(),
 ) -> tuple[Evict, ...]:
-    """Idle instances that must go: unused for `idle_unload_s`, or of a setup that no new task will have."""
+    """Idle and parked instances that must go: unused for `idle_unload_s`, or of a setup that no new task will have."""
     if not (rules.idle_unload_s or retired):
         return ()
     return tuple(
@@ -84,14 +86,18 @@ def decide_unload(
         )
         for worker in fleet.workers.values()
         if not (worker.held or worker.lease) and worker.engine.available
-        for resident in worker.residents.values()
-        if resident.phase is Phase.READY
-        and (reason := _why_unload(resident, now_ms, rules, retired))
+        for resident in _unloadable(worker)
+        if (reason := _why_unload(resident, now_ms, rules, retired))
         and not queues.backlog(resident.setup_key)
     )
 
 
-def _why_unload(resident: Residence, now_ms: int, rules: Rules, retired: frozenset[SetupKey]) -> str:
+def _unloadable(worker: Worker) -> Iterator[Residence | Parked]:
+    yield from (r for r in worker.residents.values() if r.phase is Phase.READY)
+    yield from worker.parked.values()
+
+
+def _why_unload(resident: Residence | Parked, now_ms: int, rules: Rules, retired: frozenset[SetupKey]) -> str:
     if resident.setup_key in retired:
         return "a secret that it holds was changed or deleted"
     unused = rules.idle_unload_s and now_ms - resident.used_ms > rules.idle_unload_s * 1000
@@ -127,13 +133,12 @@ def _may_go(resident: Residence, facts: Facts) -> bool:
     if not facts.queues.backlog(resident.setup_key):
         return True
     age_s = (facts.now_ms - resident.loaded_ms) / 1000
-    load_s = facts.knowledge.load_s(resident.setup_key, resident.app)
-    return age_s >= facts.rules.churn_factor * load_s
+    return age_s >= facts.rules.churn_factor * miss_s(resident, facts.knowledge)
 
 
 def loss_s(resident: Residence, facts: Facts) -> float:
     """Seconds of loading that its loss is expected to cost."""
-    load_s = facts.knowledge.load_s(resident.setup_key, resident.app)
+    load_s = miss_s(resident, facts.knowledge)
     copies = max(1, len(facts.fleet.holders.at(resident.setup_key)))
     if facts.queues.backlog(resident.setup_key):
         return load_s / copies

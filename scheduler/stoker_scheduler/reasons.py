@@ -49,6 +49,8 @@ def assigned(assign: Assign) -> str:
             return "warm: queued behind a short task of the same setup"
         case Start.COLD:
             gone = f"; evicts {len(assign.evict)}" if assign.evict else ""
+            if assign.parked:
+                return f"parked: back in ~{span(assign.estimate_s)} at the least cost{gone}"
             return f"cold: ready in ~{span(assign.estimate_s)} at the least cost{gone}"
 
 

@@ -157,6 +157,7 @@ class Lot:
         stay.value = value_of(self._clock, uses, load_s, stay.host_bytes)
         found = decide_room(list(self._stays.values()), stay, vram_bytes, self._limit_bytes(memory), memory)
         if isinstance(found, str):
+            self._clock = max(self._clock, stay.value)  # what is worth more now is not so for ever
             raise ParkingFailed(found)
         self._end(found, "a more valuable instance is parked in its place")
         self._stays[instance.pid] = stay

@@ -1,6 +1,7 @@
 """Parking: what makes room goes to the machine's memory, comes back without its setup, and ends with a reason."""
 
 import asyncio
+import contextlib
 import dataclasses
 from itertools import pairwise
 
@@ -343,6 +344,28 @@ def test_of_two_apps_with_equal_loads_the_one_that_takes_less_memory_is_worth_mo
 
     large, small = asyncio.run(values())
     assert small > large
+
+
+async def test_what_was_worth_most_once_goes_when_enough_others_came(scene):
+    async def admit(pid, uses):
+        process = Process(scene.machine)
+        process.pid = pid
+        await scene.lot.admit(str(pid), process, uses=uses, load_s=20.0, vram_bytes=10 * GIB)
+        await scene.lot.settle(process, lambda reason: gone.append(pid) or scene.lot.forget(process))
+        return True
+
+    gone = []
+    scene.lot._host_bytes = lambda _: 30 * GIB
+    assert await admit(1, uses=5)
+    for pid in (2, 3, 4):
+        with pytest.raises(ParkingFailed, match="worth more"):
+            await admit(pid, uses=1)
+    for pid in range(5, 9):
+        if gone:
+            break
+        with contextlib.suppress(ParkingFailed):
+            await admit(pid, uses=1)
+    assert gone == [1]
 
 
 # The table.
