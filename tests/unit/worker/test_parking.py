@@ -25,7 +25,7 @@ HOST = HostMemory(total_bytes=200 * GIB, free_bytes=150 * GIB)
 
 
 class GpuProcess(Process):
-    """An app that holds a model on the device: two of them do not fit. `keeps`: GiB that it has while it is parked."""
+    """An app that holds a model on the device: two of them do not fit."""
 
     def __init__(self, recorder, device, pgid):
         super().__init__(recorder)
@@ -34,15 +34,20 @@ class GpuProcess(Process):
 
     async def setup(self, timeout_s):
         await super().setup(timeout_s)
-        self.device.groups[self.pgid] = MODEL_GIB * GIB
+        self.takes(MODEL_GIB)
 
     async def park(self):
         await super().park()
-        self.device.groups[self.pgid] = self.recorder.keeps * GIB
+        self.takes(self.recorder.keeps)
+        if self.recorder.late:
+            self.device.hidden[self.pgid] = self.recorder.late * GIB
 
     async def unpark(self):
         await super().unpark()
-        self.device.groups[self.pgid] = MODEL_GIB * GIB
+        self.takes(MODEL_GIB)
+
+    def takes(self, gib):
+        (self.device.groups if self.recorder.named else self.device.hidden)[self.pgid] = gib * GIB
 
     async def stop(self, reason):
         await super().stop(reason)
@@ -54,7 +59,9 @@ class Machine(MachineRecorder):
         super().__init__(RunResult(output={"ok": 1}, files=[]))
         self.device = device
         self.parks = True
-        self.keeps = 0
+        self.keeps = 0  # GiB that an app holds while it is parked
+        self.late = 0  # GiB that are nobody's and in use after a park
+        self.named = True  # NVML says which process has the memory
         self.pgids = iter(range(2**22 + 1, 2**22 + 100))
 
     async def start(self, order, prepared, worker, on_line):
@@ -200,6 +207,25 @@ async def test_an_instance_that_keeps_its_gpu_memory_is_not_parked(scene):
     assert scene.parked() == {}
     assert scene.machine.processes[0].exited.is_set()
     assert scene.residents() == {"b": ResidentState.IDLE}
+
+
+async def test_memory_that_is_in_use_and_nobodys_after_a_park_is_not_free(scene):
+    """A driver may name a process no longer, and free its memory later, or never."""
+    scene.machine.late = 16
+    await scene.run(setup_key="a", task_id="t1")
+    task = asyncio.ensure_future(scene.run(setup_key="b", task_id="t2"))
+    await until(scene.machine.processes[0].exited.is_set)
+    assert scene.parked() == {}
+    scene.device.hidden.clear()
+    await task
+
+
+async def test_where_nvml_names_no_process_it_is_what_the_device_lost(scene):
+    scene.machine.named = False
+    await scene.park_a()
+    assert [r.vram_bytes for r in scene.parked().values()] == [0]
+    await scene.run(setup_key="a", task_id="t3")
+    assert {r.setup_key: r.vram_bytes for r in scene.residency.snapshot()} == {"a": MODEL_GIB * GIB}
 
 
 async def test_what_a_parked_instance_still_holds_counts_and_goes_when_it_is_needed(scene):
