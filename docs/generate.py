@@ -25,11 +25,12 @@ _OPEN_ROUTES = (
     "The address, or what comes with the request, is a secret of its own; or it tells nothing of anybody."
 )
 NOTICE = "<!-- Made by docs/generate.py; change the code it names, then run `make generate`. -->\n"
+_STATES = Path(settings.__file__).parent / "core" / "states.py"
 
 
 def states_page() -> str:
     """docs/states.md from `stoker/core/states.py`."""
-    docs = _member_docs(Path(settings.__file__).parent / "core" / "states.py")
+    docs = _member_docs(_STATES, TaskState.__name__)
     hidden = {TaskState.FAILED, TaskState.CANCELLED}
     arrows = [
         f"    {old.wire_name} --> {new.wire_name}"
@@ -62,13 +63,14 @@ def states_page() -> str:
             "|---|---|---|---|",
             *rows,
             "",
-            *_instance_states(docs),
+            *_instance_states(),
             "",
         ]
     )
 
 
-def _instance_states(docs: dict[str, str]) -> list[str]:
+def _instance_states() -> list[str]:
+    docs = _member_docs(_STATES, ResidentState.__name__)
     rows = [
         f"| `{state}` | {docs[state.name]} | {', '.join(f'`{to}`' for to in ResidentState if to in RESIDENT_MOVES[state])} |"
         for state in ResidentState
@@ -212,10 +214,10 @@ def _tree(cls: type[errors.StokerError]) -> Iterator[type[errors.StokerError]]:
         yield from _tree(child)
 
 
-def _member_docs(path: Path) -> dict[str, str]:
-    """The strings below the members of the enum in a module."""
+def _member_docs(path: Path, enum: str) -> dict[str, str]:
+    """The strings below the members of an enum in a module."""
     tree = ast.parse(path.read_text())
-    body = next(node for node in tree.body if isinstance(node, ast.ClassDef)).body
+    body = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == enum).body
     found: dict[str, str] = {}
     for node, after in pairwise(body):
         if (

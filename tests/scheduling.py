@@ -78,7 +78,9 @@ def engine_info(name="box", workers=1, *, gpus=(), residents=4, ram_gb=0.0):
     return EngineInfo(id=EngineId(name), name=name, version="1", hostname=name, workers=slots)
 
 
-def engine_view(info, *, status="running", residents=(), environments=("env",), draining=False, vram=None, parked=()):
+def engine_view(
+    info, *, status="running", residents=(), environments=("env",), draining=False, vram=None, parked=()
+):
     report = EngineReport(
         residents=tuple(residents),
         parked=tuple(parked),

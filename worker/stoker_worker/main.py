@@ -112,9 +112,6 @@ async def _serve(
     machine.rules = Rules.of(settings)
     machine.clean()
     logs = open_logs(settings, engine_id)
-    lot = Lot(settings)
-    if any(worker.gpus for worker in info.workers):
-        await lot.start()
     tools = Tools(
         store=store.engines,
         engine_id=engine_id,
@@ -124,7 +121,7 @@ async def _serve(
         setup_timeout_s=settings.setup_timeout_s,
         run_timeout_s=settings.run_timeout_s,
         upload_timeout_s=settings.upload_timeout_s,
-        lot=lot,
+        lot=await make_lot(settings, on_gpu=bool(sensors.devices)),
     )
     daemon = Daemon(
         info,
@@ -167,6 +164,14 @@ def store_urls(settings: WorkerSettings) -> list[str]:
     """Addresses of the gateway, whose files are fetched wherever it stands; the one that this machine uses first."""
     urls = [gateway_url(settings), settings.public_url, settings.internal_url]
     return list(dict.fromkeys(url for url in urls if url))
+
+
+async def make_lot(settings: WorkerSettings, *, on_gpu: bool) -> Lot:
+    """What is parked on this machine; without GPUs the driver is not asked."""
+    lot = Lot(settings)
+    if on_gpu:
+        await lot.start()
+    return lot
 
 
 def open_logs(settings: WorkerSettings, engine_id: EngineId) -> LogSpool:
