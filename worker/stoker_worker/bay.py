@@ -15,7 +15,7 @@ from stoker.core.vram import GIB
 from stoker.log import get_logger
 from stoker_worker.ledger import MEMORY_SLACK_BYTES, Ledger
 from stoker_worker.parking import Lot
-from stoker_worker.parking_ways import ParkingFailed, Way
+from stoker_worker.parking_ways import NoHostMemory, ParkingFailed, Way
 
 if TYPE_CHECKING:
     from stoker_worker.residency import Residence
@@ -24,6 +24,10 @@ PARK_TIMEOUT_S: Final = 60.0
 """80 GiB take 30 s at 3 GB/s, which is what memory that is not pinned is copied with."""
 KEEPS_MAX: Final = 0.5
 """Share of its GPU memory that a parked instance may keep: else it makes too little room to be worth it."""
+RETRY_S: Final = 600.0
+"""A setup for which it failed is not parked for so long: each try costs the next app seconds."""
+FAILED_MAX: Final = 1_000
+"""Setups that are remembered for it; they come from callers without bound."""
 
 _log = get_logger("parking")
 
@@ -52,6 +56,7 @@ class Bay:
         self._on_change = on_change
         self._parked: dict[SetupKey, Residence] = {}
         self._moving: set[Residence] = set()
+        self._failed: dict[SetupKey, float] = {}  # until when it is not tried again
         self._closed = False
 
     def __contains__(self, key: SetupKey) -> bool:
@@ -67,7 +72,9 @@ class Bay:
 
     def takes(self, residence: "Residence") -> bool:
         """Whether an instance would be parked. One of a session never is: it holds what belongs to its caller."""
-        return not (residence.session or self._closed) and self._way_of(residence) is not None
+        if residence.session or self._closed or self._way_of(residence) is None:
+            return False
+        return self._failed.get(residence.setup_key, 0.0) <= time.monotonic()
 
     async def park(self, residence: "Residence") -> bool:
         """Park an instance that is stopping; False = it must be ended.
@@ -92,6 +99,8 @@ class Bay:
             host_bytes = await self._lot.settle(instance, lambda reason: self.end(key, reason))
             parked = not self._closed
         except (ParkingFailed, TimeoutError) as error:
+            if not isinstance(error, NoHostMemory):
+                self._remember(key)
             self._not_parked(residence, str(error) or f"it took longer than {PARK_TIMEOUT_S:g} s")
         finally:
             self._moving.discard(residence)
@@ -136,7 +145,11 @@ class Bay:
         try:
             async with asyncio.timeout(PARK_TIMEOUT_S):
                 await way.unpark(instance)
+        except ParkingFailed:
+            self._remember(residence.setup_key)
+            raise
         except TimeoutError:
+            self._remember(residence.setup_key)
             raise ParkingFailed(f"it did not come back within {PARK_TIMEOUT_S:g} s") from None
         finally:
             self._lot.forget(instance)
@@ -204,6 +217,13 @@ class Bay:
         if residence.instance is None:
             return None
         return self._lot.way_of(residence.instance, on_gpu=bool(self._ledger.uuids))
+
+    def _remember(self, key: SetupKey) -> None:
+        """It failed for a setup; the oldest of very many is forgotten."""
+        self._failed.pop(key, None)
+        self._failed[key] = time.monotonic() + RETRY_S
+        if len(self._failed) > FAILED_MAX:
+            del self._failed[next(iter(self._failed))]
 
     def _not_parked(self, residence: "Residence", reason: str) -> None:
         _log.warning(

@@ -17,7 +17,7 @@ from stoker.core.vram import GIB
 from stoker.log import get_logger
 from stoker.parking_settings import ParkingFields
 from stoker_worker.admission import value_of
-from stoker_worker.parking_ways import CudaDriver, Hooks, ParkingFailed, Way
+from stoker_worker.parking_ways import CudaDriver, Hooks, NoHostMemory, ParkingFailed, Way
 from stoker_worker.ports import RunningInstance
 
 HOST_SHARE: Final = 0.25
@@ -149,7 +149,7 @@ class Lot:
         """Find room for an instance that is about to be parked, and count it.
 
         Raises:
-            ParkingFailed: there is none.
+            NoHostMemory: there is none; says why.
         """
         has = await asyncio.to_thread(self._host_bytes, instance.pid)
         memory = self._memory()
@@ -158,7 +158,7 @@ class Lot:
         found = decide_room(list(self._stays.values()), stay, vram_bytes, self._limit_bytes(memory), memory)
         if isinstance(found, str):
             self._clock = max(self._clock, stay.value)  # what is worth more now is not so for ever
-            raise ParkingFailed(found)
+            raise NoHostMemory(found)
         self._end(found, "a more valuable instance is parked in its place")
         self._stays[instance.pid] = stay
 

@@ -24,6 +24,10 @@ class ParkingFailed(Exception):
     """An instance could not be parked or brought back; it is ended, and loaded anew when it is wanted."""
 
 
+class NoHostMemory(ParkingFailed):
+    """The machine's memory has no room for it now; the instance could be parked at another time."""
+
+
 class Way(Protocol):
     """One of the two. The caller bounds the time; what was given up half-way is of no use any more."""
 

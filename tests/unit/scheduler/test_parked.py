@@ -106,6 +106,7 @@ def test_a_busy_copy_is_not_waited_for_when_a_parked_one_is_back_sooner():
 def test_one_that_is_on_its_way_back_is_not_parked_any_more_whatever_an_old_report_says():
     board = report(Board(), parked=[parked(ONE, "a")])
     decided(board, "a")
+    assert worker(board).parked == {}
     report(board, parked=[parked(ONE, "a")])
     assert worker(board).parked == {}
     assert temperature(worker(board), "a") is Temperature.HOT

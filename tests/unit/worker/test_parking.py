@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import dataclasses
+import time
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 from executions import COLD, Scene, states
@@ -200,6 +202,30 @@ async def test_a_park_that_fails_ends_the_instance_and_makes_room_all_the_same(s
     assert scene.machine.processes[0].exited.is_set()
 
 
+@pytest.mark.parametrize("step", ["park", "unpark"])
+async def test_what_failed_for_a_setup_is_not_tried_again_for_a_while(scene, monkeypatch, step):
+    scene.machine.fails[step] = InstanceFailed("no", step)
+    for key in "aba":
+        await scene.run(setup_key=key)
+    scene.machine.fails.clear()
+    await scene.run(setup_key="b")
+    assert "park" not in scene.machine.steps
+    await scene.run(setup_key="a")
+    assert [r.parks for r in scene.residency.snapshot()] == [False]
+    monkeypatch.setattr("stoker_worker.bay.time", SimpleNamespace(monotonic=lambda: time.monotonic() + 601))
+    assert [r.parks for r in scene.residency.snapshot()] == [True]
+
+
+async def test_a_shortage_of_the_machines_memory_is_no_reason_not_to_try_again(scene):
+    scene.memory = HostMemory(total_bytes=200 * GIB, free_bytes=30 * GIB)
+    await scene.run(setup_key="a")
+    await scene.run(setup_key="b")
+    scene.memory = HOST
+    await scene.run(setup_key="a")
+    await scene.run(setup_key="b")
+    assert list(scene.parked()) == ["a"]
+
+
 async def test_an_instance_that_keeps_its_gpu_memory_is_not_parked(scene):
     scene.machine.keeps = 10
     await scene.run(setup_key="a", task_id="t1")
@@ -212,6 +238,8 @@ async def test_an_instance_that_keeps_its_gpu_memory_is_not_parked(scene):
 async def test_memory_that_is_in_use_and_nobodys_after_a_park_is_not_free(scene):
     """A driver may name a process no longer, and free its memory later, or never."""
     scene.machine.late = 16
+    scene.device.foreign = 1 * GIB
+    scene.residency.refresh()
     await scene.run(setup_key="a", task_id="t1")
     task = asyncio.ensure_future(scene.run(setup_key="b", task_id="t2"))
     await until(scene.machine.processes[0].exited.is_set)
@@ -220,12 +248,15 @@ async def test_memory_that_is_in_use_and_nobodys_after_a_park_is_not_free(scene)
     await task
 
 
-async def test_where_nvml_names_no_process_it_is_what_the_device_lost(scene):
-    scene.machine.named = False
+@pytest.mark.parametrize("keeps", [0, 2])
+async def test_where_nvml_names_no_process_it_is_what_the_device_lost(scene, keeps):
+    scene.machine.named, scene.machine.keeps = False, keeps
     await scene.park_a()
-    assert [r.vram_bytes for r in scene.parked().values()] == [0]
+    assert [r.vram_bytes for r in scene.parked().values()] == [keeps * GIB]
     await scene.run(setup_key="a", task_id="t3")
-    assert {r.setup_key: r.vram_bytes for r in scene.residency.snapshot()} == {"a": MODEL_GIB * GIB}
+    residences = scene.residency._residents.values()
+    assert {r.setup_key: r.vram_bytes for r in residences} == {"a": MODEL_GIB * GIB}
+    assert scene.residency._ledger.other_bytes == scene.device.driver
 
 
 async def test_what_a_parked_instance_still_holds_counts_and_goes_when_it_is_needed(scene):
@@ -435,3 +466,19 @@ async def test_a_way_that_fails_without_a_word_of_the_app_is_told_too(scene):
     await scene.run(setup_key="a", task_id="t1")
     await scene.run(setup_key="b", task_id="t2")
     assert scene.parked() == {}
+
+
+@pytest.mark.parametrize("how", ["evict", "die", "lose"])
+async def test_what_has_ended_takes_nothing_of_the_machines_memory(scene, how):
+    process = await scene.park_a()
+    assert len(scene.lot._stays) == 1
+    match how:
+        case "evict":
+            scene.residency.evict("a", "ordered")
+        case "die":
+            process.exited.set()
+        case "lose":
+            scene.device.error = "NVML: GPU is lost"
+            scene.residency.refresh()
+    await until(lambda: not scene.parked())
+    assert scene.lot._stays == {}

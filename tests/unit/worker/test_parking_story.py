@@ -25,7 +25,7 @@ KEYS = "abc"
 SHORT = HostMemory(total_bytes=200 * GIB, free_bytes=5 * GIB)
 
 steps = st.one_of(
-    st.tuples(st.just("run"), st.sampled_from(KEYS)),
+    *[st.tuples(st.just("run"), st.sampled_from(KEYS))] * 6,
     st.tuples(st.just("kill"), st.sampled_from(KEYS)),
     st.tuples(st.just("evict"), st.sampled_from(KEYS)),
     st.tuples(st.just("fails"), st.sampled_from(["", "park", "unpark", "setup"])),
@@ -92,8 +92,8 @@ class Story:
             assert not parked
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.lists(steps, max_size=20))
+@settings(max_examples=60, deadline=None)
+@given(st.lists(steps, min_size=5, max_size=20))
 def test_whatever_comes_what_lives_is_known_and_fits(story):
     async def play():
         with tempfile.TemporaryDirectory() as folder:
