@@ -6,7 +6,7 @@ What goes wrong on the way ends the instance, with the reason in the log; the ne
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from stoker.core.events import Event
 from stoker.core.messages import Resident, SetupKey, WorkerInfo
@@ -16,9 +16,7 @@ from stoker.log import get_logger
 from stoker_worker.ledger import MEMORY_SLACK_BYTES, Ledger
 from stoker_worker.parking import Lot
 from stoker_worker.parking_ways import NoHostMemory, ParkingFailed, Way
-
-if TYPE_CHECKING:
-    from stoker_worker.residency import Residence
+from stoker_worker.residence import Residence
 
 PARK_TIMEOUT_S: Final = 60.0
 """80 GiB take 30 s at 3 GB/s, which is what memory that is not pinned is copied with."""
@@ -45,7 +43,7 @@ class Bay:
         ledger: Ledger,
         *,
         own_bytes: Callable[[], int],
-        on_end: Callable[["Residence", str], None],
+        on_end: Callable[[Residence, str], None],
         on_change: Callable[[], None],
     ) -> None:
         self._worker = worker
@@ -62,7 +60,7 @@ class Bay:
     def __contains__(self, key: SetupKey) -> bool:
         return key in self._parked
 
-    def __iter__(self) -> "Iterator[Residence]":
+    def __iter__(self) -> Iterator[Residence]:
         """Those that are parked, and those that are on their way."""
         yield from (*self._parked.values(), *self._moving)
 
@@ -70,13 +68,13 @@ class Bay:
         """What the parked ones, but for one, still have on the devices: contexts of processes that freed their models."""
         return sum(residence.vram_bytes for key, residence in self._parked.items() if key != but)
 
-    def takes(self, residence: "Residence") -> bool:
+    def takes(self, residence: Residence) -> bool:
         """Whether an instance would be parked. One of a session never is: it holds what belongs to its caller."""
         if residence.session or self._closed or self._way_of(residence) is None:
             return False
         return self._failed.get(residence.setup_key, 0.0) <= time.monotonic()
 
-    async def park(self, residence: "Residence") -> bool:
+    async def park(self, residence: Residence) -> bool:
         """Park an instance that is stopping; False = it must be ended.
 
         1. room in the machine's memory  2. off the devices  3. wait until their memory is back, as measured.
@@ -96,7 +94,8 @@ class Bay:
                 await way.park(instance)
             keeps = await self._ledger.kept(instance.pgid, had, used, self._own_bytes)
             _check_memory(keeps, had)
-            host_bytes = await self._lot.settle(instance, lambda reason: self.end(key, reason))
+            async with asyncio.timeout(PARK_TIMEOUT_S):
+                host_bytes = await self._lot.settle(instance, lambda reason: self.end(key, reason))
             parked = not self._closed
         except (ParkingFailed, TimeoutError) as error:
             if not isinstance(error, NoHostMemory):
@@ -123,7 +122,7 @@ class Bay:
         )
         return True
 
-    def take(self, key: SetupKey) -> "Residence | None":
+    def take(self, key: SetupKey) -> Residence | None:
         """The parked instance of a setup, which is loading from now on; None when there is none."""
         residence = self._parked.pop(key, None)
         if residence is None or residence.instance is None:
@@ -133,7 +132,7 @@ class Bay:
         residence.gone = asyncio.Event()
         return residence
 
-    async def bring_back(self, residence: "Residence") -> None:
+    async def bring_back(self, residence: Residence) -> None:
         """Put an instance that was taken back on its devices.
 
         Raises:
@@ -141,7 +140,8 @@ class Bay:
         """
         instance, way = residence.instance, self._way_of(residence)
         if instance is None or way is None:
-            raise ParkingFailed("nothing is parked")
+            self._settled(residence)
+            raise ParkingFailed("its process has ended")
         try:
             async with asyncio.timeout(PARK_TIMEOUT_S):
                 await way.unpark(instance)
@@ -152,16 +152,14 @@ class Bay:
             self._remember(residence.setup_key)
             raise ParkingFailed(f"it did not come back within {PARK_TIMEOUT_S:g} s") from None
         finally:
-            self._lot.forget(instance)
-            residence.host_bytes = 0
+            self._settled(residence)
 
     def end(self, key: SetupKey, reason: str) -> bool:
         """End a parked instance; False when it is not there."""
         residence = self._parked.pop(key, None)
         if residence is None:
             return False
-        if residence.instance is not None:
-            self._lot.forget(residence.instance)
+        self._settled(residence)
         residence.gone = asyncio.Event()
         _log.info(
             Event.INSTANCE_EVICTED, worker=self._worker.id, app=residence.app, setup_key=key, reason=reason
@@ -213,10 +211,16 @@ class Bay:
             for r in self._parked.values()
         )
 
-    def _way_of(self, residence: "Residence") -> Way | None:
-        if residence.instance is None:
+    def _way_of(self, residence: Residence) -> Way | None:
+        if residence.instance is None or residence.instance.exited.is_set():
             return None
         return self._lot.way_of(residence.instance, on_gpu=bool(self._ledger.uuids))
+
+    def _settled(self, residence: Residence) -> None:
+        """It is parked no longer."""
+        if residence.instance is not None:
+            self._lot.forget(residence.instance)
+        residence.host_bytes = 0
 
     def _remember(self, key: SetupKey) -> None:
         """It failed for a setup; the oldest of very many is forgotten."""
@@ -225,7 +229,7 @@ class Bay:
         if len(self._failed) > FAILED_MAX:
             del self._failed[next(iter(self._failed))]
 
-    def _not_parked(self, residence: "Residence", reason: str) -> None:
+    def _not_parked(self, residence: Residence, reason: str) -> None:
         _log.warning(
             Event.INSTANCE_NOT_PARKED,
             worker=self._worker.id,

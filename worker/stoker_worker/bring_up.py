@@ -8,7 +8,8 @@ from stoker.core.states import TaskState
 from stoker.log import get_logger
 from stoker_worker.parking_ways import ParkingFailed
 from stoker_worker.ports import AppMachine, OnLine, Prepared
-from stoker_worker.residency import Residence, Residency
+from stoker_worker.residence import Residence
+from stoker_worker.residency import Residency
 
 _log = get_logger("execution")
 
@@ -50,7 +51,9 @@ class BringUp:
                 self.prepared = await self._machine.prepare(order, self._on_line)
                 self._enter(TaskState.SERVING)
             declared = self.prepared.vram_bytes if self.prepared else 0
-            residence = await residency.admit(order.task, declared_bytes=declared, ordered=order.evict)
+            residence = await residency.admit(
+                order.task, declared_bytes=declared, ordered=order.evict, unpark=True
+            )
             if residence.instance is not None:
                 self.was_parked = await self._bring_back(residency, residence)
                 if self.was_parked:

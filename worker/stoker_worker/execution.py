@@ -38,7 +38,8 @@ from stoker_worker.outcomes import (
 )
 from stoker_worker.parking import Lot
 from stoker_worker.ports import AppMachine, Prepared, RunningInstance
-from stoker_worker.residency import Residence, Residency
+from stoker_worker.residence import Residence
+from stoker_worker.residency import Residency
 from stoker_worker.spool import Spool
 from stoker_worker.writes import AttemptStore, Writes
 

@@ -8,13 +8,12 @@ import asyncio
 import signal
 import time
 from collections.abc import Callable, Collection, Coroutine
-from dataclasses import dataclass, field
 from typing import Final
 
 from stoker.core.errors import NoCapacity
 from stoker.core.events import Event
-from stoker.core.messages import LogType, Resident, SetupKey, TaskRequest, WorkerInfo
-from stoker.core.sessions import plain_key, session_of
+from stoker.core.messages import Resident, SetupKey, TaskRequest, WorkerInfo
+from stoker.core.sessions import plain_key
 from stoker.core.states import ResidentState
 from stoker.core.vram import GIB, VramState
 from stoker.log import get_logger
@@ -29,56 +28,14 @@ from stoker_worker.instance_errors import (
 )
 from stoker_worker.ledger import MEMORY_SLACK_BYTES, DeviceMemory, Ledger
 from stoker_worker.parking import Lot
-from stoker_worker.ports import OnLine, RunningInstance
+from stoker_worker.ports import OnLine
 from stoker_worker.procs import signal_group
+from stoker_worker.residence import Residence
 
 FIRST_RUN_POLL_S: Final = 0.5
 """The usual pause between readings is longer than many runs."""
 
 _log = get_logger("residency")
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class Residence:
-    """An instance and what is known of it. `instance` is None while it is being loaded."""
-
-    setup_key: SetupKey
-    version_id: str
-    app: str
-    state: ResidentState = ResidentState.LOADING
-    instance: RunningInstance | None = None
-    task_id: str = ""
-    pinned: bool = False
-    parks: bool = False  # it makes room: it is parked, if it can be
-    host_bytes: int = 0  # of the machine's memory, while it is parked
-    vram_bytes: int = 0  # now
-    peak_bytes: int = 0  # the most since it was loaded; 0 = nothing was measured
-    need_bytes: int = 0  # what it was counted with when it was admitted
-    base_bytes: int = 0  # in use on the devices before it was loaded
-    load_s: float = 0.0
-    since_ms: int = 0
-    uses: int = 0
-    value: float = 0.0
-    used_mono: float = 0.0
-    on_line: OnLine | None = None  # where its lines go: the log of the task that it works for, or did last
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def session(self) -> str:
-        """The session that has this instance for itself, or ''."""
-        return session_of(self.setup_key)
-
-    @property
-    def living(self) -> bool:
-        """Whether its process may hold memory for good."""
-        return self.state is not ResidentState.STOPPING and not (
-            self.instance is not None and self.instance.exited.is_set()
-        )
-
-    def emit(self, kind: LogType, text: str) -> None:
-        """Lines of the process; what a child prints when the run is over belongs to the task that ran last."""
-        if self.on_line is not None:
-            self.on_line(kind, text)
 
 
 class Residency:
@@ -129,9 +86,16 @@ class Residency:
         return found
 
     async def admit(
-        self, request: TaskRequest, *, declared_bytes: int = 0, ordered: Collection[SetupKey] = ()
+        self,
+        request: TaskRequest,
+        *,
+        declared_bytes: int = 0,
+        ordered: Collection[SetupKey] = (),
+        unpark: bool = False,
     ) -> Residence:
-        """Make room for a new instance and count it as loading; one that is parked here has its process already.
+        """Make room for a new instance and count it as loading.
+
+        `unpark`: one that is parked here will do, and has its process already; else that one is ended first.
 
         1. read the devices  2. decide what goes  3. wait until its memory is back  4. read and decide again: what
         did not come back, or was taken by others meanwhile, is not given away twice.
@@ -140,8 +104,11 @@ class Residency:
             NoCapacity: what is loaded is busy or pinned, or others hold the memory; names what is missing.
         """
         key = request.setup_key
-        while (leaving := self._residents.get(key)) is not None:
-            await self._stop(leaving, "its setup is loaded anew")
+        while (leaving := self._residents.get(key)) is not None or (key in self.bay and not unpark):
+            if leaving is None:
+                self.bay.end(key, "its setup is loaded anew")
+            else:
+                await self._stop(leaving, "its setup is loaded anew")
         await self._read()
         residence = Residence(
             setup_key=key,

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from executions import COLD, Scene, states
-from recorders import MachineRecorder, Process, until
+from recorders import MachineRecorder, Process, order, until
 from unit.worker.test_residency import GIB, WORKER, Device
 
 from stoker.core.sessions import session_key
@@ -20,7 +20,8 @@ from stoker_worker.instance import RunResult
 from stoker_worker.instance_errors import InstanceFailed
 from stoker_worker.parking import HostMemory, Lot, Stay, decide_room, decide_shortage
 from stoker_worker.parking_ways import ParkingFailed
-from stoker_worker.residency import Residence, Residency
+from stoker_worker.residence import Residence
+from stoker_worker.residency import Residency
 
 MODEL_GIB = 16
 HOST = HostMemory(total_bytes=200 * GIB, free_bytes=150 * GIB)
@@ -136,6 +137,14 @@ async def test_what_comes_back_is_not_set_up_again_and_its_task_is_setting_up_at
     assert scene.outcome.state is S.COMPLETED
     assert list(scene.parked()) == ["b"]
     assert len(scene.machine.processes) == 2
+
+
+async def test_who_loads_without_bringing_back_gets_rid_of_what_is_parked_first(scene):
+    process = await scene.park_a()
+    residence = await scene.residency.admit(order(setup_key="a").task)
+    assert (residence.instance, process.exited.is_set()) == (None, True)
+    assert "a" not in scene.residency.bay
+    scene.residency.discard(residence, "enough")
 
 
 async def test_an_instance_keeps_what_its_load_took_when_it_comes_back(scene):
@@ -282,6 +291,22 @@ async def test_an_unpark_that_fails_ends_in_a_load_with_the_reason_in_the_log(sc
         "The parked app did not come back and is loaded anew: its unpark() failed: CUDA error."
         in scene.store.texts()
     )
+
+
+async def test_a_process_that_dies_when_its_task_comes_is_replaced(scene):
+    """Its task has taken it from the parked ones, and nobody has noticed its end yet."""
+    process = await scene.park_a()
+    take = scene.residency.bay.take
+
+    def dying(key):
+        process.exited.set()
+        return take(key)
+
+    scene.residency.bay.take = dying
+    await scene.run(setup_key="a", task_id="t3")
+    assert scene.outcome.state is S.COMPLETED
+    assert scene.machine.steps[-4:] == COLD
+    assert "a" not in {stay.setup_key for stay in scene.lot._stays.values()}
 
 
 async def test_a_parked_process_that_dies_is_noticed(scene):
