@@ -17,13 +17,12 @@ from stoker.core.vram import GIB
 from stoker.log import get_logger
 from stoker.parking_settings import ParkingFields
 from stoker_worker.admission import value_of
+from stoker_worker.host_memory import HostMemory
 from stoker_worker.parking_ways import CudaDriver, Hooks, NoHostMemory, ParkingFailed, Way
 from stoker_worker.ports import RunningInstance
 
 HOST_SHARE: Final = 0.25
 """Of the machine's memory, for parked instances, where nothing is set."""
-RESERVE_SHARE: Final = 0.1
-"""Of the machine's memory, what parking leaves free: the page cache makes loads faster for all."""
 
 _log = get_logger("parking")
 
@@ -36,23 +35,6 @@ class Stay:
     value: float
     host_bytes: int
     end: Callable[[str], object] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostMemory:
-    """The machine's memory."""
-
-    total_bytes: int
-    free_bytes: int
-
-    @classmethod
-    def now(cls) -> "HostMemory":
-        memory = psutil.virtual_memory()
-        return cls(total_bytes=memory.total, free_bytes=memory.available)
-
-    @property
-    def reserve_bytes(self) -> int:
-        return int(self.total_bytes * RESERVE_SHARE)
 
 
 def decide_room(

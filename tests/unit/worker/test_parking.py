@@ -16,9 +16,10 @@ from stoker.core.sessions import session_key
 from stoker.core.states import RESIDENT_MOVES, ResidentState, Temperature
 from stoker.core.states import TaskState as S
 from stoker.parking_settings import ParkingFields
+from stoker_worker.host_memory import HostMemory
 from stoker_worker.instance import RunResult
 from stoker_worker.instance_errors import InstanceFailed
-from stoker_worker.parking import HostMemory, Lot
+from stoker_worker.parking import Lot
 from stoker_worker.parking_ways import ParkingFailed
 from stoker_worker.residence import Residence
 from stoker_worker.residency import Residency

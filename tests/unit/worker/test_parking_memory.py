@@ -2,7 +2,8 @@
 
 import pytest
 
-from stoker_worker.parking import HostMemory, Stay, decide_room, decide_shortage
+from stoker_worker.host_memory import HostMemory, read_limits
+from stoker_worker.parking import Stay, decide_room, decide_shortage
 
 pytestmark = pytest.mark.unit
 
@@ -55,3 +56,32 @@ def test_a_shortage_takes_the_least_valuable_that_do_not_move():
     assert [s.setup_key for s in decide_shortage(stays, 100 * GIB, memory)] == ["b"]
     assert [s.setup_key for s in decide_shortage(stays, 12 * GIB, HOST)] == ["b", "a"]
     assert decide_shortage(stays, 30 * GIB, HOST) == ()
+
+
+def group(folder, most, used, inactive_file):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "memory.max").write_text(f"{most}\n")
+    (folder / "memory.current").write_text(f"{used}\n")
+    (folder / "memory.stat").write_text(f"anon 1\ninactive_file {inactive_file}\n")
+
+
+def test_a_container_has_what_its_limit_leaves_it(tmp_path):
+    own = tmp_path / "own"
+    own.write_text("1:name=systemd:/\n0::/outer/inner\n")
+    root = tmp_path / "groups"
+    group(root / "outer", 100 * GIB, 60 * GIB, 10 * GIB)
+    group(root / "outer" / "inner", "max", 0, 0)
+    limits = read_limits(own, root)
+    assert limits == [(100 * GIB, 50 * GIB)]
+    assert HOST.within(limits) == HostMemory(total_bytes=100 * GIB, free_bytes=50 * GIB)
+    assert HOST.within([(300 * GIB, 0)]) == HOST
+    assert HOST.within([(10 * GIB, 11 * GIB)]).free_bytes == 0
+
+
+@pytest.mark.parametrize("text", ["", "9:memory:/docker/1\n", "0::/gone\n"])
+def test_what_cannot_be_read_limits_nothing(tmp_path, text):
+    own = tmp_path / "own"
+    own.write_text(text)
+    assert read_limits(own, tmp_path) == []
+    assert read_limits(tmp_path / "nowhere", tmp_path) == []
+    assert HOST.within([]) == HOST

@@ -16,8 +16,8 @@ from unit.worker.test_parking import GIB, HOST, MODEL_GIB, ParkScene
 
 from stoker.core.states import ResidentState
 from stoker.core.states import TaskState as S
+from stoker_worker.host_memory import HostMemory
 from stoker_worker.instance_errors import InstanceFailed
-from stoker_worker.parking import HostMemory
 
 pytestmark = pytest.mark.unit
 
