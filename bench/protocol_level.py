@@ -20,12 +20,11 @@ from stoker.core.messages import (
     Outcome,
     Owner,
     Resident,
-    ResidentState,
     TaskRequest,
     TaskSpec,
     WorkerInfo,
 )
-from stoker.core.states import TaskState
+from stoker.core.states import ResidentState, TaskState
 from stoker.core.telemetry import Telemetry
 from stoker.protocol import Store
 

@@ -14,7 +14,17 @@ from typing import Any
 
 from stoker import settings
 from stoker.core import errors, scopes
-from stoker.core.states import ALLOWED, NODE_MOVES, RUN_MOVES, TERMINAL, NodeState, RunState, TaskState
+from stoker.core.states import (
+    ALLOWED,
+    NODE_MOVES,
+    RESIDENT_MOVES,
+    RUN_MOVES,
+    TERMINAL,
+    NodeState,
+    ResidentState,
+    RunState,
+    TaskState,
+)
 from stoker.protocol.scripts import scripts
 from stoker_gateway.access import needed_by
 from stoker_gateway.app import all_routes
@@ -25,12 +35,14 @@ _OPEN_ROUTES = (
     "The address, or what comes with the request, is a secret of its own; or it tells nothing of anybody."
 )
 NOTICE = "<!-- Made by docs/generate.py; change the code it names, then run `make generate`. -->\n"
+_STATES = Path(settings.__file__).parent / "core" / "states.py"
 
 
 def states_page() -> str:
     """docs/states.md from `stoker/core/states.py`."""
-    path = Path(settings.__file__).parent / "core" / "states.py"
-    docs, run_docs, node_docs = (_member_docs(path, name) for name in ("TaskState", "RunState", "NodeState"))
+    docs, run_docs, node_docs = (
+        _member_docs(_STATES, name) for name in ("TaskState", "RunState", "NodeState")
+    )
     hidden = {TaskState.FAILED, TaskState.CANCELLED}
     arrows = [
         f"    {old.wire_name} --> {new.wire_name}"
@@ -63,6 +75,8 @@ def states_page() -> str:
             "|---|---|---|---|",
             *rows,
             "",
+            *_instance_states(),
+            "",
             "# The states of a flow run, and of its nodes",
             "",
             "See [flows.md](flows.md).",
@@ -84,6 +98,23 @@ def states_page() -> str:
 
 def _moves(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names) or "nothing: it absorbs"
+
+
+def _instance_states() -> list[str]:
+    docs = _member_docs(_STATES, ResidentState.__name__)
+    rows = [
+        f"| `{state}` | {docs[state.name]} | {', '.join(f'`{to}`' for to in ResidentState if to in RESIDENT_MOVES[state])} |"
+        for state in ResidentState
+    ]
+    return [
+        "## The states of an instance",
+        "",
+        "On its worker, which alone moves it. A parked one is told apart in reports, as it takes no place there.",
+        "",
+        "| state | what it means | may move to |",
+        "|---|---|---|",
+        *rows,
+    ]
 
 
 def protocol_page() -> str:

@@ -28,6 +28,7 @@ from stoker.enrolment_settings import EnrolmentFields, JoinFields
 from stoker.environment_settings import EnvironmentFields
 from stoker.fetch_settings import FetchFields
 from stoker.file_settings import FileFields
+from stoker.parking_settings import ParkingFields
 from stoker.queue_settings import QueueFields
 from stoker.retry_settings import QuarantineFields
 from stoker.run_settings import RunFields
@@ -297,7 +298,7 @@ class SchedulerSettings(CommonSettings, QuarantineFields):
         return self
 
 
-class WorkerSettings(CommonSettings, FetchFields, EnvironmentFields, JoinFields):
+class WorkerSettings(CommonSettings, FetchFields, EnvironmentFields, JoinFields, ParkingFields):
     """The daemon of one machine."""
 
     name: str = Field(default="", description="Name of this machine in worker ids; empty = its host name.")

@@ -112,6 +112,7 @@ class Process:
         self.pid = self.pgid = 2**22 + 1  # above pid_max: no real process
         self.exited = asyncio.Event()
         self.lost = None
+        self.parks = recorder.parks
 
     async def setup(self, timeout_s):
         await self.recorder.step("setup")
@@ -120,6 +121,12 @@ class Process:
         self.recorder.on_partial, self.recorder.on_delta = on_partial, on_delta
         await self.recorder.step("run")
         return self.recorder.result
+
+    async def park(self):
+        await self.recorder.step("park")
+
+    async def unpark(self):
+        await self.recorder.step("unpark")
 
     def remove_results(self):
         self.recorder.removals.append(self.recorder.in_turn)
@@ -146,6 +153,7 @@ class MachineRecorder:
     def __init__(self, result):
         self.steps = []
         self.ready = False
+        self.parks = False
         self.fails = {}
         self.holds = ""
         self.go = asyncio.Event()

@@ -24,7 +24,6 @@ from stoker.core.messages import (
     Owner,
     PinOrder,
     Resident,
-    ResidentState,
     SetupKey,
     TaskId,
     TaskRequest,
@@ -32,7 +31,7 @@ from stoker.core.messages import (
     WorkerId,
     WorkerInfo,
 )
-from stoker.core.states import TaskState
+from stoker.core.states import ResidentState, TaskState
 from stoker.core.telemetry import Telemetry
 from stoker.log import get_logger
 from stoker.protocol import Store
@@ -81,9 +80,15 @@ def engine_info(name="box", workers=1, *, gpus=(), residents=4, ram_gb=0.0):
     return EngineInfo(id=EngineId(name), name=name, version="1", hostname=name, workers=slots)
 
 
-def engine_view(info, *, status="running", residents=(), environments=("env",), draining=False, vram=None):
+def engine_view(
+    info, *, status="running", residents=(), environments=("env",), draining=False, vram=None, parked=()
+):
     report = EngineReport(
-        residents=tuple(residents), environments=tuple(environments), draining=draining, vram=vram or {}
+        residents=tuple(residents),
+        parked=tuple(parked),
+        environments=tuple(environments),
+        draining=draining,
+        vram=vram or {},
     )
     return EngineView(info=info, status=status, registered_ms=0, seen_ms=0, report=report)
 

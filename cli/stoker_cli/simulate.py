@@ -182,6 +182,9 @@ def _compare(
         )
     else:
         print_summaries(found, by_workers=False)
+        ours = next((each for each in found if each.policy == OURS), None)
+        if ours is not None and ours.unparks:
+            out.print(f"[dim]{OURS}: {ours.unparks} tasks had their instance back from being parked.[/]")
         if bounds:
             print_bounds(bounds)
     if html is not None:

@@ -222,7 +222,7 @@ def _candidate(found: dict[str, Any]) -> tuple[str, ...]:
     evicts = ", ".join(found["evict"]) or "-"
     return (
         found["worker_id"],
-        HOW.get(found["start"], found["start"]),
+        "comes back" if found.get("parked") else HOW.get(found["start"], found["start"]),
         f"{found['ready_s']:.1f} s",
         f"{found['cost_s']:.1f} s",
         evicts,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from stoker.core.messages import App, AppVersion
+from stoker.core.apps import App, AppVersion
 from stoker_gateway.dto import iso
 
 IMAGES = ("card", "thumbnail", "banner")

@@ -145,6 +145,7 @@ def explanation_dto(attempt: int, why: Explanation) -> dict[str, Any]:
                 "ready_s": each.ready_s,
                 "cost_s": each.cost_s,
                 "evict": list(each.evict),
+                "parked": each.parked,
             }
             for each in why.candidates
         ],

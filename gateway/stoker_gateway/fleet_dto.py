@@ -10,13 +10,13 @@ from stoker.core.messages import (
     EngineView,
     Quarantine,
     Resident,
-    ResidentState,
     SetupKey,
     WorkerId,
     WorkerInfo,
 )
 from stoker.core.protocol_version import OURS, disagreement
 from stoker.core.sessions import plain_key, session_of
+from stoker.core.states import ResidentState
 from stoker.core.vram import VramState
 from stoker_gateway.dto import iso
 from stoker_gateway.readings_dto import cpu_dto, gpu_of_worker, system_info
@@ -80,6 +80,7 @@ def worker_dto(engine: EngineView, worker: WorkerInfo, quarantines: Quarantines)
             _resident(r, pinned) for r in residents if r.state in {ResidentState.IDLE, ResidentState.BUSY}
         ],
         "residents": [_resident(r, pinned) for r in residents],
+        "parked": [_resident(r, pinned) for r in engine.report.parked if r.worker_id == worker.id],
     }
 
 
@@ -124,7 +125,9 @@ def _resident(resident: Resident, pinned: Collection[SetupKey]) -> dict[str, Any
         "session_id": session_of(resident.setup_key) or None,
         "state": resident.state,
         "pinned": resident.setup_key in pinned,
+        "temperature": resident.temperature,
         "vram": resident.vram_bytes,
+        "host_memory": resident.host_bytes,  # of the machine, while it is parked
         "load_s": resident.load_s,
         "since": iso(resident.since_ms),
         "task_id": resident.task_id or None,

@@ -8,9 +8,10 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct, structs
 
+from stoker.core.apps import App, AppFunction, AppVersion
 from stoker.core.errors import Conflict, DocumentChanged, InvalidRequest, NotFound
 from stoker.core.ids import derived_id, new_id, short_id
-from stoker.core.messages import App, AppFunction, AppVersion, FlowRef, Owner
+from stoker.core.messages import FlowRef, Owner
 from stoker.flows import records
 from stoker.flows.compiler import AppFacts, AppWanted, apps_wanted, compile_graph
 from stoker.flows.inputs import take_input

@@ -136,3 +136,11 @@ def _engines(engines: list[EngineView]) -> Iterator[str]:
     yield from (f'stoker_engine_running_tasks{{engine="{e.info.id}"}} {len(e.tasks)}' for e in engines)
     yield "# TYPE stoker_engine_residents gauge"
     yield from (f'stoker_engine_residents{{engine="{e.info.id}"}} {len(e.report.residents)}' for e in engines)
+    yield "# HELP stoker_engine_parked Instances that live in the machine's memory and have left the GPUs."
+    yield "# TYPE stoker_engine_parked gauge"
+    yield from (f'stoker_engine_parked{{engine="{e.info.id}"}} {len(e.report.parked)}' for e in engines)
+    yield "# TYPE stoker_engine_parked_bytes gauge"
+    yield from (
+        f'stoker_engine_parked_bytes{{engine="{e.info.id}"}} {sum(r.host_bytes for r in e.report.parked)}'
+        for e in engines
+    )

@@ -11,26 +11,17 @@ from typing import Any, Final
 
 from msgspec import Struct, structs
 
+from stoker.core.apps import App, AppVersion
 from stoker.core.audit import Action, Actor, Change, change_of
 from stoker.core.errors import CallerError, Conflict, InvalidRequest, NotFound, ProtocolRefusal
 from stoker.core.events import Event
 from stoker.core.ids import new_id
-from stoker.core.messages import (
-    App,
-    AppVersion,
-    EngineView,
-    Owner,
-    Resident,
-    ResidentState,
-    SetupKey,
-    TaskId,
-    TaskRequest,
-    WorkerId,
-)
+from stoker.core.messages import EngineView, Owner, Resident, SetupKey, TaskId, TaskRequest, WorkerId
 from stoker.core.pins import MAX_PINS, ONCE_KEPT_S, Pin
 from stoker.core.refs import parse_ref
 from stoker.core.sessions import plain_key, session_of
 from stoker.core.setup_key import fill_defaults, known_only, setup_key
+from stoker.core.states import ResidentState
 from stoker.log import get_logger
 from stoker.protocol import Store
 from stoker.runs.grants import Grants
@@ -331,11 +322,11 @@ def names_of(engine: EngineView) -> set[str]:
 
 
 def loaded(engines: Iterable[EngineView], workers: Sequence[str]) -> Iterable[tuple[EngineView, Resident]]:
-    """What is loaded for everybody, on these workers or on all."""
+    """What is loaded, or parked, for everybody, on these workers or on all."""
     for engine in engines:
         if engine.status not in {"running", "draining"}:
             continue
-        for resident in engine.report.residents:
+        for resident in (*engine.report.residents, *engine.report.parked):
             named = not workers or {engine.info.id, engine.info.name, resident.worker_id}.intersection(
                 workers
             )

@@ -16,9 +16,10 @@ from msgspec import UNSET, Struct, UnsetType, structs
 
 from stoker import bundles, manifest
 from stoker.bundles import Contents, Limits
+from stoker.core.apps import App, AppFunction, AppVersion
 from stoker.core.errors import Conflict, InvalidRequest, NotFound
 from stoker.core.ids import new_id, short_id
-from stoker.core.messages import App, AppFunction, AppVersion, Owner, StoredFile
+from stoker.core.messages import Owner, StoredFile
 from stoker.core.refs import parse_ref
 from stoker.core.requirements import check_name, wanted
 from stoker.files import FileStore, file_key

@@ -9,9 +9,10 @@ import time
 from collections.abc import Collection, Iterable
 from typing import Final
 
+from stoker.core.apps import RetiredVersion
 from stoker.core.errors import NotFound, StokerError
 from stoker.core.events import Event
-from stoker.core.messages import RetiredVersion, TaskId
+from stoker.core.messages import TaskId
 from stoker.files import FileStore, file_key
 from stoker.log import get_logger
 from stoker.protocol import Store

@@ -88,6 +88,7 @@ class Assign(Struct, frozen=True, kw_only=True):
     estimate_s: float  # worker time that this is expected to take, load included
     evict: tuple[SetupKey, ...] = ()
     candidates: tuple[Candidate, ...]  # what was compared; the first one was taken
+    parked: bool = False  # a cold start for which the instance is parked there
 
 
 class Evict(Struct, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ of those that may go, the one goes first that is worth least for its memory (as 
 Cherkasova 1998, with a chance that is learned over half a day in the place of a clock for each worker).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
 from types import MappingProxyType
@@ -16,6 +16,7 @@ from stoker.core.vram import wanted_bytes
 from stoker_scheduler.actions import Evict, Rules, Why
 from stoker_scheduler.fleet import Fleet, Phase, Residence, Worker
 from stoker_scheduler.knowledge import Knowledge
+from stoker_scheduler.parked import Parked, miss_s
 from stoker_scheduler.queues import Group, Queues
 
 GIB: Final = 1024**3
@@ -77,7 +78,7 @@ def decide_unload(
     retired: frozenset[SetupKey] = frozenset(),
     keep_alives: Mapping[str, float] = NO_KEEP_ALIVES,
 ) -> tuple[Evict, ...]:
-    """Idle instances that must go: unused for as long as they are kept, or of a setup that no new task will have.
+    """Idle and parked instances that must go: unused for as long as they are kept, or of a setup that no new task will have.
 
     `keep_alives` says for how many seconds those of an app are kept; the others for `idle_unload_s`.
     """
@@ -92,16 +93,26 @@ def decide_unload(
         )
         for worker in fleet.workers.values()
         if not worker.lease and worker.engine.available
-        for resident in worker.residents.values()
-        if resident.phase is Phase.READY
-        and not (resident.pinned or any(held.setup_key == resident.setup_key for held in worker.held))
-        and (reason := _why_unload(resident, now_ms, rules, retired, keep_alives.get(resident.app)))
+        for resident in _unloadable(worker)
+        if (reason := _why_unload(resident, now_ms, rules, retired, keep_alives.get(resident.app)))
         and not queues.backlog(resident.setup_key)
     )
 
 
+def _unloadable(worker: Worker) -> Iterator[Residence | Parked]:
+    busy = {held.setup_key for held in worker.held}
+    for resident in worker.residents.values():
+        if resident.phase is Phase.READY and not resident.pinned and resident.setup_key not in busy:
+            yield resident
+    yield from worker.parked.values()
+
+
 def _why_unload(
-    resident: Residence, now_ms: int, rules: Rules, retired: frozenset[SetupKey], keep_s: float | None
+    resident: Residence | Parked,
+    now_ms: int,
+    rules: Rules,
+    retired: frozenset[SetupKey],
+    keep_s: float | None,
 ) -> str:
     if resident.setup_key in retired:
         return "a secret that it holds was changed or deleted"
@@ -140,13 +151,12 @@ def _may_go(resident: Residence, facts: Facts) -> bool:
     if not facts.queues.backlog(resident.setup_key):
         return True
     age_s = (facts.now_ms - resident.loaded_ms) / 1000
-    load_s = facts.knowledge.load_s(resident.setup_key, resident.app)
-    return age_s >= facts.rules.churn_factor * load_s
+    return age_s >= facts.rules.churn_factor * miss_s(resident, facts.knowledge)
 
 
 def loss_s(resident: Residence, facts: Facts) -> float:
     """Seconds of loading that its loss is expected to cost."""
-    load_s = facts.knowledge.load_s(resident.setup_key, resident.app)
+    load_s = miss_s(resident, facts.knowledge)
     copies = max(1, len(facts.fleet.holders.at(resident.setup_key)))
     if facts.queues.backlog(resident.setup_key):
         return load_s / copies

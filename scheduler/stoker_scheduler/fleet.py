@@ -15,7 +15,6 @@ from stoker.core.messages import (
     EngineId,
     EngineView,
     Resident,
-    ResidentState,
     SetupKey,
     TaskId,
     WorkerId,
@@ -23,9 +22,11 @@ from stoker.core.messages import (
 )
 from stoker.core.protocol_version import OURS, agree
 from stoker.core.sessions import plain_key
+from stoker.core.states import ResidentState
 from stoker.core.vram import VramState, device_type
 from stoker_scheduler.durations import Durations
 from stoker_scheduler.kinds import Kind
+from stoker_scheduler.parked import Parked, take_parked
 from stoker_scheduler.places import Places
 
 ORDER_TRUST_MS: Final = 60_000
@@ -62,6 +63,7 @@ class Residence:
     idle_ms: int = 0  # when the last task left it
     unused: bool = False  # it was loaded for tasks to come, and none has come
     pinned: bool = False  # it makes room for nothing
+    parks: bool = False  # the worker parks it, when it makes room
 
 
 @dataclass(slots=True, eq=False)
@@ -79,6 +81,7 @@ class Held:
     run_s: float
     runs: Durations  # what is known of such runs, as it grows
     needs_env: bool = False
+    unparks: bool = False  # what it needs was parked there
     audit_ms: int = 0  # when it is next made sure that the engine really works on it
     prepare_s: float = 0.0  # measured: how long the environment took
     running_ms: int = 0
@@ -126,6 +129,7 @@ class Worker:
     max_residents: int
     names: frozenset[str]
     residents: dict[SetupKey, Residence] = field(default_factory=dict)
+    parked: dict[SetupKey, Parked] = field(default_factory=dict)
     held: list[Held] = field(default_factory=list)
     refused: dict[SetupKey, int] = field(default_factory=dict)  # setup -> until when it is not tried again
     returns: dict[SetupKey, int] = field(
@@ -177,6 +181,7 @@ class Fleet:
         self.one_key: Places[SetupKey] = Places()  # busy with this setup alone, instance ready
         self.holders: Places[SetupKey] = Places()  # instance ready or loading
         self.named: Places[str] = Places()
+        self.parked: Places[SetupKey] = Places()  # idle, instance parked
         self._of_task: dict[TaskId, Worker] = {}
         self._leases: dict[SetupKey, WorkerId] = {}  # also of a worker that is away, as is the next one
         self._quarantined: dict[WorkerId, str] = {}
@@ -238,7 +243,9 @@ class Fleet:
             worker.vram = state
             worker.max_residents = max(1, slot.max_residents)
             worker.names = frozenset((slot.id, engine.id, engine.name))
+            left = worker.residents
             _merge(worker, by_worker.get(slot.id, []), now_ms)
+            take_parked(worker, report.parked, left, now_ms)
             self._file_anew(worker)
         return touched + [slot.id for slot in info.workers if slot.id not in touched]
 
@@ -253,6 +260,7 @@ class Fleet:
                 self._of_task.pop(held.task_id, None)
             worker.held.clear()
             worker.residents.clear()
+            worker.parked.clear()
             self._file_anew(worker)
         return list(engine.workers)
 
@@ -314,6 +322,7 @@ class Fleet:
             worker.residents[held.setup_key] = resident
         resident.used_ms = held.assigned_ms
         resident.unused = False
+        worker.parked.pop(held.setup_key, None)
         self._of_task[held.task_id] = worker
         if not behind or evict:  # one more of the same setup changes no index
             self._refile(worker)
@@ -327,7 +336,9 @@ class Fleet:
         self._refile(worker)
 
     def stopping(self, worker: Worker, key: SetupKey, now_ms: int) -> None:
-        """An idle instance was told to go."""
+        """An idle or parked instance was told to go."""
+        if worker.parked.pop(key, None) is not None:
+            self._refile(worker)
         resident = worker.residents.get(key)
         if resident is not None:
             resident.phase = Phase.STOPPING
@@ -445,6 +456,8 @@ class Fleet:
             self._file_one_key(worker)
         else:
             self.idle.file((worker.kind, len(worker.residents)), worker)
+            for key in worker.parked:
+                self.parked.file(key, worker)
         for key, resident in worker.residents.items():
             if resident.phase is not Phase.STOPPING:
                 self.holders.file(key, worker)
@@ -477,6 +490,7 @@ def _merge(worker: Worker, reported: Iterable[Resident], now_ms: int) -> None:
         elif resident.phase is not Phase.STOPPING:
             resident.stop_ordered_ms = 0
         resident.vram_bytes = report.vram_bytes or resident.vram_bytes
+        resident.parks = report.parks
         resident.used_ms = resident.used_ms or now_ms
         merged[report.setup_key] = resident
     for held in worker.held:

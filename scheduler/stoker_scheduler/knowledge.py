@@ -16,6 +16,8 @@ WEIGHT: Final = 0.3
 """Share of the newest measurement: three runs outweigh all before them."""
 RUN_PRIOR: Final = Durations((5.0,))
 LOAD_PRIOR_S: Final = 20.0
+UNPARK_SHARE: Final = 0.25
+"""Of the load time, what coming back from being parked is expected to take until it was measured."""
 PREPARE_PRIOR_S: Final = 30.0
 DEMAND_HALF_S: Final = 43_200.0
 """Half a day: what was hot this morning is worth half as much tonight. Chosen on the published trace, as the next three."""
@@ -96,6 +98,7 @@ class Knowledge:
     def __init__(self) -> None:
         self._run = Recent(MAX_KEYS)
         self._load = Averages()
+        self._unpark = Averages()
         self._prepare = Averages()
         self._vram = Peaks()
         self._demand = Demand()
@@ -111,6 +114,10 @@ class Knowledge:
     def load_s(self, key: SetupKey, app: str = "") -> float:
         """How long the process and its setup take on a worker that has the environment."""
         return self._load.get(plain_key(key), app, default=LOAD_PRIOR_S)
+
+    def unpark_s(self, key: SetupKey, app: str = "") -> float:
+        """How long an instance that is parked on a worker takes to come back there."""
+        return self._unpark.get(plain_key(key), app, default=UNPARK_SHARE * self.load_s(key, app))
 
     def prepare_s(self, env_key: str) -> float:
         """How long the environment takes on a machine that lacks it."""
@@ -142,6 +149,11 @@ class Knowledge:
         self._load.learn(plain_key(key), seconds)
         if app:
             self._load.learn(app, seconds)
+
+    def learn_unpark(self, key: SetupKey, app: str, seconds: float) -> None:
+        self._unpark.learn(plain_key(key), seconds)
+        if app:
+            self._unpark.learn(app, seconds)
 
     def learn_prepare(self, env_key: str, seconds: float) -> None:
         self._prepare.learn(env_key, seconds)

@@ -57,6 +57,7 @@ class Counters:
     assigned_warm: int = 0
     assigned_ahead: int = 0
     assigned_cold: int = 0
+    assigned_parked: int = 0  # of those, to a parked instance
     refused: int = 0
     evicted: int = 0
     taken_back: int = 0
@@ -311,6 +312,7 @@ class Loop:
                 counters.assigned_ahead += 1
             case Start.COLD:
                 counters.assigned_cold += 1
+                counters.assigned_parked += assign.parked
         counters.evicted += len(assign.evict)
 
     async def _run_errands(self, errands: _Errands) -> None:

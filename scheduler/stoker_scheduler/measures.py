@@ -28,17 +28,23 @@ def learn_move(knowledge: Knowledge, held: Held, state: TaskState, now_ms: int) 
         held.prepare_s = since_s
         knowledge.learn_prepare(held.env_key, since_s)
     elif state is TaskState.RUNNING and held.load_s and not held.running_ms:
-        knowledge.learn_load(held.setup_key, held.app, max(0.0, since_s - held.prepare_s))
+        _learn_start(knowledge, held, since_s - held.prepare_s)
 
 
 def learn_end(knowledge: Knowledge, held: Held, state: TaskState, measured: Measured, device: str) -> None:
     """Learn from an ending on a type of device; a failed or cancelled run says nothing about how long a run takes."""
     key = held.setup_key
     if measured.load_s > 0 and measured.run_s > 0 and not held.running_ms:
-        knowledge.learn_load(key, held.app, max(0.0, measured.load_s - held.prepare_s))
+        _learn_start(knowledge, held, measured.load_s - held.prepare_s)
     if state is TaskState.COMPLETED and measured.run_s > 0:
         knowledge.learn_run(key, held.app, measured.run_s)
     if measured.vram_bytes and not measured.vram_short:
         knowledge.learn_vram(key, measured.vram_bytes, device)
     if measured.vram_short:
         knowledge.infer_vram(key, measured.vram_short, device)
+
+
+def _learn_start(knowledge: Knowledge, held: Held, seconds: float) -> None:
+    """A load is one, coming back from being parked another thing; where that failed, the load after it is its price."""
+    learn = knowledge.learn_unpark if held.unparks else knowledge.learn_load
+    learn(held.setup_key, held.app, max(0.0, seconds))

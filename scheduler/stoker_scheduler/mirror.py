@@ -292,7 +292,8 @@ class Mirror:
         )
         if assign.start is Start.COLD:
             held.load_s = max(0.001, assign.estimate_s - held.run_s)
-            held.needs_env = group.env_key not in worker.engine.environments
+            held.unparks = assign.parked
+            held.needs_env = not assign.parked and group.env_key not in worker.engine.environments
         if group.session:
             self._take_worker(worker, group, assign)
         self.fleet.start(worker, held, assign.evict)

@@ -178,7 +178,8 @@ class PinBook:
             return
         self.failed.pop((order.setup_key, order.worker_id), None)
         if report.load_s:
-            knowledge.learn_load(order.setup_key, order.app, report.load_s)
+            learn = knowledge.learn_unpark if report.unparked else knowledge.learn_load
+            learn(order.setup_key, order.app, report.load_s)
 
     def _fail(self, order: Order, error: str, now_ms: int, *, hindered: bool = False) -> None:
         place = (order.setup_key, order.worker_id)

@@ -158,6 +158,8 @@ class PinChores:
 
     def _may_go(self, worker_id: WorkerId, key: SetupKey) -> bool:
         worker = self._mirror.fleet.workers.get(worker_id)
+        if worker is not None and key in worker.parked:
+            return True
         resident = worker.residents.get(key) if worker is not None else None
         if worker is None or resident is None or resident.pinned or worker.lease == key:
             return False

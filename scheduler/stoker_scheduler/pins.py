@@ -16,6 +16,7 @@ from stoker_scheduler.actions import GroupId, Why
 from stoker_scheduler.eviction import Facts, make_room
 from stoker_scheduler.fleet import Phase, Worker
 from stoker_scheduler.matching import GB, admits, candidates, explain, fits, kinds
+from stoker_scheduler.parked import start_s
 from stoker_scheduler.pin_book import Failed, PinBook
 from stoker_scheduler.queues import Group, Shape
 from stoker_scheduler.reasons import span
@@ -209,9 +210,7 @@ class _Look:
             room = make_room(worker, group, facts)
             if isinstance(room, Why) or self.plan.pinned.get(worker.id, set()).intersection(room.evict):
                 continue
-            load_s = facts.knowledge.load_s(key, group.app)
-            if group.env_key not in worker.engine.environments:
-                load_s += facts.knowledge.prepare_s(group.env_key)
+            load_s = start_s(worker, key, group.app, group.env_key, facts.knowledge)
             order = (load_s + room.regret_s, len(worker.residents), worker.id)
             yield _Seat(worker, load_s, room.evict, order)
 

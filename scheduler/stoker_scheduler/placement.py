@@ -13,6 +13,7 @@ from stoker_scheduler.draft import Draft
 from stoker_scheduler.eviction import loss_s, make_room
 from stoker_scheduler.fleet import Phase, Worker
 from stoker_scheduler.matching import GB, admits, candidates, fits, kinds
+from stoker_scheduler.parked import start_s
 from stoker_scheduler.queues import Group
 
 LOOK: Final = 64
@@ -49,6 +50,7 @@ class _Cold:
     cost_s: float
     evict: tuple[SetupKey, ...]
     order: tuple[float, int, int, str, int]
+    parked: bool
 
 
 def is_startable(group: Group, draft: Draft) -> bool:
@@ -147,6 +149,7 @@ def _assign_cold(
         start=Start.COLD,
         estimate_s=cold.start_s + run_s,
         evict=cold.evict,
+        parked=cold.parked,
         candidates=_compared(colds, warmth),
     )
     return assign, cold.worker
@@ -160,6 +163,7 @@ def _compared(colds: list[_Cold], warmth: _Warmth | None) -> tuple[Candidate, ..
             ready_s=round(cold.start_s, 3),
             cost_s=round(cold.cost_s, 3),
             evict=tuple(cold.worker.residents[key].app for key in cold.evict),
+            parked=cold.parked,
         )
         for cold in colds
     ]
@@ -275,14 +279,12 @@ def _cold_on(worker: Worker, group: Group, draft: Draft) -> _Cold | Reason:
     if isinstance(room, Why):
         text = f"{worker.vram.other_bytes / GB:.1f} GB" if room is Why.CROWDED else ""
         return Reason(why=room, worker_id=worker.id, text=text)
-    start_s = facts.knowledge.load_s(key, group.app)
-    if group.env_key not in worker.engine.environments and not worker.preparing(group.env_key):
-        start_s += facts.knowledge.prepare_s(group.env_key)
+    seconds = start_s(worker, key, group.app, group.env_key, facts.knowledge)
     spare = GPU_SPARE_S if worker.kind.gpus and not group.shape.needs.gpu_count else 0.0
-    cost_s = start_s + spare + room.regret_s
+    cost_s = seconds + spare + room.regret_s
     used = sum(resident.vram_bytes for resident in worker.residents.values())
     order = (cost_s, len(worker.residents), used, worker.engine.id, worker.index)
-    return _Cold(worker, start_s, cost_s, room.evict, order)
+    return _Cold(worker, seconds, cost_s, room.evict, order, key in worker.parked)
 
 
 def _idle_candidates(group: Group, draft: Draft) -> list[Worker]:
@@ -295,6 +297,9 @@ def _idle_candidates(group: Group, draft: Draft) -> list[Worker]:
     found: dict[WorkerId, Worker] = {}
     for worker in fleet.with_environment(group.env_key, LOOK // 4):
         if worker.free and worker.id not in given and fits(shape.needs, worker.kind):
+            found[worker.id] = worker
+    for worker in islice(fleet.parked.at(group.setup_key).values(), LOOK):
+        if worker.id not in given and fits(shape.needs, worker.kind):
             found[worker.id] = worker
     for kind in kinds(shape, fleet):
         fresh = (w for w in fleet.idle_of_kind(kind) if w.id not in given)

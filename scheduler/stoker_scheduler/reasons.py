@@ -54,8 +54,11 @@ def assigned(assign: Assign) -> str:
 
 def _loaded(chosen: Candidate, *others: Candidate) -> str:
     text = f"loading on {chosen.worker_id} (~{span(chosen.ready_s)})"
+    if chosen.parked:
+        text = f"comes back from being parked on {chosen.worker_id} (~{span(chosen.ready_s)})"
     busy = next((other for other in others if other.start == WAIT), None)
     if busy is not None:
+        text += ", which" if chosen.parked else ""
         text += f" is sooner than {busy.worker_id}, which has this model loaded, is through with those before it (~{span(busy.ready_s)})"
     else:
         text += ": no worker has this model loaded"

@@ -18,6 +18,7 @@ class Candidate(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ready_s: float = 0.0  # expected until it would run there
     cost_s: float = 0.0  # what is compared: ready_s, and the loads that it is expected to cause later
     evict: tuple[str, ...] = ()  # apps whose instances would go for it
+    parked: bool = False  # 'cold', and the instance waits in that machine's memory
 
 
 class Explanation(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -29,6 +29,7 @@ class LoadReport(Struct, frozen=True, kw_only=True):
     app: str = ""
     state: LoadState
     load_s: float = 0
+    unparked: bool = False  # it was parked there: `load_s` is its way back
     error: str = ""
     hindered: bool = False  # it failed before anything of the app was tried: no room, or the worker leaves
 

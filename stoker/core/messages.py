@@ -10,10 +10,9 @@ from typing import Any, NewType
 import msgspec
 from msgspec import Struct
 
-from stoker.core.limits import Retry, Timeouts
 from stoker.core.loads import LoadReport
 from stoker.core.protocol_version import PROTOCOL_OLDEST, PROTOCOL_VERSION, Speaks
-from stoker.core.states import TaskState
+from stoker.core.states import ResidentState, TaskState, Temperature
 from stoker.core.telemetry import Telemetry
 from stoker.core.vram import VramState
 
@@ -304,17 +303,11 @@ class EngineInfo(Struct, frozen=True, kw_only=True):
         return Speaks(version=self.protocol_version, oldest=self.protocol_oldest, release=self.version)
 
 
-class ResidentState(StrEnum):
-    """What an instance is doing."""
-
-    LOADING = "loading"
-    IDLE = "idle"
-    BUSY = "busy"
-    STOPPING = "stopping"
-
-
 class Resident(Struct, frozen=True, kw_only=True):
-    """An instance that lives on a worker."""
+    """An instance that lives on a worker. `parks`: what makes room for another one is parked, and not ended.
+
+    `host_bytes` are those of the machine's memory that a parked one takes.
+    """
 
     worker_id: WorkerId
     setup_key: SetupKey
@@ -325,12 +318,16 @@ class Resident(Struct, frozen=True, kw_only=True):
     load_s: float = 0
     since_ms: int = 0
     task_id: str = ""
+    temperature: Temperature = Temperature.HOT
+    parks: bool = False
+    host_bytes: int = 0
 
 
 class EngineReport(Struct, frozen=True, kw_only=True):
     """The changing part of an engine: what lives there, and whether it takes work."""
 
     residents: tuple[Resident, ...] = ()
+    parked: tuple[Resident, ...] = ()  # apart: whoever does not know of it sees an instance that is not there
     environments: tuple[str, ...] = ()  # env keys on disk
     draining: bool = False
     vram: dict[WorkerId, VramState] = {}  # of workers that have something to say
@@ -389,70 +386,6 @@ class TaskView(Struct, frozen=True, kw_only=True):
     cursor: str = "0-0"  # id of the last event that this view includes
     log_last: int = 0  # number of the last line of this attempt that the live tail was told
     delta_last: int = 0  # number of the last increment of the output that this attempt has written
-
-
-class AppFunction(Struct, frozen=True, kw_only=True):
-    """One callable of an app."""
-
-    name: str
-    description: str = ""
-    input_schema: dict[str, Any] = {}
-    output_schema: dict[str, Any] = {}
-
-
-class AppVersion(Struct, frozen=True, kw_only=True):
-    """An immutable version; `id` is the hash of its content."""
-
-    id: str
-    short_id: str
-    app_id: str
-    created_ms: int
-    kernel: str = "python-3.11"
-    functions: dict[str, AppFunction] = {}
-    default_function: str = "run"
-    setup_schema: dict[str, Any] = {}
-    env: dict[str, str] = {}
-    needs: Needs = Needs()
-    secrets: tuple[SecretNeed, ...] = ()
-    integrations: tuple[IntegrationNeed, ...] = ()
-    env_key: str = ""
-    bundle_file_id: str = ""
-    metadata: dict[str, Any] = {}
-    timeouts: Timeouts = Timeouts()
-    retry: Retry = Retry()
-    flow: FlowRef | None = None
-    keep_alive_s: float | None = None  # how long its instances stay after their last task; None = not said
-
-
-class RetiredVersion(Struct, frozen=True, kw_only=True):
-    """A version that was removed; its code stays until no task needs it."""
-
-    version: AppVersion
-    since_ms: int
-
-
-class App(Struct, frozen=True, kw_only=True):
-    """An app: a name that points at its current version."""
-
-    id: str
-    short_id: str
-    namespace: str
-    name: str
-    owner_id: str
-    visibility: str = "private"
-    title: str = ""
-    description: str = ""
-    agent_description: str = ""
-    category: str = "other"
-    images: dict[str, str] = {}
-    status: str = "active"  # active | maintenance | deprecated | retired
-    status_message: str = ""
-    status_changed_ms: int = 0
-    license: str = ""
-    current_version_id: str = ""
-    keep_alive_s: float | None = None  # stronger than what the version says
-    created_ms: int = 0
-    updated_ms: int = 0
 
 
 class ApiKey(Struct, frozen=True, kw_only=True):

@@ -1,6 +1,6 @@
-"""The states of a task, of a flow run and its nodes, of a webhook's delivery, and every move between them: the one place.
+"""The states of a task, of an instance, of a flow run and its nodes, of a webhook's delivery, and every move between them.
 
-The Lua scripts get this table as text (`lua_table`), docs/states.md is made from it, and each wire
+The Lua scripts get the task's table as text (`lua_table`), docs/states.md is made from this page, and each wire
 dialect maps these members to its own numbers. Nobody else compares states by name or number.
 """
 
@@ -76,6 +76,44 @@ def lua_table() -> str:
         for old, to in sorted(ALLOWED.items())
     )
     return "{" + ",".join(rows) + "}"
+
+
+class ResidentState(StrEnum):
+    """What an instance is doing."""
+
+    LOADING = "loading"
+    """A task, or an order to load, brings it up: its process starts and sets up, or comes back from being parked."""
+    IDLE = "idle"
+    """It is loaded, and nothing runs on it. If the process ends, it is stopping."""
+    BUSY = "busy"
+    """A function runs on it."""
+    STOPPING = "stopping"
+    """It leaves the worker; until its memory is back it counts as used. It is gone then, or parked."""
+    PARKED = "parked"
+    """It lives in the machine's memory and has left the GPUs. If the process ends, it is gone."""
+
+
+_I = ResidentState
+
+RESIDENT_MOVES: Final[dict[ResidentState, frozenset[ResidentState]]] = {
+    _I.LOADING: frozenset({_I.IDLE, _I.STOPPING}),
+    _I.IDLE: frozenset({_I.BUSY, _I.STOPPING}),
+    _I.BUSY: frozenset({_I.IDLE, _I.STOPPING}),
+    _I.STOPPING: frozenset({_I.PARKED}),
+    _I.PARKED: frozenset({_I.LOADING, _I.STOPPING}),
+}
+"""state of an instance -> states it may move to. One that is stopping is gone afterwards, or parked."""
+
+
+class Temperature(StrEnum):
+    """How far the instance of a setup is from running on a worker."""
+
+    HOT = "hot"
+    """It is loaded there: a task runs at once."""
+    PARKED = "parked"
+    """It is parked there: a task runs when it has come back, which is shorter than a load."""
+    COLD = "cold"
+    """It is not there: a task runs when it was loaded."""
 
 
 class RunState(IntEnum):

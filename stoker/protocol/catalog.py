@@ -4,9 +4,10 @@ import asyncio
 
 import msgspec
 
+from stoker.core.apps import App, AppVersion, RetiredVersion
 from stoker.core.audit import Action, Actor, Change, change_of
 from stoker.core.errors import NotFound
-from stoker.core.messages import ApiKey, App, AppVersion, RetiredVersion
+from stoker.core.messages import ApiKey
 from stoker.protocol.audit import Audit
 from stoker.protocol.connection import Connection
 from stoker.protocol.keys import Keys

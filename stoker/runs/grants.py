@@ -4,8 +4,9 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
+from stoker.core.apps import App, AppVersion
 from stoker.core.errors import RequirementsNotMet
-from stoker.core.messages import App, AppVersion, Owner, SecretNeed
+from stoker.core.messages import Owner, SecretNeed
 from stoker.core.requirements import decide_missing, secrets_digest, wanted
 from stoker.protocol import Store
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import jsonschema_rs
 
+from stoker.core.apps import App, AppFunction, AppVersion
 from stoker.core.errors import InvalidRequest, NotFound
-from stoker.core.messages import App, AppFunction, AppVersion, EngineView
+from stoker.core.messages import EngineView
 from stoker.core.refs import AppRef, parse_ref
 from stoker.protocol import Store
 from stoker.runs.file_fields import with_maps

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
+from stoker.core.apps import AppVersion
 from stoker.core.errors import InvalidRequest
 from stoker.core.limits import BadLimit, Bounds, TaskLimits, decide_limits, read_retry, read_timeouts
-from stoker.core.messages import AppVersion
 
 T = TypeVar("T")
 

@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from stoker.core.apps import App, AppVersion
 from stoker.core.errors import (
     AppMismatch,
     InvalidRequest,
@@ -14,7 +15,7 @@ from stoker.core.errors import (
     WorkerLeased,
 )
 from stoker.core.ids import new_id, short_id
-from stoker.core.messages import App, AppVersion, Owner, TaskRequest, TaskSpec
+from stoker.core.messages import Owner, TaskRequest, TaskSpec
 from stoker.core.sessions import ID_PREFIX, NEW, Session, SessionInfo, session_key
 from stoker.protocol import Store
 

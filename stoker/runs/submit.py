@@ -7,21 +7,11 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct, structs
 
+from stoker.core.apps import App, AppFunction, AppVersion
 from stoker.core.errors import CallerError, Conflict, InvalidRequest, NotFound, WorkerLost
 from stoker.core.ids import new_id
 from stoker.core.limits import TaskLimits
-from stoker.core.messages import (
-    App,
-    AppFunction,
-    AppVersion,
-    Infra,
-    Owner,
-    TaskId,
-    TaskRequest,
-    TaskSpec,
-    TaskView,
-    Waiter,
-)
+from stoker.core.messages import Infra, Owner, TaskId, TaskRequest, TaskSpec, TaskView, Waiter
 from stoker.core.sessions import NEW, SessionInfo
 from stoker.core.setup_key import fill_defaults, known_only, setup_key
 from stoker.core.states import TaskState

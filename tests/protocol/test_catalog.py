@@ -5,8 +5,9 @@ import asyncio
 import pytest
 from scheduling import OWNER
 
+from stoker.core.apps import App, AppVersion
 from stoker.core.errors import NotFound
-from stoker.core.messages import App, AppVersion, Needs, StoredFile, TaskId, TaskRequest, TaskSpec
+from stoker.core.messages import Needs, StoredFile, TaskId, TaskRequest, TaskSpec
 from stoker.files import file_key
 from stoker.files.local import LocalFiles
 from stoker_gateway.sweeper import GRACE_MS, Sweeper, decide_unneeded
@@ -112,7 +113,7 @@ async def test_code_that_another_app_has_too_stays(store, files):
 
 
 def test_what_is_needed_or_fresh_stays():
-    from stoker.core.messages import RetiredVersion
+    from stoker.core.apps import RetiredVersion
 
     entries = [
         RetiredVersion(version=version("a", name), since_ms=at) for name, at in (("old", 0), ("new", 9))

@@ -8,8 +8,9 @@ import msgspec
 import pytest
 from protocol_scene import Scene
 
+from stoker.core.apps import App, AppFunction, AppVersion
 from stoker.core.errors import StoreUnavailable
-from stoker.core.messages import App, AppFunction, AppVersion, FlowRef, Outcome, Owner, Waiter
+from stoker.core.messages import FlowRef, Outcome, Owner, Waiter
 from stoker.core.states import TERMINAL, TaskState
 from stoker.flows import records
 from stoker.flows.plan import AppCall, Kind, Plan, PlanNode, Source

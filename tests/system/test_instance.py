@@ -11,7 +11,7 @@ import pytest
 from instances import APPS, LIMIT_S, is_gone
 
 from stoker.core.messages import LogType
-from stoker_worker.instance_errors import AppError, InputError, InstanceLost, InstanceTimeout
+from stoker_worker.instance_errors import AppError, InputError, InstanceFailed, InstanceLost, InstanceTimeout
 
 
 def is_same(one, other):
@@ -242,6 +242,34 @@ async def test_a_run_over_its_time_is_told(start):
         await app.run({"do": "block", "seconds": 60}, timeout_s=0.2)
     await app.instance.stop("too slow")
     assert app.instance.exited.is_set()
+
+
+@pytest.mark.parametrize("missing", ["park", "unpark"])
+async def test_an_app_with_both_hooks_is_parked_and_comes_back_as_it_was(start, tmp_path, missing):
+    code = """
+class App:
+    def setup(self):
+        self.seen = ["setup"]
+    def run(self, given):
+        return {"seen": self.seen}
+    async def park(self):
+        self.seen.append("park")
+    def unpark(self):
+        if len(self.seen) > 3:
+            raise RuntimeError("no device")
+        self.seen.append("unpark")
+"""
+    (tmp_path / "inference.py").write_text(code)
+    app = await start(tmp_path, keep=(tmp_path,), work_dir=tmp_path / "work")
+    assert app.instance.parks
+    await app.instance.park()
+    await app.instance.unpark()
+    assert (await app.run({})).output == {"seen": ["setup", "park", "unpark"]}
+    await app.instance.park()
+    with pytest.raises(InstanceFailed, match="no device"):
+        await app.instance.unpark()
+    (tmp_path / "inference.py").write_text(code.replace(f"def {missing}(", "def other("))
+    assert not (await start(tmp_path, keep=(tmp_path,), work_dir=tmp_path / "more")).instance.parks
 
 
 async def test_a_forked_child_cannot_answer_for_the_app(start):

@@ -290,6 +290,30 @@ async def test_code_may_lie_in_src_and_load_packages_either_way(begin, tmp_path)
     assert (await app.run({})).output == ["required", "imported"]
 
 
+async def test_an_app_with_both_hooks_is_parked_and_comes_back_as_it_was(begin, tmp_path):
+    folder = tmp_path / "app"
+    folder.mkdir()
+    (folder / "package.json").write_text('{"type": "module"}')
+    (folder / "inference.js").write_text(
+        "export class App {\n"
+        "  setup() { this.seen = ['setup']; }\n"
+        "  run() { return this.seen; }\n"
+        "  async park() { this.seen.push('park'); }\n"
+        "  unpark() { if (this.seen.length > 4) throw new Error('no device'); this.seen.push('unpark'); }\n"
+        "}\n"
+    )
+    app = await begin(folder, keep=(folder,))
+    assert app.instance.parks
+    await app.instance.park()
+    await app.instance.unpark()
+    assert (await app.run({})).output == ["setup", "park", "unpark"]
+    await app.instance.park()
+    await app.instance.park()
+    with pytest.raises(InstanceFailed, match="no device"):
+        await app.instance.unpark()
+    assert not (await begin()).instance.parks
+
+
 async def test_the_process_dies_with_its_daemon(environment, tmp_path):
     code = f"""
 import asyncio

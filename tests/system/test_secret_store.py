@@ -2,9 +2,10 @@
 
 import pytest
 
+from stoker.core.apps import App, AppVersion
 from stoker.core.audit import Actor
 from stoker.core.errors import Conflict, Forbidden, NotFound, RequirementsNotMet, SecretUnreadable
-from stoker.core.messages import App, AppVersion, IntegrationNeed, Owner, SecretNeed
+from stoker.core.messages import IntegrationNeed, Owner, SecretNeed
 from stoker.core.sessions import session_key
 from stoker.runs.grants import Grants
 from stoker.settings import GatewaySettings

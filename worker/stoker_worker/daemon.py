@@ -89,6 +89,7 @@ class Daemon:
         self._store = store
         self._spool = tools.spool
         self._logs = tools.logs
+        self._lot = tools.lot
         self._uploader = uploader
         self._sensors = sensors
         self._environments = environments
@@ -108,6 +109,7 @@ class Daemon:
     def report(self) -> EngineReport:
         return EngineReport(
             residents=self.workload.snapshot(),
+            parked=self.workload.parked(),
             environments=self._environments.environment_keys(),
             draining=self._draining,
             vram=self.workload.vram_states(),
@@ -269,6 +271,7 @@ class Daemon:
         for slot in self.workload.slots.values():
             slot.residency.refresh()
         self.workload.leave_lost_devices()
+        self._lot.check()
         # Who is busy changes with every task and is not worth a write; people see it at the pace of the readings.
         if self.report() != self._reported:
             self._changed()

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import msgspec
 
+from stoker.core.apps import AppFunction
 from stoker.core.errors import CallerError
-from stoker.core.messages import AppFunction
 from stoker.manifest import Manifest
 from stoker_worker.environment import Environments
 from stoker_worker.instance import Instance, InstanceSpec

@@ -11,18 +11,20 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 
 from stoker.core.errors import NoCapacity, ProtocolRefusal, StaleAttempt, WorkerLost
 from stoker.core.events import Event
-from stoker.core.messages import Assignment, EngineId, LogType, Outcome, ResidentState, TaskId, WorkerInfo
-from stoker.core.states import TaskState
+from stoker.core.messages import Assignment, EngineId, LogType, Outcome, TaskId, WorkerInfo
+from stoker.core.states import ResidentState, TaskState
 from stoker.log import get_logger
 from stoker_worker.attempt_log import LogSpool
+from stoker_worker.bring_up import BringUp
 from stoker_worker.instance import RunResult
 from stoker_worker.instance_errors import AppError, InstanceFailed, InstanceLost
 from stoker_worker.outcomes import (
@@ -34,8 +36,10 @@ from stoker_worker.outcomes import (
     failure_outcome,
     instance_is_broken,
 )
+from stoker_worker.parking import Lot
 from stoker_worker.ports import AppMachine, Prepared, RunningInstance
-from stoker_worker.residency import Residence, Residency
+from stoker_worker.residence import Residence
+from stoker_worker.residency import Residency
 from stoker_worker.spool import Spool
 from stoker_worker.writes import AttemptStore, Writes
 
@@ -82,6 +86,7 @@ class Tools:
     setup_timeout_s: float
     run_timeout_s: float
     upload_timeout_s: float
+    lot: Lot = field(default_factory=Lot)
 
 
 class Execution:
@@ -113,6 +118,7 @@ class Execution:
         self._helpers: list[asyncio.Task[bool]] = []
         self._failure: BaseException | None = None
         self._last_partial = b"null"
+        self._entered = _S.SCHEDULED
         self._load_s = 0.0
         self._run_s = 0.0
 
@@ -161,9 +167,11 @@ class Execution:
     async def _run(self, worker: WorkerInfo, residency: Residency, warm: Residence | None) -> None:
         ending: Outcome | str | None
         try:
-            prepared = self._prepared = None if warm else self._tools.machine.prepared(self.order.task)
-            first = _S.RUNNING if warm else _S.SERVING if prepared else _S.PREPARING
-            await self._accept(first)
+            parked = self.order.task.setup_key in residency.bay
+            prepared = self._prepared = (
+                None if warm or parked else self._tools.machine.prepared(self.order.task)
+            )
+            await self._accept(_first(warm=bool(warm), parked=parked, prepared=bool(prepared)))
             ending = await self._steps(worker, residency, warm, prepared)
         except (StaleAttempt, ProtocolRefusal) as refusal:
             _log.warning(Event.ATTEMPT_STALE, **self._names, reason=refusal.message)
@@ -235,57 +243,37 @@ class Execution:
     async def _accept(self, first: TaskState) -> None:
         async with self._stoppable():
             await self.writes.accept(first)
+        self._entered = first
         self._log_move(first)
 
     async def _load(self, worker: WorkerInfo, residency: Residency, prepared: Prepared | None) -> Residence:
-        """Prepare, admit, start and set up, within one time limit."""
-        order, machine = self.order, self._tools.machine
-        limit_s = order.task.setup_timeout_s or self._tools.setup_timeout_s
+        """Prepare, admit, start and set up, or admit and bring back what is parked, within one time limit."""
+        limit_s = self.order.task.setup_timeout_s or self._tools.setup_timeout_s
         started = time.monotonic()
+        work = BringUp(
+            self.order,
+            self._tools.machine,
+            self.writes.line,
+            enter=self._enter,
+            on_wait=self._on_wait,
+            blame=partial(self._blame, residency),
+        )
         try:
             async with self._stoppable(limit_s):
-                if prepared is None:
-                    prepared = self._prepared = await machine.prepare(order, self.writes.line)
-                    self._enter(_S.SERVING)
-                residence = await residency.admit(
-                    order.task, declared_bytes=prepared.vram_bytes, ordered=order.evict
-                )
-                await self._bring_up(worker, residency, residence, prepared, limit_s)
+                residence = await work.obtain(worker, residency, prepared, limit_s)
         except TimeoutError:
             raise LoadTimeout(
                 f"The app was not ready within {limit_s:g} s (preparing, start and setup together)."
             ) from None
         finally:
             self._load_s = time.monotonic() - started
-        await residency.loaded(residence, self._load_s)
+            self._prepared = work.prepared
+        if work.was_parked:
+            await residency.brought_back(residence, self._load_s)
+        else:
+            await residency.loaded(residence, self._load_s)
         residency.use(residence, self.task_id, self.writes.line)
         return residence
-
-    async def _bring_up(
-        self,
-        worker: WorkerInfo,
-        residency: Residency,
-        residence: Residence,
-        prepared: Prepared,
-        limit_s: float,
-    ) -> None:
-        """Start the process and run the app's setup; what fails half-way leaves nothing behind."""
-        residence.on_line = self.writes.line
-        try:
-            residence.instance = await self._tools.machine.start(self.order, prepared, worker, residence.emit)
-            self._enter(_S.SETTING_UP)
-            async with self._tools.machine.turn(residence.instance, self._on_wait):
-                await residence.instance.setup(limit_s)
-        except Exception as error:
-            try:
-                await self._blame(residency, residence, error)
-            finally:
-                residency.discard(residence, "the app could not be set up")
-            raise
-        except BaseException:  # told to stop, or out of time: a half-loaded instance is nobody's
-            residency.discard(residence, "its task was stopped while it was loaded", at_once=True)
-            await residence.gone.wait()
-            raise
 
     @contextlib.asynccontextmanager
     async def _turn(self, instance: RunningInstance | None) -> AsyncIterator[None]:
@@ -415,6 +403,10 @@ class Execution:
         return True
 
     def _enter(self, state: TaskState) -> None:
+        """Go on to a state. What is loaded because it did not come back from being parked stays where it was."""
+        if state <= self._entered:
+            return
+        self._entered = state
         self.writes.move(state)
         self._log_move(state)
 
@@ -459,6 +451,13 @@ class Execution:
     @property
     def _names(self) -> dict[str, object]:
         return {"task_id": self.task_id, "attempt": self.order.attempt, "worker": self.order.worker_id}
+
+
+def _first(*, warm: bool, parked: bool, prepared: bool) -> TaskState:
+    """The first state that is not skipped."""
+    if warm:
+        return _S.RUNNING
+    return _S.SETTING_UP if parked else _S.SERVING if prepared else _S.PREPARING
 
 
 async def _death_of(instance: RunningInstance) -> InstanceLost | None:

@@ -139,6 +139,8 @@ class Instance:
         self.pgid = 0
         self.shared_because = ""
         """Why it has no /tmp of its own; empty when it has one."""
+        self.parks = False
+        """Whether the app has hooks for leaving the devices."""
         self._spec = spec
         self._on_line = on_line
         self._phase = LogType.SERVE
@@ -173,7 +175,7 @@ class Instance:
             await instance._spawn()
             order = {"type": "init", "app_dir": str(spec.app_dir), "package_dir": str(instance._package)}
             ready = await instance._loading(order, "import")
-            instance.shared_because = ready.shared_because
+            instance.shared_because, instance.parks = ready.shared_because, ready.parks
             instance._namespace = Namespace.hold(instance.pid, ready.namespace)
         except OSError as error:
             await instance.stop("it could not be started")
@@ -255,6 +257,19 @@ class Instance:
         self._is_tidy = True
         self.remove_results()
         self._link.send({"type": "tidy"})
+
+    async def park(self) -> None:
+        """Have an idle app leave the devices. The caller bounds it; what was given up half-way is of no use any more.
+
+        Raises:
+            InstanceFailed: the app's own message, or how the process ended.
+        """
+        self.tidy()
+        await self._loading({"type": "park"}, "park")
+
+    async def unpark(self) -> None:
+        """Have a parked app take the devices again; as `park`."""
+        await self._loading({"type": "unpark"}, "unpark")
 
     async def describe(self) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
         """The app's functions and the schema of its setup.

@@ -19,6 +19,8 @@ MEMORY_SLACK_BYTES: Final = 256 * 1024 * 1024
 """A driver context and other programs move a device's use by about this much."""
 HELD_MAX_S: Final = 300.0
 """What did not come back for so long will not: it counts as somebody else's, and the worker goes on beside it."""
+REST_S: Final = 1.0
+"""A process that parked itself keeps a context of a few hundred MiB; what does not move for so long is that."""
 
 _log = get_logger("ledger")
 
@@ -130,6 +132,37 @@ class Ledger:
             self._held = f"{held / GIB:.1f} GiB of GPU memory are not free since {app} was unloaded"
             self._held_mono = time.monotonic()
         _log.warning(Event.GPU_MEMORY_HELD, worker=self._worker.id, app=app, held_bytes=held)
+
+    async def kept(self, pgid: int, had_bytes: int, used_before: int, own_bytes: Callable[[], int]) -> int:
+        """What a living process that has left the devices still has there, once that has come to rest.
+
+        Args:
+            pgid: the process' group.
+            had_bytes: what it had before.
+            used_before: in use on the devices then, by anybody; for a driver that names no processes.
+            own_bytes: what the other instances account for.
+        """
+        if not self.uuids:
+            return 0
+        known, since = -1, 0.0
+
+        def left() -> int:
+            """Of the process, or in use and nobody's: memory may be freed after its owner has gone from the list."""
+            listed = self.bytes_of(pgid)
+            if listed is None:
+                return max(0, had_bytes - (used_before - self.used_bytes()))
+            late = self._nameless_bytes(own_bytes() + listed) - self._calm_bytes - MEMORY_SLACK_BYTES
+            return listed + max(0, late)
+
+        def settled() -> bool:
+            nonlocal known, since
+            now, found = time.monotonic(), left()
+            if found != known:
+                known, since = found, now
+            return found <= MEMORY_SLACK_BYTES or (found < had_bytes / 2 and now - since > REST_S)
+
+        await self._sensors.settle(settled)
+        return left()
 
     @property
     def state(self) -> VramState:

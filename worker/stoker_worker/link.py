@@ -20,6 +20,7 @@ class Message(msgspec.Struct, frozen=True):
     seq: int = 0
     namespace: str = ""
     shared_because: str = ""
+    parks: bool = False  # of one that is ready: the app can leave the devices and come back
     fault: str = "app"
     vram_short: bool = False  # of a failure: GPU memory ran out
     fields: list[dict[str, str]] = []

@@ -2,26 +2,29 @@
 
     prepare > admit > start > set up
 
-A load waits in its slot's queue like an attempt, so that one thing at a time happens there. Nothing is written to
-Redis: what became of an order is in the engine's reports, which whoever leads compares with what is wanted.
+What is parked comes back instead (`bring_up.py`). A load waits in its slot's queue like an attempt, so that one thing at
+a time happens there. Nothing is written to Redis: what became of an order is in the engine's reports, which whoever
+leads compares with what is wanted.
 """
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Final, Protocol
 
 from stoker.core.errors import NoCapacity
 from stoker.core.events import Event
 from stoker.core.loads import ENDED_KEPT, LoadReport, LoadState
 from stoker.core.messages import Assignment, LoadOrder, LogType, TaskId, WorkerInfo
+from stoker.core.states import TaskState
 from stoker.log import get_logger
+from stoker_worker.bring_up import BringUp
 from stoker_worker.execution import Tools
 from stoker_worker.instance_errors import AppError, InstanceFailed, InstanceLost
 from stoker_worker.outcomes import failure_outcome
-from stoker_worker.ports import Prepared
-from stoker_worker.residency import Residence, Residency
+from stoker_worker.residence import Residence
+from stoker_worker.residency import Residency
 
 MAX_ERROR_CHARS: Final = 500
 """Of a failure in a report, which goes to Redis with every change of the engine."""
@@ -53,6 +56,7 @@ class Load:
         self._error = ""
         self._hindered = False
         self._load_s = 0.0
+        self._unparked = False
         self._lines: deque[str] = deque(maxlen=LINES_KEPT)
 
     def report(self) -> LoadReport:
@@ -64,6 +68,7 @@ class Load:
             app=self.order.task.app,
             state=self.state,
             load_s=self._load_s,
+            unparked=self._unparked,
             error=self._error,
             hindered=self._hindered,
         )
@@ -98,48 +103,26 @@ class Load:
             self._scope = None
 
     async def _steps(self, worker: WorkerInfo, residency: Residency, limit_s: float) -> None:
-        task, machine = self.order.task, self._tools.machine
+        task = self.order.task
         if residency.warm(task.setup_key) is not None:
             return
-        prepared = machine.prepared(task) or await machine.prepare(self._assignment, self._on_line)
-        started = time.monotonic()
+        work = BringUp(
+            self._assignment,
+            self._tools.machine,
+            self._on_line,
+            enter=_pass,
+            on_wait=_wait,
+            blame=partial(_blame, residency),
+        )
+        prepared = None if task.setup_key in residency.bay else self._tools.machine.prepared(task)
         try:
-            residence = await residency.admit(
-                task, declared_bytes=prepared.vram_bytes, ordered=self.order.evict
-            )
-            await self._bring_up(worker, residency, residence, prepared, limit_s)
-            self._load_s = time.monotonic() - started
-            await residency.loaded(residence, self._load_s)
+            residence = await work.obtain(worker, residency, prepared, limit_s)
+            self._load_s, self._unparked = work.took_s, work.was_parked
+            await (residency.brought_back if work.was_parked else residency.loaded)(residence, work.took_s)
             residence.on_line = None
         finally:
-            prepared.release()
-
-    async def _bring_up(
-        self,
-        worker: WorkerInfo,
-        residency: Residency,
-        residence: Residence,
-        prepared: Prepared,
-        limit_s: float,
-    ) -> None:
-        """Start the process and run the app's setup; what fails half-way leaves nothing behind."""
-        machine = self._tools.machine
-        residence.on_line = self._on_line
-        try:
-            residence.instance = await machine.start(self._assignment, prepared, worker, residence.emit)
-            async with machine.turn(residence.instance, _wait):
-                await residence.instance.setup(limit_s)
-        except Exception as error:
-            try:
-                if isinstance(error, (AppError, InstanceFailed, InstanceLost)):
-                    await residency.blame(residence, error)
-            finally:
-                residency.discard(residence, "the app could not be set up")
-            raise
-        except BaseException:  # told to stop, or out of time: a half-loaded instance is nobody's
-            residency.discard(residence, "its load was stopped", at_once=True)
-            await residence.gone.wait()
-            raise
+            if work.prepared is not None:
+                work.prepared.release()
 
     def _text_of(self, error: Exception) -> str:
         outcome = failure_outcome(error, load_s=0.0, run_s=0.0, retry_app_errors=False)
@@ -214,3 +197,12 @@ class Loads:
 
 def _wait() -> None:
     """No task is told that another app uses the same folder."""
+
+
+def _pass(_state: TaskState) -> None:
+    """No task moves."""
+
+
+async def _blame(residency: Residency, residence: Residence, error: Exception) -> None:
+    if isinstance(error, (AppError, InstanceFailed, InstanceLost)):
+        await residency.blame(residence, error)

@@ -30,6 +30,7 @@ from stoker_worker.input_cache import InputCache
 from stoker_worker.inputs import Inputs
 from stoker_worker.log_upload import LogUploader
 from stoker_worker.machine import Machine, Rules
+from stoker_worker.parking import Lot
 from stoker_worker.spool import Spool
 from stoker_worker.telemetry import Sensors
 from stoker_worker.versions import Versions
@@ -120,6 +121,7 @@ async def _serve(
         setup_timeout_s=settings.setup_timeout_s,
         run_timeout_s=settings.run_timeout_s,
         upload_timeout_s=settings.upload_timeout_s,
+        lot=await make_lot(settings, on_gpu=bool(sensors.devices)),
     )
     daemon = Daemon(
         info,
@@ -162,6 +164,14 @@ def store_urls(settings: WorkerSettings) -> list[str]:
     """Addresses of the gateway, whose files are fetched wherever it stands; the one that this machine uses first."""
     urls = [gateway_url(settings), settings.public_url, settings.internal_url]
     return list(dict.fromkeys(url for url in urls if url))
+
+
+async def make_lot(settings: WorkerSettings, *, on_gpu: bool) -> Lot:
+    """What is parked on this machine; without GPUs the driver is not asked."""
+    lot = Lot(settings)
+    if on_gpu:
+        await lot.start()
+    return lot
 
 
 def open_logs(settings: WorkerSettings, engine_id: EngineId) -> LogSpool:

@@ -8,16 +8,17 @@ import asyncio
 import signal
 import time
 from collections.abc import Callable, Collection, Coroutine
-from dataclasses import dataclass, field
 from typing import Final
 
 from stoker.core.errors import NoCapacity
 from stoker.core.events import Event
-from stoker.core.messages import LogType, Resident, ResidentState, SetupKey, TaskRequest, WorkerInfo
-from stoker.core.sessions import plain_key, session_of
+from stoker.core.messages import Resident, SetupKey, TaskRequest, WorkerInfo
+from stoker.core.sessions import plain_key
+from stoker.core.states import ResidentState
 from stoker.core.vram import GIB, VramState
 from stoker.log import get_logger
 from stoker_worker.admission import Refuse, Standing, decide_admit, value_of
+from stoker_worker.bay import Bay
 from stoker_worker.instance_errors import (
     AppError,
     DeviceLost,
@@ -26,8 +27,10 @@ from stoker_worker.instance_errors import (
     OutOfGpuMemory,
 )
 from stoker_worker.ledger import MEMORY_SLACK_BYTES, DeviceMemory, Ledger
-from stoker_worker.ports import OnLine, RunningInstance
+from stoker_worker.parking import Lot
+from stoker_worker.ports import OnLine
 from stoker_worker.procs import signal_group
+from stoker_worker.residence import Residence
 
 FIRST_RUN_POLL_S: Final = 0.5
 """The usual pause between readings is longer than many runs."""
@@ -35,50 +38,16 @@ FIRST_RUN_POLL_S: Final = 0.5
 _log = get_logger("residency")
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
-class Residence:
-    """An instance and what is known of it. `instance` is None while it is being loaded."""
-
-    setup_key: SetupKey
-    version_id: str
-    app: str
-    state: ResidentState = ResidentState.LOADING
-    instance: RunningInstance | None = None
-    task_id: str = ""
-    vram_bytes: int = 0  # now
-    peak_bytes: int = 0  # the most since it was loaded; 0 = nothing was measured
-    need_bytes: int = 0  # what it was counted with when it was admitted
-    base_bytes: int = 0  # in use on the devices before it was loaded
-    load_s: float = 0.0
-    since_ms: int = 0
-    uses: int = 0
-    value: float = 0.0
-    used_mono: float = 0.0
-    on_line: OnLine | None = None  # where its lines go: the log of the task that it works for, or did last
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def session(self) -> str:
-        """The session that has this instance for itself, or ''."""
-        return session_of(self.setup_key)
-
-    @property
-    def living(self) -> bool:
-        """Whether its process may hold memory for good."""
-        return self.state is not ResidentState.STOPPING and not (
-            self.instance is not None and self.instance.exited.is_set()
-        )
-
-    def emit(self, kind: LogType, text: str) -> None:
-        """Lines of the process; what a child prints when the run is over belongs to the task that ran last."""
-        if self.on_line is not None:
-            self.on_line(kind, text)
-
-
 class Residency:
     """The instances of one worker."""
 
-    def __init__(self, worker: WorkerInfo, sensors: DeviceMemory, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        worker: WorkerInfo,
+        sensors: DeviceMemory,
+        on_change: Callable[[], None],
+        lot: Lot | None = None,
+    ) -> None:
         self._worker = worker
         self._on_change = on_change
         self.pins: frozenset[SetupKey] = frozenset()  # setups that make room for nothing, loaded or not
@@ -86,6 +55,14 @@ class Residency:
         self._residents: dict[SetupKey, Residence] = {}
         self._clock = 0.0
         self._background: set[asyncio.Task[None]] = set()
+        self.bay = Bay(
+            worker,
+            lot or Lot(),
+            self._ledger,
+            own_bytes=lambda: self._own_bytes(living=True),
+            on_end=self._end_parked,
+            on_change=on_change,
+        )
 
     def warm(self, key: SetupKey) -> Residence | None:
         """The idle instance with this setup, or None."""
@@ -110,9 +87,16 @@ class Residency:
         return found
 
     async def admit(
-        self, request: TaskRequest, *, declared_bytes: int = 0, ordered: Collection[SetupKey] = ()
+        self,
+        request: TaskRequest,
+        *,
+        declared_bytes: int = 0,
+        ordered: Collection[SetupKey] = (),
+        unpark: bool = False,
     ) -> Residence:
         """Make room for a new instance and count it as loading.
+
+        `unpark`: one that is parked here will do, and has its process already; else that one is ended first.
 
         1. read the devices  2. decide what goes  3. wait until its memory is back  4. read and decide again: what
         did not come back, or was taken by others meanwhile, is not given away twice.
@@ -121,8 +105,11 @@ class Residency:
             NoCapacity: what is loaded is busy or pinned, or others hold the memory; names what is missing.
         """
         key = request.setup_key
-        while (leaving := self._residents.get(key)) is not None:
-            await self._stop(leaving, "its setup is loaded anew")
+        while (leaving := self._residents.get(key)) is not None or (key in self.bay and not unpark):
+            if leaving is None:
+                self.bay.end(key, "its setup is loaded anew")
+            else:
+                await self._stop(leaving, "its setup is loaded anew")
         await self._read()
         residence = Residence(
             setup_key=key,
@@ -142,7 +129,10 @@ class Residency:
         except BaseException:  # its task was stopped, or there is no room: nobody else knows of this newcomer
             self._begin_stop(residence, "its task was stopped before it was loaded")
             raise
-        residence.base_bytes = self._ledger.used_bytes()
+        if (parked := self.bay.take(key)) is not None:
+            residence = self._residents[key] = parked
+            self._on_change()
+        residence.base_bytes = self._ledger.used_bytes() - residence.vram_bytes
         return residence
 
     async def loaded(self, residence: Residence, load_s: float) -> None:
@@ -163,6 +153,21 @@ class Residency:
             setup_key=residence.setup_key,
             load_s=round(load_s, 3),
             vram_bytes=residence.peak_bytes,
+        )
+
+    async def brought_back(self, residence: Residence, unpark_s: float) -> None:
+        """The instance was parked, and is on its devices again."""
+        await self._read()
+        residence.state = ResidentState.IDLE
+        self._measure(residence)
+        self._on_change()
+        _log.info(
+            Event.INSTANCE_UNPARKED,
+            worker=self._worker.id,
+            app=residence.app,
+            setup_key=residence.setup_key,
+            unpark_s=round(unpark_s, 3),
+            vram_bytes=residence.vram_bytes,
         )
 
     def use(self, residence: Residence, task_id: str, on_line: OnLine) -> None:
@@ -199,15 +204,19 @@ class Residency:
         self._begin_stop(residence, reason)
 
     def evict(self, key: SetupKey, reason: str) -> bool:
-        """Unload an idle instance in the background; False when it is busy, pinned or not there."""
-        residence = self.warm(key)
-        if residence is None or key in self.pins:
+        """Unload an idle or parked instance in the background; False when it is busy, pinned or not there."""
+        if key in self.pins:
             return False
+        if self.warm(key) is None:
+            return self.bay.end(key, reason)
         self._begin_eviction(key, reason)
         return True
 
     async def stop_all(self, reason: str) -> None:
         """End every instance."""
+        self.bay.close(reason)
+        for residence in self.bay:
+            _kill(residence)
         for residence in list(self._residents.values()):
             self._begin_stop(residence, reason)
         for residence in list(self._residents.values()):
@@ -218,18 +227,20 @@ class Residency:
 
     def kill(self) -> None:
         """Kill every process group at once, without waiting."""
-        for residence in self._residents.values():
+        for residence in (*self._residents.values(), *self.bay):
             _kill(residence)
 
     def refresh(self) -> None:
         """Take over the latest reading of the devices; a large change is reported."""
         residents = self._residents.values()
         changed = [self._measure(r) for r in residents if r.instance is not None]
+        self.bay.refresh()
         calm = all(r.living and r.state is not ResidentState.LOADING for r in residents)
         told = self._ledger.note(self._own_bytes(), calm=calm)
         if told or any(changed):
             self._on_change()
         if self._ledger.gone:
+            self.bay.end_all(self._ledger.gone)
             for idle in [r for r in residents if r.state is ResidentState.IDLE]:
                 self.discard(idle, self._ledger.gone, at_once=True)
 
@@ -276,6 +287,7 @@ class Residency:
                 load_s=r.load_s,
                 since_ms=r.since_ms,
                 task_id=r.task_id,
+                parks=self.bay.takes(r),
             )
             for r in self._residents.values()
         )
@@ -306,17 +318,21 @@ class Residency:
             need_bytes=newcomer.need_bytes,
             vram_bytes=self._ledger.total_bytes,
             max_residents=self._worker.max_residents,
-            other_bytes=self._ledger.other_bytes,
+            other_bytes=self._ledger.other_bytes + self.bay.held_bytes(but=newcomer.setup_key),
             ordered=ordered,
         )
+        if isinstance(decision, Refuse) and self.bay.clear_device(but=newcomer.setup_key):
+            return  # the admission waits for its end, and asks again
         if isinstance(decision, Refuse):
             raise NoCapacity(f"Worker '{self._worker.id}' has no room for this app: {decision.reason}")
         for gone, reason in decision.evict:
+            self._residents[gone].parks = True
             self._begin_eviction(gone, reason)
 
     def _own_bytes(self, *, living: bool = False) -> int:
         """What the instances account for; of one that ends, what it last had, unless only the `living` count."""
-        return sum(r.vram_bytes for r in self._residents.values() if r.living or not living)
+        own = sum(r.vram_bytes for r in self._residents.values() if r.living or not living)
+        return own + self.bay.held_bytes()
 
     def _learn(self, residence: Residence) -> None:
         """A run has ended well. The first one is read for: it may have been shorter than the pause of the readings."""
@@ -375,8 +391,10 @@ class Residency:
         await residence.gone.wait()
 
     async def _end(self, residence: Residence, reason: str) -> None:
-        """Stop the process, wait until its memory is back, forget it."""
+        """Park the process, or stop it and wait until its memory is back; forget it."""
         try:
+            if residence.parks and await self.bay.park(residence):
+                return
             if residence.instance is not None:
                 await residence.instance.stop(reason)
                 await self._memory_back(residence)
@@ -396,12 +414,20 @@ class Residency:
         await self._ledger.memory_back(residence.instance.pgid, residence.app, own_bytes)
 
     async def _watch(self, residence: Residence) -> None:
-        """Notice the death of an idle instance; a busy one is its task's to notice."""
+        """Notice the death of an idle or parked instance; a busy one is its task's to notice."""
         if residence.instance is None:
             return
         await residence.instance.exited.wait()
         if residence.state is ResidentState.IDLE:
             self._forget_dead(residence)
+        elif residence.state is ResidentState.PARKED:
+            self.bay.end(residence.setup_key, "the parked process ended by itself")
+
+    def _end_parked(self, residence: Residence, reason: str) -> None:
+        """A parked instance must go: it counts as used until it is gone. It is asked nothing: it may be locked."""
+        residence.parks = False
+        self._residents[residence.setup_key] = residence
+        self.discard(residence, reason, at_once=True)
 
     def _forget_dead(self, residence: Residence) -> None:
         _log.warning(

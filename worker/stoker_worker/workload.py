@@ -26,6 +26,7 @@ from stoker.log import get_logger
 from stoker_worker.execution import Execution, Stop, StopKind, Tools
 from stoker_worker.ledger import DeviceMemory
 from stoker_worker.loading import Job, Loads
+from stoker_worker.parking import Lot
 from stoker_worker.residency import Residency
 from stoker_worker.spool import Spooled
 
@@ -38,9 +39,15 @@ _log = get_logger("workload")
 class Slot:
     """One worker: its instances, and the attempts that wait for it."""
 
-    def __init__(self, worker: WorkerInfo, sensors: DeviceMemory, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        worker: WorkerInfo,
+        sensors: DeviceMemory,
+        on_change: Callable[[], None],
+        lot: Lot | None = None,
+    ) -> None:
         self.worker = worker
-        self.residency = Residency(worker, sensors, on_change)
+        self.residency = Residency(worker, sensors, on_change, lot)
         self.queue: asyncio.Queue[Job] = asyncio.Queue(QUEUE_LIMIT)
 
     async def serve(self) -> None:
@@ -60,7 +67,7 @@ class Workload:
         sensors: DeviceMemory,
         on_change: Callable[[], None],
     ) -> None:
-        self.slots: dict[WorkerId, Slot] = {w.id: Slot(w, sensors, on_change) for w in workers}
+        self.slots: dict[WorkerId, Slot] = {w.id: Slot(w, sensors, on_change, tools.lot) for w in workers}
         self.stale = 0
         self.loads = Loads(tools, on_change)
         self._on_change = on_change
@@ -77,6 +84,10 @@ class Workload:
     def snapshot(self) -> tuple[Resident, ...]:
         """What lives on all slots."""
         return tuple(resident for slot in self.slots.values() for resident in slot.residency.snapshot())
+
+    def parked(self) -> tuple[Resident, ...]:
+        """What is parked on all slots."""
+        return tuple(resident for slot in self.slots.values() for resident in slot.residency.bay.snapshot())
 
     def vram_states(self) -> dict[WorkerId, VramState]:
         """What is to be told of the devices of the slots, where it is anything."""

@@ -12,8 +12,8 @@ from stoker_cli.top.words import clean, duration, gigabytes, number, since, time
 
 Record = dict[str, Any]
 
-GLYPHS: Final = {"busy": "●", "idle": "○", "loading": "◐", "stopping": "◌"}
-STYLES: Final = {"busy": "green", "idle": "cyan", "loading": "yellow", "stopping": "red"}
+GLYPHS: Final = {"busy": "●", "idle": "○", "loading": "◐", "stopping": "◌", "parked": "◇"}
+STYLES: Final = {"busy": "green", "idle": "cyan", "loading": "yellow", "stopping": "red", "parked": "blue"}
 TITLE: Final = "bold bright_white"
 OTHER: Final = "grey54"
 """Memory that no instance holds: a driver, or processes of others."""
@@ -159,13 +159,16 @@ def _worker(
     if why := worker.get("quarantine"):
         yield _warning(_quarantine(why), "yellow", width)
     residents = worker.get("residents") or []
+    parked = worker.get("parked") or []
     own = {str(gpu.get("gpu_id")) for gpu in worker.get("gpus") or []}
     devices = {str(gpu.get("id")): gpu for gpu in info.get("gpus") or [] if str(gpu.get("id")) in own}
     for device in devices.values():
-        yield from _device(device, residents, len(devices), now, label, width)
+        yield from _device(device, [*residents, *parked], len(devices), now, label, width)
     tasks = {str(task.get("task_id")): task for task in held}
     for resident in residents:
         yield _resident(resident, tasks.pop(str(resident.get("task_id")), None), now, width)
+    for resident in parked:
+        yield _resident(resident, None, now, width)
     for task in tasks.values():
         yield _resident({"app": task.get("app"), "state": "loading"}, task, now, width)
 
@@ -271,6 +274,9 @@ def _doing(resident: Record, task: Record | None, now: datetime) -> Text:
     if task is not None:
         words = f"{clean(task.get('state')).replace('_', ' ')} for {since(task.get('since'), now)}"
         return Text(words, STYLES[state])
+    if state == "parked":
+        taken = gigabytes(number(resident.get("host_memory")) or 0)
+        return Text(f"parked, takes {taken} GB of the machine's memory", STYLES[state])
     if state != "idle":
         return Text(state, STYLES[state])
     pinned = ", pinned" if resident.get("pinned") else ""

@@ -7,11 +7,11 @@ from typing import Any
 from litestar import delete, get, post
 from msgspec import Struct, structs
 
+from stoker.core.apps import App, AppVersion
 from stoker.core.audit import Action
 from stoker.core.errors import InvalidRequest, NotFound
 from stoker.core.ids import new_id, short_id
 from stoker.core.limits import BadLimit, read_keep_alive
-from stoker.core.messages import App, AppVersion
 from stoker.core.scopes import Scope
 from stoker.protocol.catalog import Catalog
 from stoker.runs.registry import listed, visible

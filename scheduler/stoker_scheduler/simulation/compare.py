@@ -51,7 +51,7 @@ def play(requests: Sequence[Request], fleet: FleetFile, policy: str, rules: Rule
         raise UnknownPolicy(f"'{policy}' is no policy; there are: {', '.join(POLICIES)}")
     workers = workers_of(fleet)
     simulation = Simulation(
-        requests, workers, load_times(fleet.loads, seed), instance_sizes(fleet.sizes, seed)
+        requests, workers, load_times(fleet.loads, seed), instance_sizes(fleet.sizes, seed), fleet.loads
     )
     largest = max(simulation.jobs, key=lambda job: job.size)
     capacity = max(worker.capacity for worker in workers)

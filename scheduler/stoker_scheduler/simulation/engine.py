@@ -12,7 +12,8 @@ from enum import IntEnum
 from typing import Final, NamedTuple, Protocol
 
 from stoker.core.errors import Bug
-from stoker_scheduler.simulation.fleet_file import GB, FleetFile
+from stoker_scheduler.simulation.fleet_file import GB, FleetFile, Loads
+from stoker_scheduler.simulation.parked import HostMemory
 from stoker_scheduler.simulation.trace import Request
 
 TICK_S: Final = 1.0
@@ -27,6 +28,7 @@ class SimWorker:
     models: int
     residents: dict[str, int] = field(default_factory=dict)
     queue: deque["Job"] = field(default_factory=deque)
+    host: HostMemory = field(default_factory=HostMemory)
 
     @property
     def idle(self) -> bool:
@@ -52,6 +54,8 @@ class Job:
     ended_s: float = -1.0
     load_s: float = 0.0
     worker: str = ""
+    unparked: bool = False  # its instance was parked, and `load_s` is what it took to come back
+    parking_s: float = 0.0  # until its worker has parked what made room
 
     @property
     def overhead_s(self) -> float:
@@ -121,6 +125,7 @@ class Outcome:
     spans: list[Span] = field(default_factory=list)
     stays: list[Stay] = field(default_factory=list)
     loads: int = 0
+    unparks: int = 0
     loading_s: float = 0.0
     evictions: int = 0
     returns: int = 0
@@ -149,6 +154,7 @@ class Simulation:
         workers: list[SimWorker],
         load_s: Callable[[int, str], float],
         size_of: Callable[[str], int],
+        parking: Loads = Loads(),  # noqa: B008 - frozen
     ) -> None:
         self.jobs = [
             Job(number, request, request.vram_bytes or size_of(request.setup))
@@ -156,6 +162,7 @@ class Simulation:
         ]
         self.workers = workers
         self._load_s = load_s
+        self._parking = parking
         self._events: list[tuple[float, int, int, Job | None]] = []
         self._waiting = 0
         self._ticking = False
@@ -216,7 +223,8 @@ class Simulation:
         if evict and worker.queue:
             raise Bug(f"{worker.id} was told to evict while it works")
         for setup in evict:
-            del worker.residents[setup]
+            if worker.host.put(setup, worker.residents.pop(setup), self._load_s(job.number, setup)):
+                job.parking_s += self._parking.park_s
             self._outcome.evictions += 1
             self._evicted[worker.id, setup] = now_s
             self._leaves(worker.id, setup, now_s)
@@ -230,10 +238,15 @@ class Simulation:
         if setup not in worker.residents:
             if not worker.fits(job.size):
                 raise Bug(f"{setup} does not fit on {worker.id} beside {list(worker.residents)}")
-            job.load_s = job.request.load_s or self._load_s(job.number, setup)
-            self._outcome.loads += 1
+            job.unparked = worker.host.take(setup)
+            loaded_s = job.request.load_s or self._load_s(job.number, setup)
+            job.load_s = job.parking_s + (self._parking.unpark_s if job.unparked else loaded_s)
+            self._outcome.unparks += job.unparked
+            self._outcome.loads += not job.unparked
             self._outcome.loading_s += job.load_s
-            self._outcome.returns += now_s - self._evicted.get((worker.id, setup), -RETURN_S) < RETURN_S
+            self._outcome.returns += (
+                not job.unparked and now_s - self._evicted.get((worker.id, setup), -RETURN_S) < RETURN_S
+            )
             self._outcome.spans.append(Span(worker.id, "load", setup, now_s, now_s + job.load_s))
             worker.residents[setup] = job.size
             self._loaded[worker.id, setup] = now_s
@@ -242,6 +255,7 @@ class Simulation:
     def _begin(self, policy: Policy, job: Job, worker: SimWorker, now_s: float) -> None:
         setup = job.request.setup
         worker.residents[setup] = worker.residents.pop(setup)  # the most lately used
+        worker.host.used(setup)
         job.began_s = now_s
         job.ended_s = now_s + job.request.run_s
         self._outcome.spans.append(Span(worker.id, "run", setup, now_s, job.ended_s))
@@ -261,5 +275,7 @@ def workers_of(fleet: FleetFile) -> list[SimWorker]:
     for machine in fleet.machines:
         for _ in range(machine.count):
             name = f"{machine.name}-{len(found)}"
-            found.append(SimWorker(name, int(machine.vram_gb * GB), machine.models or 1_000_000))
+            worker = SimWorker(name, int(machine.vram_gb * GB), machine.models or 1_000_000)
+            worker.host.capacity = int(machine.host_gb * GB)
+            found.append(worker)
     return found

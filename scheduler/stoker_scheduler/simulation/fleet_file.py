@@ -39,6 +39,8 @@ class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     vram_gb: float = 24.0
     models: int = 0
     """Instances at a time; 0 = as many as the memory holds."""
+    host_gb: float = 0.0
+    """Memory of the machine, for each of them, in which what makes room is parked; 0 = it is unloaded."""
     name: str = "gpu"
 
 
@@ -52,6 +54,10 @@ class Loads(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     lora_s: float = 4.4
     quantiles_s: tuple[float, ...] = ()
     lora_quantiles_s: tuple[float, ...] = ()
+    unpark_s: float = 3.0
+    """Until an instance that was parked is back on its device."""
+    park_s: float = 0.0
+    """How much longer a load takes for each instance that is parked for it."""
 
 
 class Sizes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -12,14 +12,13 @@ from stoker.core.messages import (
     GpuType,
     Needs,
     Resident,
-    ResidentState,
     SetupKey,
     TaskId,
     TaskSpec,
     WorkerId,
     WorkerInfo,
 )
-from stoker.core.states import TaskState
+from stoker.core.states import ResidentState, TaskState
 from stoker_scheduler.actions import Assign, Rules, Wait
 from stoker_scheduler.chores import LOOKS
 from stoker_scheduler.deadlines import Limits
@@ -66,6 +65,9 @@ class Live:
 
     def began(self, job: Job, now_s: float) -> None:
         self.mirror.on_moved(TaskId(str(job.number)), TaskState.RUNNING, _ms(now_s))
+        worker = self._workers[job.worker]
+        if job.load_s and worker.host.capacity:
+            self._report(worker, now_s)  # what made room is parked by now
 
     def ended(self, job: Job, now_s: float) -> None:
         measured = Measured(load_s=job.load_s, run_s=job.request.run_s, vram_bytes=job.size)
@@ -106,11 +108,22 @@ class Live:
                 app=APP,
                 state=ResidentState.IDLE,
                 vram_bytes=size,
+                parks=worker.host.capacity > 0,
             )
             for setup, size in worker.residents.items()
             if setup not in without
         )
-        report = EngineReport(residents=residents, environments=(ENVIRONMENT,))
+        parked = tuple(
+            Resident(
+                worker_id=slot.id,
+                setup_key=SetupKey(setup),
+                version_id=setup,
+                app=APP,
+                state=ResidentState.PARKED,
+            )
+            for setup in worker.host.setups()
+        )
+        report = EngineReport(residents=residents, parked=parked, environments=(ENVIRONMENT,))
         view = EngineView(
             info=info, status="running", registered_ms=EPOCH_MS, seen_ms=_ms(now_s), report=report
         )

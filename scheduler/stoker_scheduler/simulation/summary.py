@@ -32,7 +32,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     total: Times
     loads: int
     loading_h: float
-    """Hours of GPUs."""
+    """Hours of GPUs, for loads and for parked instances that came back."""
     evictions: int
     returns: int
     """Loads of what the same worker had evicted less than ten minutes before."""
@@ -42,6 +42,8 @@ class Summary(Struct, frozen=True, kw_only=True):
     """Fairness between tenants by their mean overhead: 1 = all alike (Jain, Chiu and Hawe 1984)."""
     worst_tenant: str
     worst_overhead_s: float
+    unparks: int = 0
+    """Tasks whose instance was parked, and came back."""
 
 
 def summary_of(policy: str, outcome: Outcome) -> Summary:
@@ -67,6 +69,7 @@ def summary_of(policy: str, outcome: Outcome) -> Summary:
         jain=jain(list(means.values())),
         worst_tenant=worst,
         worst_overhead_s=means[worst],
+        unparks=outcome.unparks,
     )
 
 

@@ -114,6 +114,12 @@ def test_instances_show_their_state_and_since_when():
     assert "a/else" not in text
 
 
+def test_what_is_parked_says_what_it_takes_of_the_machines_memory():
+    parked = {"app": "a/parked", "state": "parked", "vram": 0, "host_memory": 7 * GB, "since": ago(500)}
+    text = shown(engine(gpu(), parked=[parked]))
+    assert "parked, takes 7.0 GB of the machine's memory" in row(text, "a/parked")
+
+
 def test_an_instance_without_a_task_does_not_tell_a_time_that_it_has_not():
     resident = {
         "app": "a/new",

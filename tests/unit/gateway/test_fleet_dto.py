@@ -1,6 +1,7 @@
 """Workers as clients read them."""
 
 import pytest
+from msgspec import structs
 
 from stoker.core.messages import (
     DrainOrder,
@@ -9,9 +10,9 @@ from stoker.core.messages import (
     EngineView,
     Quarantine,
     Resident,
-    ResidentState,
     WorkerInfo,
 )
+from stoker.core.states import ResidentState, Temperature
 from stoker.core.vram import VramState
 from stoker_gateway.fleet_dto import engine_dto, worker_dto
 
@@ -61,6 +62,32 @@ def test_an_engine_that_drains_shows_how_far_it_is(status, held, shown, worker, 
     assert dto["refused"] is None
     assert (dto["status"], dto["drain"]) == (shown, {"reason": "new driver", "done": done})
     assert [(each["status"], each["engine_status"]) for each in dto["workers"]] == [(worker, shown)]
+
+
+def test_what_is_parked_stands_apart_from_what_is_loaded():
+    parked = Resident(
+        worker_id=WORKER.id,
+        setup_key="other",
+        version_id="v",
+        app="a/parked",
+        state=ResidentState.PARKED,
+        temperature=Temperature.PARKED,
+        host_bytes=5,
+    )
+    elsewhere = structs.replace(parked, worker_id="box-cpu-1")
+    report = EngineReport(residents=(BUSY,), parked=(parked, elsewhere))
+    info = EngineInfo(id="box", name="box", version="1", hostname="box", workers=(WORKER,))
+    engine = EngineView(info=info, status="running", registered_ms=0, seen_ms=0, report=report)
+    dto = worker_dto(engine, WORKER, {})
+    assert [(r["app"], r["temperature"]) for r in dto["residents"]] == [("a/b", "hot")]
+    [found] = dto["parked"]
+    assert (found["app"], found["state"], found["temperature"], found["host_memory"]) == (
+        "a/parked",
+        "parked",
+        "parked",
+        5,
+    )
+    assert [warm["app"] for warm in dto["warm_apps"]] == ["a/b"]
 
 
 def test_an_engine_that_does_not_fit_shows_what_to_do():

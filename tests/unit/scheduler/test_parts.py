@@ -4,8 +4,8 @@ import msgspec
 import pytest
 from scheduling import engine_info, engine_view, gpu_needs, request, resident, slot, spec
 
-from stoker.core.messages import EngineInfo, GpuType, Needs, ResidentState, SetupKey, TaskView
-from stoker.core.states import TaskState
+from stoker.core.messages import EngineInfo, GpuType, Needs, SetupKey, TaskView
+from stoker.core.states import ResidentState, TaskState
 from stoker_scheduler.actions import Reason, Rules, Why
 from stoker_scheduler.deadlines import (
     COMPACT_AT,

@@ -188,7 +188,7 @@ def test_gpu_memory_decides_how_many_go():
 def test_memory_that_is_being_freed_counts_as_used_and_evicts_nobody():
     from scheduling import resident
 
-    from stoker.core.messages import ResidentState
+    from stoker.core.states import ResidentState
 
     board = Board().engine(
         engine_info(gpus=(24,)),

@@ -5,8 +5,7 @@ import pytest
 from board import Board
 from scheduling import GB, engine_info, gpu_needs, resident, spec
 
-from stoker.core.messages import ResidentState
-from stoker.core.states import TaskState
+from stoker.core.states import ResidentState, TaskState
 from stoker.core.vram import VramState
 from stoker_scheduler.measures import Measured
 

@@ -7,7 +7,8 @@ import pytest
 from executions import CANCEL, COLD, DISOWN, RETURN, WORKER, Scene, states
 from recorders import until
 
-from stoker.core.messages import LogType, ResidentState
+from stoker.core.messages import LogType
+from stoker.core.states import ResidentState
 from stoker.core.states import TaskState as S
 from stoker_worker.execution import Stop, StopKind
 from stoker_worker.instance import RunResult

@@ -6,7 +6,8 @@ import pytest
 from executions import CANCEL, COLD, DISOWN, RETURN, Scene, states
 from recorders import order, until
 
-from stoker.core.messages import LogType, ResidentState
+from stoker.core.messages import LogType
+from stoker.core.states import ResidentState
 from stoker.core.states import TaskState as S
 from stoker_worker.inputs import told
 from stoker_worker.outcomes import InputFileFailed

@@ -7,7 +7,7 @@ from recorders import order, until
 from unit.worker.test_residency import GIB, Scene
 
 from stoker.core.errors import NoCapacity
-from stoker.core.messages import ResidentState
+from stoker.core.states import ResidentState
 from stoker.core.vram import VramState
 from stoker_worker import ledger, residency
 from stoker_worker.instance_errors import AppError, DeviceLost, InstanceFailed, InstanceLost, OutOfGpuMemory

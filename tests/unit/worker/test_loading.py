@@ -9,7 +9,8 @@ from structlog.testing import capture_logs
 
 from stoker.core.events import Event
 from stoker.core.loads import ENDED_KEPT, LoadState
-from stoker.core.messages import LoadOrder, LogType, PinOrder, ResidentState
+from stoker.core.messages import LoadOrder, LogType, PinOrder
+from stoker.core.states import ResidentState
 from stoker_worker.execution import Tools
 from stoker_worker.instance import RunResult
 from stoker_worker.instance_errors import InstanceFailed

@@ -6,7 +6,8 @@ import pytest
 from recorders import MachineRecorder, Process, order, until
 
 from stoker.core.errors import NoCapacity
-from stoker.core.messages import GpuInfo, GpuType, ResidentState, WorkerInfo
+from stoker.core.messages import GpuInfo, GpuType, WorkerInfo
+from stoker.core.states import ResidentState
 from stoker_worker.gpus import lost_sample
 from stoker_worker.residency import Residency
 

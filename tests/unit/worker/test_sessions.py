@@ -6,8 +6,8 @@ from unit.worker.test_execution import Scene
 from unit.worker.test_residency import Scene as GpuScene
 
 from stoker.core.errors import NoCapacity
-from stoker.core.messages import ResidentState
 from stoker.core.sessions import session_key
+from stoker.core.states import ResidentState
 from stoker.core.states import TaskState as S
 from stoker_worker.instance_errors import AppError, InstanceLost
 

@@ -6,6 +6,8 @@ Standard library only. Messages are JSON objects with a `type`:
     setup    -> setup_done                   run its setup
     run      -> partial, delta ... result | error   run one function
     tidy                                     its result is stored: remove what it left
+    park     -> parked                       leave the devices; the state stays in this process
+    unpark   -> unparked                     take the devices again
     describe -> description                  its functions and schemas
     cancel                                   end the run that goes on
     stop                                     unload, then exit
@@ -17,6 +19,7 @@ the main thread's event loop: a blocked loop delays a cancel, and the daemon's s
 import asyncio
 import contextlib
 import ctypes
+import gc
 import json
 import os
 import signal
@@ -125,8 +128,9 @@ class Runner:
                 await self._before_runs(kind, message)
 
     async def _before_runs(self, kind: str, message: dict) -> None:
-        """Init, setup and describe: done, or told why not."""
+        """All but a run: done, or told why not."""
         steps = {"init": self._init, "setup": self._setup, "describe": self._describe}
+        steps |= {"park": self._park, "unpark": self._unpark}
         try:
             answer = await steps[kind](message)
         except (values.BadInput, loader.BadApp) as error:
@@ -143,13 +147,23 @@ class Runner:
         self._app = loader.load_app(message["app_dir"], message["package_dir"])
         self._context = meta.equip(self._app)
         own = os.readlink("/proc/self/ns/mnt") if ISOLATION else ""
-        return {"type": "ready", "namespace": own, "shared_because": SHARED_BECAUSE}
+        parks = call.can_park(self._app)
+        return {"type": "ready", "namespace": own, "shared_because": SHARED_BECAUSE, "parks": parks}
 
     async def _setup(self, message: dict) -> dict:
         self._metadata = message["metadata"]
         await call.set_up(self._app, message["setup"], self._metadata)
         self._home = Path.cwd()
         return {"type": "setup_done"}
+
+    async def _park(self, _message: dict) -> dict:
+        await call.hook(self._app, "park")
+        gc.collect()  # what holds memory of a device may be part of a ring
+        return {"type": "parked"}
+
+    async def _unpark(self, _message: dict) -> dict:
+        await call.hook(self._app, "unpark")
+        return {"type": "unparked"}
 
     async def _describe(self, _message: dict) -> dict:
         return {"type": "description", **loader.describe_app(self._app)}

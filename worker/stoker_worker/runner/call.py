@@ -73,7 +73,17 @@ async def ask_to_cancel(app: object) -> bool:
 
 async def unload(app: object) -> None:
     """Let the app free what it holds."""
-    method = getattr(app, "unload", None)
+    await hook(app, "unload")
+
+
+def can_park(app: object) -> bool:
+    """Whether the app can leave the devices and come back: it has both methods."""
+    return callable(getattr(app, "park", None)) and callable(getattr(app, "unpark", None))
+
+
+async def hook(app: object, name: str) -> None:
+    """Call a method without arguments, if there is one."""
+    method = getattr(app, name, None)
     if callable(method):
         await _maybe_await(method())
 

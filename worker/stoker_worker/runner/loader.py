@@ -15,7 +15,7 @@ from values import is_model
 PACKAGE = "stoker_app"
 """The folder's name as a package; its own name (a content hash) need not be an identifier."""
 ENTRY_FILE = "inference.py"
-NOT_FUNCTIONS = frozenset({"setup", "unload", "on_cancel"})
+NOT_FUNCTIONS = frozenset({"setup", "unload", "on_cancel", "park", "unpark"})
 LIVE_NAMES = frozenset({"socket", "sock"})
 """The parameter after the input that makes a function a live one."""
 SDK_BASES = frozenset({"BaseApp"})

@@ -7,7 +7,7 @@ import { pathToFileURL } from "node:url";
 import { syncHooks } from "./hooks.mjs";
 
 const ENTRIES = ["inference.js", "src/inference.js", "inference.mjs", "src/inference.mjs"];
-const NOT_FUNCTIONS = new Set(["constructor", "setup", "unload", "onCancel", "on_cancel"]);
+const NOT_FUNCTIONS = new Set(["constructor", "setup", "unload", "onCancel", "on_cancel", "park", "unpark"]);
 const FILE_MARKER = Symbol.for("inferencesh.fileSchema");
 const FROM_ENVIRONMENT = "stoker-environment.mjs";
 
@@ -44,6 +44,11 @@ export class LoadedApp {
   /** The schema that is exported for a function: RunInput of run. */
   schema(name, kind) {
     return this.exports[name[0].toUpperCase() + name.slice(1) + kind];
+  }
+
+  /** Whether it can leave the devices and come back: it has both methods. */
+  get parks() {
+    return ["park", "unpark"].every((name) => typeof this.object[name] === "function");
   }
 
   setupSchema() {

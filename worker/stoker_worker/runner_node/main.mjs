@@ -1,7 +1,7 @@
 // An app's process: `node main.mjs <folder with node_modules> <what became of its own /tmp, as JSON>`.
 //
-// Plain Node, nothing else. The messages are those of runner/__main__.py: init, setup, run, tidy, describe, cancel
-// and stop come in; ready, setup_done, partial, result, error, description and failed go out. The launcher that
+// Plain Node, nothing else. The messages are those of runner/__main__.py: init, setup, run, tidy, park, unpark, describe,
+// cancel and stop come in; ready, setup_done, partial, result, error, parked, unparked, description and failed go out. The launcher that
 // started this process has seen to it that it ends with the daemon.
 
 import fs from "node:fs";
@@ -65,7 +65,7 @@ class Runner {
   }
 
   async #beforeRuns(message) {
-    const steps = { init: () => this.#init(message), setup: () => this.#setup(message), describe: () => this.#describe() };
+    const steps = { init: () => this.#init(message), setup: () => this.#setup(message), describe: () => this.#describe(), park: () => this.#hook("park", "parked"), unpark: () => this.#hook("unpark", "unparked") };
     let answer;
     try {
       answer = await steps[message.type]();
@@ -79,7 +79,7 @@ class Runner {
 
   async #init(message) {
     this.#app = await loadApp(message.app_dir, env);
-    return { type: "ready", namespace: isolation.namespace, shared_because: isolation.shared_because };
+    return { type: "ready", namespace: isolation.namespace, shared_because: isolation.shared_because, parks: this.#app.parks };
   }
 
   async #setup(message) {
@@ -87,6 +87,11 @@ class Runner {
     await this.#app.object.setup?.(values, metadataOf(message.metadata));
     this.#home = process.cwd();
     return { type: "setup_done" };
+  }
+
+  async #hook(name, done) {
+    await this.#app.object[name]();
+    return { type: done };
   }
 
   async #describe() {
