@@ -14,10 +14,11 @@ from typing import Final
 from stoker.core.messages import SetupKey
 from stoker.core.vram import wanted_bytes
 from stoker_scheduler.actions import Evict, Rules, Why
-from stoker_scheduler.fleet import Fleet, Phase, Residence, Worker
+from stoker_scheduler.fleet import Fleet, Worker
 from stoker_scheduler.knowledge import Knowledge
 from stoker_scheduler.parked import Parked, miss_s
 from stoker_scheduler.queues import Group, Queues
+from stoker_scheduler.residents import Phase, Residence
 
 GIB: Final = 1024**3
 NO_KEEP_ALIVES: Final[Mapping[str, float]] = MappingProxyType({})

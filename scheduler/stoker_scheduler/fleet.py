@@ -7,9 +7,8 @@ stopping memory until a report says that it is gone.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from enum import StrEnum
 from itertools import islice
-from typing import Any, Final
+from typing import Any
 
 from stoker.core.messages import (
     EngineId,
@@ -22,48 +21,12 @@ from stoker.core.messages import (
 )
 from stoker.core.protocol_version import OURS, agree
 from stoker.core.sessions import plain_key
-from stoker.core.states import ResidentState
 from stoker.core.vram import VramState, device_type
 from stoker_scheduler.durations import Durations
 from stoker_scheduler.kinds import Kind
 from stoker_scheduler.parked import Parked, take_parked
 from stoker_scheduler.places import Places
-
-ORDER_TRUST_MS: Final = 60_000
-"""How long an ordered eviction that a report denies is still believed; then the report is right."""
-
-
-class Phase(StrEnum):
-    """Where an instance is."""
-
-    LOADING = "loading"
-    READY = "ready"
-    STOPPING = "stopping"
-
-
-_PHASES: Final = {
-    ResidentState.LOADING: Phase.LOADING,
-    ResidentState.IDLE: Phase.READY,
-    ResidentState.BUSY: Phase.READY,
-    ResidentState.STOPPING: Phase.STOPPING,
-}
-
-
-@dataclass(slots=True, eq=False)
-class Residence:
-    """An instance on a worker."""
-
-    setup_key: SetupKey
-    app: str
-    phase: Phase
-    vram_bytes: int = 0
-    loaded_ms: int = 0
-    used_ms: int = 0
-    stop_ordered_ms: int = 0
-    idle_ms: int = 0  # when the last task left it
-    unused: bool = False  # it was loaded for tasks to come, and none has come
-    pinned: bool = False  # it makes room for nothing
-    parks: bool = False  # the worker parks it, when it makes room
+from stoker_scheduler.residents import Phase, Residence, merge
 
 
 @dataclass(slots=True, eq=False)
@@ -244,7 +207,7 @@ class Fleet:
             worker.max_residents = max(1, slot.max_residents)
             worker.names = frozenset((slot.id, engine.id, engine.name))
             left = worker.residents
-            _merge(worker, by_worker.get(slot.id, []), now_ms)
+            merge(worker, by_worker.get(slot.id, []), now_ms)
             take_parked(worker, report.parked, left, now_ms)
             self._file_anew(worker)
         return touched + [slot.id for slot in info.workers if slot.id not in touched]
@@ -470,34 +433,3 @@ class Fleet:
         alike = len(worker.held) == 1 or all(held.setup_key == key for held in worker.held)
         if alike and resident is not None and resident.phase is Phase.READY:
             self.one_key.file(key, worker)
-
-
-def _merge(worker: Worker, reported: Iterable[Resident], now_ms: int) -> None:
-    """Residents as reported, corrected by what was ordered and cannot be reported yet."""
-    old = worker.residents
-    merged: dict[SetupKey, Residence] = {}
-    held_keys = {held.setup_key for held in worker.held}
-    for report in reported:
-        known = old.get(report.setup_key)
-        resident = known or Residence(report.setup_key, report.app, Phase.READY, loaded_ms=now_ms)
-        ordered = resident.stop_ordered_ms
-        phase = _PHASES[report.state]
-        # A load that no task waits for is over: the report is older than the end of that task.
-        settled = phase is Phase.LOADING and report.setup_key not in held_keys
-        resident.phase = Phase.READY if settled else phase
-        if ordered and now_ms - ordered < ORDER_TRUST_MS:
-            resident.phase = Phase.STOPPING
-        elif resident.phase is not Phase.STOPPING:
-            resident.stop_ordered_ms = 0
-        resident.vram_bytes = report.vram_bytes or resident.vram_bytes
-        resident.parks = report.parks
-        resident.used_ms = resident.used_ms or now_ms
-        merged[report.setup_key] = resident
-    for held in worker.held:
-        known = merged.get(held.setup_key) or old.get(held.setup_key)
-        if known is None:
-            known = Residence(held.setup_key, held.app, Phase.LOADING, loaded_ms=now_ms)
-        elif held.setup_key not in merged and not held.running_ms:
-            known.phase = Phase.LOADING
-        merged[held.setup_key] = known
-    worker.residents = merged

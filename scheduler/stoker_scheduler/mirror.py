@@ -19,11 +19,12 @@ from stoker.core.sessions import Session, SessionEnd
 from stoker.core.states import TaskState
 from stoker_scheduler.actions import Assign, Changed, Evict, Rules, Start, Wait
 from stoker_scheduler.deadlines import Deadlines, Limits
-from stoker_scheduler.fleet import Fleet, Held, Phase, Worker
+from stoker_scheduler.fleet import Fleet, Held, Worker
 from stoker_scheduler.knowledge import Knowledge
 from stoker_scheduler.measures import Measured, learn_end, learn_move
 from stoker_scheduler.pin_book import PinBook
 from stoker_scheduler.queues import GROUPS_OF_KEY, Group, Queues
+from stoker_scheduler.residents import Phase
 from stoker_scheduler.sessions import Book, Known
 from stoker_scheduler.wards import Wards
 

@@ -9,7 +9,8 @@ from stoker.core.states import Temperature
 from stoker_scheduler.knowledge import Knowledge
 
 if TYPE_CHECKING:
-    from stoker_scheduler.fleet import Residence, Worker
+    from stoker_scheduler.fleet import Worker
+    from stoker_scheduler.residents import Residence
 
 
 @dataclass(slots=True, eq=False)

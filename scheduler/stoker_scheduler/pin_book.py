@@ -12,8 +12,9 @@ from stoker.core.loads import LoadReport, LoadState
 from stoker.core.messages import EngineId, EngineView, SetupKey, TaskId, WorkerId
 from stoker.core.pins import Pin, PinStatus
 from stoker_scheduler.durations import Durations
-from stoker_scheduler.fleet import Fleet, Held, Phase
+from stoker_scheduler.fleet import Fleet, Held
 from stoker_scheduler.knowledge import Knowledge
+from stoker_scheduler.residents import Phase
 
 UNHEARD_MS: Final = 30_000
 """An engine tells of an order as soon as it has read its inbox; one that says nothing for so long has not got it."""

@@ -17,10 +17,10 @@ from stoker.log import Logger
 from stoker.protocol import Store
 from stoker_scheduler.actions import Evict
 from stoker_scheduler.eviction import Facts
-from stoker_scheduler.fleet import Phase
 from stoker_scheduler.mirror import Mirror
 from stoker_scheduler.pin_book import Order
 from stoker_scheduler.pins import Load, Plan, decide_pins, to_tell
+from stoker_scheduler.residents import Phase
 
 UNLOAD_REASON: Final = "somebody asked for it"
 LONG_LOOK_S: Final = 0.002

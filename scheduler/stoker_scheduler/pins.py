@@ -14,12 +14,13 @@ from stoker.core.messages import SetupKey, WorkerId
 from stoker.core.pins import Pin, PinState, PinStatus
 from stoker_scheduler.actions import GroupId, Why
 from stoker_scheduler.eviction import Facts, make_room
-from stoker_scheduler.fleet import Phase, Worker
+from stoker_scheduler.fleet import Worker
 from stoker_scheduler.matching import GB, admits, candidates, explain, fits, kinds
 from stoker_scheduler.parked import start_s
 from stoker_scheduler.pin_book import Failed, PinBook
 from stoker_scheduler.queues import Group, Shape
 from stoker_scheduler.reasons import span
+from stoker_scheduler.residents import Phase
 
 LOOK: Final = 256
 """Workers without its instance that one pin compares, at most."""

@@ -11,10 +11,11 @@ from stoker.core.messages import SetupKey, WorkerId
 from stoker_scheduler.actions import GPU_SPARE_S, Assign, Reason, Start, Wait, Why
 from stoker_scheduler.draft import Draft
 from stoker_scheduler.eviction import loss_s, make_room
-from stoker_scheduler.fleet import Phase, Worker
+from stoker_scheduler.fleet import Worker
 from stoker_scheduler.matching import GB, admits, candidates, fits, kinds
 from stoker_scheduler.parked import start_s
 from stoker_scheduler.queues import Group
+from stoker_scheduler.residents import Phase
 
 LOOK: Final = 64
 """Workers that one choice compares, at most: 1,000 would cost milliseconds and gain nothing."""

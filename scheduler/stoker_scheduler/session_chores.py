@@ -14,9 +14,10 @@ from stoker.core.states import ON_ENGINE, TaskState
 from stoker.log import Logger
 from stoker.protocol import Store
 from stoker.protocol.sessions import over_error
-from stoker_scheduler.fleet import Phase, Worker
+from stoker_scheduler.fleet import Worker
 from stoker_scheduler.mirror import Mirror
 from stoker_scheduler.queues import GROUPS_OF_KEY
+from stoker_scheduler.residents import Phase
 from stoker_scheduler.sessions import Known
 
 _REASONS: Final = {

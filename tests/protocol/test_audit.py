@@ -1,5 +1,7 @@
 """The record of changes: bounded, in order, and written with the change."""
 
+import asyncio
+
 import pytest
 from msgspec import json, structs
 
@@ -118,8 +120,10 @@ async def test_a_refused_attempt_is_recorded_once_for_each_who_tries(store):
 async def test_refused_attempts_are_read_among_the_changes_and_push_none_out(store, monkeypatch):
     monkeypatch.setattr("stoker.protocol.audit.REFUSALS_KEPT", 10)
     await store.audit.add(did(Action.APP_DEPLOYED, "first"))
+    await asyncio.sleep(0.002)  # two streams tell the order of entries by their milliseconds alone
     for number in range(300):
         await store.audit.refused(f"k{number}", refusal(f"k{number}"))
+    await asyncio.sleep(0.002)
     await store.audit.add(did(Action.APP_DELETED, "last"))
     assert await store.audit.count() < 250
     seen, cursor = [], ""

@@ -159,7 +159,11 @@ class Residency:
         """The instance was parked, and is on its devices again."""
         await self._read()
         residence.state = ResidentState.IDLE
+        residence.used_mono = time.monotonic()
         self._measure(residence)
+        residence.value = value_of(
+            self._clock, max(1, residence.uses), residence.load_s, residence.peak_bytes
+        )
         self._on_change()
         _log.info(
             Event.INSTANCE_UNPARKED,

@@ -52,7 +52,8 @@ def test_a_task_goes_where_its_instance_is_parked():
     board.learn("a", load_s=20).learn("x", load_s=2)
     assign = decided(board, "a")
     assert (assign.worker_id, assign.start, assign.parked) == (TWO, Start.COLD, True)
-    assert assigned(assign).startswith("parked: back in ~")
+    assert assigned(assign).startswith(f"comes back from being parked on {TWO} (~5 s)")
+    assert [(c.worker_id, c.parked) for c in assign.candidates] == [(TWO, True), (ONE, False)]
 
 
 def test_a_start_costs_the_learned_way_back_and_not_the_load():
@@ -133,6 +134,34 @@ def test_a_parked_instance_goes_when_its_secret_was_changed_or_nobody_used_it():
     board.later(61)
     [gone] = decide_unload(board.now_ms, m.queues, m.fleet, Rules(idle_unload_s=60))
     assert gone.setup_key == "b"
+
+
+def test_keep_alive_ends_what_is_parked_and_counts_from_its_last_task():
+    board = report(Board(), residents=["a"])
+    task = submit(board, "a")
+    board.decide()
+    board.run(task)
+    board.finish(task, run_s=1.0)
+    board.later(50)
+    report(board, parked=[parked(ONE, "a")])
+    m = board.mirror
+
+    def gone():
+        found = decide_unload(board.now_ms, m.queues, m.fleet, Rules(), keep_alives={"test/a": 60})
+        return [(evict.setup_key, evict.reason) for evict in found]
+
+    assert gone() == []
+    board.later(11)
+    assert gone() == [("a", "not used for 60 s")]
+
+
+def test_keep_alive_leaves_what_was_loaded_ahead_and_parked_before_its_first_task():
+    board = report(Board(), residents=["a"])
+    worker(board).residents["a"].unused = True
+    report(board, parked=[parked(ONE, "a")])
+    board.later(1000)
+    m = board.mirror
+    assert decide_unload(board.now_ms, m.queues, m.fleet, Rules(), keep_alives={"test/a": 0}) == ()
 
 
 def test_a_lost_engine_has_nothing_parked():

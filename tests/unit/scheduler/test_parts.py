@@ -16,10 +16,11 @@ from stoker_scheduler.deadlines import (
 )
 from stoker_scheduler.durations import RECENT, Durations
 from stoker_scheduler.eviction import decide_unload
-from stoker_scheduler.fleet import Fleet, Held, Phase
+from stoker_scheduler.fleet import Fleet, Held
 from stoker_scheduler.knowledge import LOAD_PRIOR_S, MAX_KEYS, Knowledge
 from stoker_scheduler.matching import explain, fits
 from stoker_scheduler.queues import WINDOW, WINDOW_LOWER, Queues, Shape
+from stoker_scheduler.residents import Phase
 from stoker_scheduler.shares import Shares
 
 ANY = Shape(Needs(), ())

@@ -9,7 +9,7 @@ from stoker.core.loads import LoadState
 from stoker.core.messages import Needs
 from stoker.core.pins import PinState
 from stoker_scheduler.actions import Assign
-from stoker_scheduler.fleet import Phase
+from stoker_scheduler.residents import Phase
 
 NEEDS = {"a": Needs(), "b": gpu_needs(6), "c": gpu_needs(6), "d": gpu_needs(14)}
 PLACES = ({}, {}, {"copies": 2}, {"workers": ("cpu",)}, {"workers": ("gpu-gpu-0", "nowhere")})

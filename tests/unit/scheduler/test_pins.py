@@ -1,12 +1,13 @@
 """Pins as stories: facts, then what must be loaded, what stays, and why something is not there."""
 
 import pytest
+from msgspec import structs
 from pin_board import PinBoard, loads, pin
 from scheduling import GB, engine_info, gpu_needs, resident
 
 from stoker.core.loads import LoadReport, LoadState
 from stoker.core.pins import PinState, PinStatus
-from stoker.core.states import TaskState
+from stoker.core.states import ResidentState, TaskState
 from stoker.core.vram import VramState
 from stoker_scheduler.actions import Assign, Rules, Start, Why
 from stoker_scheduler.eviction import decide_unload
@@ -27,6 +28,15 @@ def test_a_pin_is_loaded_where_nothing_asks_for_it_and_then_stays():
     assert (status.state, status.workers, status.reason) == (PinState.LOADED, ("box-cpu-0",), "")
     assert board.mirror.knowledge.load_s("a") == 3.0
     assert board.mirror.fleet.workers["box-cpu-0"].free
+
+
+def test_a_pin_brings_back_what_is_parked_and_that_is_learned_as_a_way_back():
+    here = structs.replace(resident("box-cpu-1", "a", state=ResidentState.PARKED), temperature="parked")
+    board = PinBoard().engine(BOX, parked=[here]).wants(pin()).learn("a", load_s=20)
+    assert loads(board.look()) == [("box-cpu-1", "a")]
+    board.ends(BOX, load_s=3.0, unparked=True)
+    knowledge = board.mirror.knowledge
+    assert (knowledge.unpark_s("a"), knowledge.load_s("a")) == (3.0, 20.0)
 
 
 def test_a_load_under_way_counts_like_a_cold_start_for_tasks():

@@ -8,8 +8,8 @@ from scheduling import engine_info, gpu_needs
 from stoker.core.messages import Needs
 from stoker.core.states import TaskState
 from stoker_scheduler.actions import Assign, Rules, Wait
-from stoker_scheduler.fleet import Phase
 from stoker_scheduler.matching import admits
+from stoker_scheduler.residents import Phase
 
 NEEDS = {
     "a": Needs(),

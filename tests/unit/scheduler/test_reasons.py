@@ -61,8 +61,22 @@ COLD = Candidate(worker_id="w", start="cold", ready_s=41, cost_s=44, evict=("x/a
                 "is through with those before it (~90 s)"
             ),
         ),
+        (
+            [Candidate(worker_id="w", start="cold", ready_s=3, cost_s=3, parked=True)],
+            "comes back from being parked on w (~3 s): no worker has this model loaded",
+        ),
+        (
+            [
+                Candidate(worker_id="w", start="cold", ready_s=3, cost_s=3, parked=True),
+                Candidate(worker_id="v", start="wait", ready_s=90),
+            ],
+            (
+                "comes back from being parked on w (~3 s), which is sooner than v, which has this model loaded, "
+                "is through with those before it (~90 s)"
+            ),
+        ),
     ],
-    ids=["warm", "ahead", "cold", "cold though warm elsewhere"],
+    ids=["warm", "ahead", "cold", "cold though warm elsewhere", "parked", "parked though warm elsewhere"],
 )
 def test_every_assignment_has_a_reason(candidates, text):
     assert assigned(made(*candidates)) == text
