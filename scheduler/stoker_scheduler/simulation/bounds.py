@@ -19,6 +19,7 @@ _WHAT: Final = {
     CLAIRVOYANT: "the same tasks in the same order on the same workers, evicting what is wanted again last (Belady)",
     EXACT: "the best plan of all, made with the whole future known",
 }
+_PARKS: Final = "not computed: it knows nothing of instances that are parked"
 
 
 class Bound(Struct, frozen=True, kw_only=True):
@@ -69,8 +70,14 @@ def bounds_of(
             above_h=above_h - loading_s / 3600,
         )
 
+    limitless = bound(UNLIMITED, _mean_s(unlimited.jobs), unlimited.loads, unlimited.loading_s)
+    if any(worker.host.capacity for worker in empty):
+        return [
+            limitless,
+            *(Bound(name=name, what=_WHAT[name], note=_PARKS) for name in (CLAIRVOYANT, EXACT)),
+        ]
     found = [
-        bound(UNLIMITED, _mean_s(unlimited.jobs), unlimited.loads, unlimited.loading_s),
+        limitless,
         replace(
             bound(CLAIRVOYANT, *clairvoyant(ours, load_s)),
             what=f"{_WHAT[CLAIRVOYANT]}; without {least_loads(ours)} loads none can do",

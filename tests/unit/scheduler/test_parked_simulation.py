@@ -4,7 +4,8 @@ import msgspec
 import pytest
 
 from stoker_scheduler.actions import Rules
-from stoker_scheduler.simulation.compare import OURS, POLICIES, play
+from stoker_scheduler.simulation.bounds import CLAIRVOYANT, EXACT, UNLIMITED
+from stoker_scheduler.simulation.compare import OURS, POLICIES, distances, limitless, play
 from stoker_scheduler.simulation.engine import Simulation, workers_of
 from stoker_scheduler.simulation.fleet_file import (
     FleetFile,
@@ -48,6 +49,15 @@ def test_without_memory_of_the_machine_nothing_is_parked(policy):
     outcome = play(TURNS, with_host(0), policy, Rules())
     assert [job.load_s for job in outcome.jobs] == [20] * 6
     assert outcome.unparks == 0
+
+
+def test_bounds_that_know_nothing_of_parked_instances_are_not_printed_as_if_they_held():
+    def known(fleet):
+        ours, unlimited = (play(TURNS, each, OURS, Rules()) for each in (fleet, limitless(fleet)))
+        return [bound.name for bound in distances(ours, unlimited, fleet) if not bound.note]
+
+    assert known(FLEET) == [UNLIMITED]
+    assert known(with_host(0)) == [UNLIMITED, CLAIRVOYANT, EXACT]
 
 
 def test_what_does_not_fit_into_the_machines_memory_is_unloaded():
