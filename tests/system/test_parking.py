@@ -140,6 +140,28 @@ def test_two_models_by_turns_are_set_up_once_and_come_back(fleet):
     )
 
 
+def test_a_pin_brings_back_what_is_parked_and_an_explanation_says_that_a_task_did(fleet):
+    fleet.run("kept")
+    fleet.run("turned")
+    wait_until(lambda: fleet.noted("kept")[-1] == "park", "a parked one")
+    pin = raw.data_of(fleet.http.post("/pins", json={"app": fleet.app, "setup": {"model": "kept"}}))
+
+    def loaded():
+        return raw.data_of(fleet.http.get(f"/pins/{pin['id']}"))["state"] == "loaded"
+
+    try:
+        wait_until(loaded, "a pin that is loaded")
+        assert fleet.noted("kept") == ["setup", "park", "unpark"]
+        assert [each["pinned"] for each in fleet.worker()["residents"] if each["state"] == "idle"] == [True]
+    finally:
+        fleet.http.delete(f"/pins/{pin['id']}")
+    fleet.run("turned")
+    why = raw.data_of(fleet.http.get(f"/tasks/{fleet.last['id']}/explanation"))["attempts"][-1]
+    assert why["reason"].startswith("comes back from being parked on ")
+    assert why["candidates"][0]["parked"]
+    assert fleet.noted("turned") == ["setup", "park", "unpark"]
+
+
 def test_a_parked_process_that_is_killed_is_noticed_and_loaded_anew(fleet):
     victim = fleet.run("victim")["pid"]
     fleet.run("other")
