@@ -17,7 +17,7 @@ N ?= 20
 MINUTES ?= 10
 PYTEST := $(PY) -m pytest -q
 
-.PHONY: help setup run test test-fast test-long test-slow flake fuzz chaos check lint fix types generate lock bench bench-logs bench-durability docs clean
+.PHONY: help setup run test test-fast test-long test-slow flake fuzz chaos check lint fix types generate lock bench bench-logs bench-durability bench-agents docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
@@ -93,6 +93,9 @@ bench-logs: $(STAMP) ## measure whether a task that prints 100 MB slows another 
 
 bench-durability: $(STAMP) ## measure what it costs that an accepted task is on disk
 	$(PY) bench/durability.py
+
+bench-agents: $(STAMP) ## measure the turns of CHATS=200 chats at once, on WORKERS=12
+	CHATS=$(or $(CHATS),200) WORKERS=$(or $(WORKERS),12) $(PY) bench/agents.py
 
 docs: generate ## the same as generate; the pages are plain Markdown in docs/
 

@@ -17,7 +17,7 @@ class RunFields(RetryFields):
         description="What to do with a request for the cloud: run it here and say so, or refuse it.",
     )
     retention_s: float = Field(
-        default=7 * _DAY_S, ge=60, description="Seconds that an ended task, flow run or chat is kept."
+        default=7 * _DAY_S, ge=60, description="Seconds that an ended task or flow run is kept."
     )
     verified_owners: tuple[str, ...] = Field(
         default=("admin",),

@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from stoker.access_settings import KeyRetentionFields
+from stoker.agent_settings import AgentFields
 from stoker.core.errors import CallerError
 from stoker.core.messages import CANCEL_GRACE_MS
 from stoker.enrolment_settings import EnrolmentFields, JoinFields
@@ -211,7 +212,9 @@ class VaultSettings(FilesSettings, KeyRingFields):
         return (self.secrets_key_file or self.data_dir / "secrets-key").expanduser().absolute()
 
 
-class GatewaySettings(VaultSettings, SecretFields, EnrolmentFields, ServerTlsFields, QueueFields, RunFields):
+class GatewaySettings(
+    VaultSettings, SecretFields, EnrolmentFields, ServerTlsFields, QueueFields, RunFields, AgentFields
+):
     """The front door."""
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
@@ -371,7 +374,7 @@ class WorkerSettings(CommonSettings, FetchFields, EnvironmentFields, JoinFields,
         return (self.spool_dir or self.data_dir / "spool").expanduser().absolute()
 
 
-class JobsSettings(VaultSettings, KeyRetentionFields, RunFields, WebhookFields):
+class JobsSettings(VaultSettings, KeyRetentionFields, RunFields, WebhookFields, AgentFields):
     """Background work on RQ."""
 
     jobs_redis_url: str = Field(

@@ -201,7 +201,7 @@ class Api:
         """
         for attempt in range(RECONNECTS + 1):
             try:
-                async with contextlib.aclosing(self._events(f"/flowruns/{run_id}/stream")) as events:
+                async with contextlib.aclosing(self.events(f"/flowruns/{run_id}/stream")) as events:
                     async for event in events:
                         if "status_text" in event:
                             yield event
@@ -236,7 +236,7 @@ class Api:
         params: dict[str, Any] = {"attempt": attempt, "follow": 1}
         for left in range(RECONNECTS, -1, -1):
             try:
-                async with contextlib.aclosing(self._events(f"/tasks/{task_id}/logs", **params)) as events:
+                async with contextlib.aclosing(self.events(f"/tasks/{task_id}/logs", **params)) as events:
                     async for event in events:
                         if event.get("type") == "end":
                             return
@@ -250,12 +250,12 @@ class Api:
         raise CommandFailed(f"the log of task {task_id} broke off; the task goes on", ExitCode.UNREACHABLE)
 
     async def _stream(self, task_id: str) -> AsyncGenerator[Task, None]:
-        async with contextlib.aclosing(self._events(f"/tasks/{task_id}/stream")) as events:
+        async with contextlib.aclosing(self.events(f"/tasks/{task_id}/stream")) as events:
             async for event in events:
                 if "id" in event and "status" in event:
                     yield event
 
-    async def _events(self, path: str, **params: Any) -> AsyncGenerator[dict[str, Any], None]:
+    async def events(self, path: str, **params: Any) -> AsyncGenerator[dict[str, Any], None]:
         """The objects of an NDJSON stream."""
         headers = {"Accept": "application/x-ndjson"}
         timeout = httpx.Timeout(TIMEOUT_S, read=STREAM_SILENCE_S)

@@ -15,6 +15,7 @@ from stoker.bundles import Limits
 from stoker.core.errors import StokerError
 from stoker.settings import ClientSettings, load
 from stoker_cli import local_apps, pins
+from stoker_cli.aliases import alias
 from stoker_cli.api import Api, connected
 from stoker_cli.deploy import (
     BuildFailure,
@@ -42,6 +43,7 @@ from stoker_cli.sample import sample as sample_of
 app = typer.Typer(no_args_is_help=True, help="Deploy apps, look at them, choose their versions.")
 app.command("init")(local_apps.init)
 app.command("test")(local_apps.try_out)
+app.command("alias")(alias)
 
 LOG_SHOWN: Final = 40
 """Lines of a failed build; `-v` shows all of them as they come."""

@@ -22,6 +22,7 @@ from stoker_cli.output import CommandFailed, ExitCode, print_error, print_json
 COMMANDS: Final = {
     "up": "stoker_cli.up.command:up",
     "run": "stoker_cli.run:run",
+    "chat": "stoker_cli.chat:chat",
     "tasks": "stoker_cli.tasks:app",
     "sessions": "stoker_cli.sessions:app",
     "apps": "stoker_cli.apps:app",

@@ -31,11 +31,15 @@ from stoker.core.ids import new_id
 from stoker.log import get_logger
 from stoker_gateway.access import SCHEME, check_declared, check_scope
 from stoker_gateway.door import Door
-from stoker_gateway.problems import media_type, problem_bytes, retry_headers
+from stoker_gateway.problems import error_headers, media_type, problem_bytes
 from stoker_gateway.refusals import describe_refusals
 from stoker_gateway.routes import (
+    agents,
+    aliases,
     apps,
     audit,
+    chat_messages,
+    chats,
     engines,
     enrolments,
     files,
@@ -45,6 +49,7 @@ from stoker_gateway.routes import (
     internal,
     keys,
     logs,
+    openai,
     pins,
     queue,
     secrets,
@@ -95,6 +100,11 @@ def all_routes() -> list[HTTPRouteHandler]:
         *logs.ROUTES,
         *sessions.ROUTES,
         *pins.ROUTES,
+        *openai.ROUTES,
+        *agents.ROUTES,
+        *chats.ROUTES,
+        *chat_messages.ROUTES,
+        *aliases.ROUTES,
         *apps.ROUTES,
         *versions.ROUTES,
         *flows.ROUTES,
@@ -193,11 +203,12 @@ def on_error(request: Request[Any, Any, Any], error: Exception) -> Response[byte
         log.error(Event.REQUEST_FAILED, incident=incident, path=route, exc_info=error)
         known = Bug(f"An error of Stoker itself. Please report it with the log line of incident {incident}.")
     services: Services = request.app.state.services
-    headers = retry_headers(known)
+    path = request.url.path
+    headers = error_headers(known, path)
     if isinstance(error, HTTPException) and error.headers:
         headers |= {k.lower(): v for k, v in error.headers.items() if k.lower() == "allow"}
-    body = problem_bytes(known, services.base_url)
-    return Response(content=body, status_code=known.http, media_type=media_type(known), headers=headers)
+    body = problem_bytes(known, services.base_url, path)
+    return Response(content=body, status_code=known.http, media_type=media_type(known, path), headers=headers)
 
 
 def translated(request: Request[Any, Any, Any], error: Exception) -> StokerError | None:

@@ -30,6 +30,7 @@ def app_dto(app: App, version: AppVersion | None) -> dict[str, Any]:
         "status_changed_at": iso(app.status_changed_ms) if app.status_changed_ms else None,
         "keep_alive_s": app.keep_alive_s,  # stronger than that of the version
         "version_id": app.current_version_id or None,
+        "alias_of": app.alias_of or None,
         "version": None if version is None else version_dto(version),
     }
 

@@ -23,7 +23,7 @@ from stoker.settings import GatewaySettings
 from stoker_gateway.attempts import Attempts
 from stoker_gateway.dialect import Dialect, decide
 from stoker_gateway.dto import iso
-from stoker_gateway.problems import MEDIA_TYPE, problem_bytes, retry_headers
+from stoker_gateway.problems import error_headers, media_type, problem_bytes
 
 KEY_FRESH_S: Final = 1.0
 """How long a deleted key may still open this process."""
@@ -31,7 +31,17 @@ _KEYS_KEPT: Final = 10_000
 _V2_PREFIX: Final = "/compat/v2"
 _SCOPE_KEY: Final = "stoker_caller"
 _OPEN_EXACT: Final = frozenset({"/health", "/ready", "/metrics", "/openapi.json", "/docs", "/"})
-_RUN_PATHS: Final = frozenset({"/apps/run", "/run", "/flowruns", "/webhooks/test"})
+_RUN_PATHS: Final = frozenset(
+    {
+        "/apps/run",
+        "/run",
+        "/flowruns",
+        "/webhooks/test",
+        "/models/openai/chat/completions",
+        "/chat/completions",
+        "/agents/run",
+    }
+)
 """What makes work, here or elsewhere."""
 
 
@@ -125,7 +135,7 @@ class Door:
             if key is not None:
                 rate = await self._count(key, rate_kind(method, path))
         except StokerError as error:
-            await self._refuse(send, error, headers.get("origin", ""))
+            await self._refuse(send, error, path, headers.get("origin", ""))
             return
         scope[_SCOPE_KEY] = Caller(
             dialect=decide(headers, prefix_v2=prefix_v2, key_numbering=key.numbering if key else ""),
@@ -174,14 +184,14 @@ class Door:
             )
         return rate
 
-    async def _refuse(self, send: Send, error: StokerError, origin: str) -> None:
+    async def _refuse(self, send: Send, error: StokerError, path: str, origin: str) -> None:
         rate = error.rate if isinstance(error, _TooMany) else None
-        body = problem_bytes(error, self._base_url)
+        body = problem_bytes(error, self._base_url, path)
         headers = (
             rate_headers(rate)
             | cors_headers(self._cors, origin)
-            | retry_headers(error)
-            | {"content-type": MEDIA_TYPE, "content-length": str(len(body))}
+            | error_headers(error, path)
+            | {"content-type": media_type(error, path), "content-length": str(len(body))}
         )
         if isinstance(error, Unauthorized):
             headers["www-authenticate"] = "Bearer"

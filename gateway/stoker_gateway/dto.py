@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from stoker.agents.chat import KIND as CHAT
 from stoker.core.explanations import Explanation
 from stoker.core.ids import short_id
 from stoker.core.messages import LogLine, TaskRequest, TaskView
@@ -54,7 +55,7 @@ def task_dto(
     view: TaskView, dialect: Dialect, user_id: str = "", logs: list[msgspec.Raw] | None = None
 ) -> dict[str, Any]:
     """The whole task; `output` is raw JSON, to be encoded as it is. `logs`: lines that are encoded already."""
-    request = view.request
+    request, waiter = view.request, view.request.waiter
     return {
         "id": request.id,
         "short_id": short_id(request.id),
@@ -80,6 +81,8 @@ def task_dto(
         "run_at": iso(request.run_at_ms) if request.run_at_ms else None,
         "retry_of": request.retry_of or None,
         "webhook": request.webhook or None,
+        "chat_id": waiter.id if waiter is not None and waiter.kind == CHAT else None,
+        "chat_message_id": waiter.part if waiter is not None and waiter.kind == CHAT else None,
         "session_id": request.session_id or None,
         "flow_run_id": flow_run_of(request),
         "session_timeout": int(request.session_timeout_s) or None,

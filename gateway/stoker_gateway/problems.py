@@ -1,13 +1,20 @@
-"""Error bodies: problem+json (RFC 9457) and the fields of the older envelope in one object."""
+"""Error bodies: problem+json (RFC 9457) and the fields of the older envelope in one object.
+
+Where OpenAI's dialect is spoken, `error` has that one's fields too.
+"""
 
 from typing import Any
 
 import msgspec
 
 from stoker.core.errors import RateLimited, RequirementsNotMet, StokerError
+from stoker_gateway.openai_answer import error_body
 
 MEDIA_TYPE = "application/problem+json"
 STORE_RETRY_S = 2
+OPENAI_PATHS = ("/models", "/chat/completions")
+PLAIN_PATHS = ("/agents", "/chats", "/tools", "/interrupts", "/agent-runs", *OPENAI_PATHS)
+"""Clients of these read the body of an error under plain application/json alone."""
 _UNAVAILABLE = 503
 _encode = msgspec.json.Encoder().encode
 
@@ -25,16 +32,27 @@ def problem(error: StokerError, base_url: str) -> dict[str, Any]:
     } | {name: value for name, value in error.fields.items() if isinstance(value, (str, int, list))}
 
 
-def problem_bytes(error: StokerError, base_url: str) -> bytes:
+def problem_bytes(error: StokerError, base_url: str, path: str = "") -> bytes:
     """The same, as one line of JSON. What a run lacks has a body of its own, the same for every client."""
+    if path.startswith(OPENAI_PATHS):
+        return bytes(_encode(problem(error, base_url) | error_body(error)))
     if isinstance(error, RequirementsNotMet):
         return bytes(_encode({"satisfied": False, "errors": error.missing}))
     return bytes(_encode(problem(error, base_url)))
 
 
-def media_type(error: StokerError) -> str:
+def media_type(error: StokerError, path: str = "") -> str:
     """What the body for an error is."""
-    return "application/json" if isinstance(error, RequirementsNotMet) else MEDIA_TYPE
+    plain = isinstance(error, RequirementsNotMet) or path.startswith(PLAIN_PATHS)
+    return "application/json" if plain else MEDIA_TYPE
+
+
+def error_headers(error: StokerError, path: str = "") -> dict[str, str]:
+    """The headers of an error's answer beside its type. OpenAI's clients repeat what failed unless they are told not to."""
+    headers = retry_headers(error)
+    if path.startswith(OPENAI_PATHS):
+        headers["x-should-retry"] = "true" if error.retryable else "false"
+    return headers
 
 
 def retry_headers(error: StokerError) -> dict[str, str]:

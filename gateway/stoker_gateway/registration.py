@@ -139,7 +139,7 @@ class Registrar:
         # Read again: what others changed meanwhile (the inspection takes a while) must not be undone.
         app = changed(await self._store.catalog.get_app(app.id), data)
         if version is not None and not data.preserve_current_version:
-            app = structs.replace(app, current_version_id=version.id)
+            app = structs.replace(app, current_version_id=version.id, alias_of="", alias_setup={})
         await self._store.catalog.put_app(app)
         return app, version, messages
 

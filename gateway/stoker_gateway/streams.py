@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 
 from stoker.core.errors import StoreUnavailable
 from stoker.core.events import Event
@@ -157,7 +157,7 @@ class Hub:
         self._dirty: set[TaskId] = set()
         self._work = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._closing = False
+        self.closing = False
         self.heard = Heard()
         self.pulse = Pulse(ANNOUNCEMENTS)
 
@@ -167,13 +167,15 @@ class Hub:
 
     def close(self) -> None:
         """Break every stream off. A clean end without the task's ending would leave some clients waiting for ever."""
-        self._closing = True
+        self.closing = True
         for watch in self._watches.values():
             for waker in watch.wakers:
                 waker.set()
         self._wake_documents(*self._documents)
 
-    async def document_changes(self, kind: str, document_id: str, quiet_s: float) -> AsyncIterator[bool]:
+    async def document_changes(
+        self, kind: str, document_id: str, quiet_s: float
+    ) -> AsyncGenerator[bool, None]:
         """True at once and whenever a document may have changed, False when it was quiet for `quiet_s`; for ever.
 
         Whoever reads it at each True misses no last state.
@@ -188,7 +190,7 @@ class Hub:
             yield True
             while True:
                 changed = await woken(waker, quiet_s)
-                if self._closing:
+                if self.closing:
                     raise StreamCut
                 yield changed
         finally:
@@ -237,7 +239,7 @@ class Hub:
             while not watch.gone and not reader.ended:
                 due = min(reader.sent_at + self._resend_s, reader.alive_at + self._heartbeat_s)
                 changed = await woken(waker, due - time.monotonic())
-                if self._closing:
+                if self.closing:
                     raise StreamCut
                 async for chunk in self._step(watch, reader, changed=changed):
                     yield chunk
@@ -273,6 +275,13 @@ class Hub:
                 yield event
             if not found:
                 reader.give_up()
+
+    @contextlib.contextmanager
+    def watch(self, task_id: TaskId) -> Iterator[tuple[Watch, asyncio.Event]]:
+        """A task as it changes, and an event that is set when it has; it is read at once."""
+        with self._watching(task_id) as found:
+            self._mark(task_id)
+            yield found
 
     @contextlib.contextmanager
     def watching(self, task_id: TaskId) -> Iterator[asyncio.Event]:

@@ -12,9 +12,11 @@ from the document (`stoker.core.ids.derived_id`), and the document is written fi
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
+from stoker.agents.chat import KIND as CHAT
 from stoker.core.events import Event
 from stoker.flows.records import RUN
 from stoker.log import get_logger
+from stoker_jobs.agent_steps import step_chat
 from stoker_jobs.desk import Desk, at_desk
 from stoker_jobs.flow_steps import advance_run
 
@@ -22,6 +24,7 @@ Step = Callable[[Desk, str], Awaitable[None]]
 
 STEPS: Final[Mapping[str, Step]] = {
     RUN: advance_run,
+    CHAT: step_chat,
 }
 """Kind of document -> its step. It gets the document's id; the document may not exist yet."""
 

@@ -68,5 +68,7 @@ class App(Struct, frozen=True, kw_only=True):
     license: str = ""
     current_version_id: str = ""
     keep_alive_s: float | None = None  # stronger than what the version says
+    alias_of: str = ""  # reference of the app that runs in its place; it has no versions of its own then
+    alias_setup: dict[str, Any] = {}  # what that one is set up with, where the caller says nothing else
     created_ms: int = 0
     updated_ms: int = 0

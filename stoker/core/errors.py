@@ -2,10 +2,11 @@
 
     StokerError
       CallerError          change the request
-        Unauthorized  Forbidden (MissingScope)  NotFound  InvalidRequest  TooLarge  RateLimited  Conflict  MethodNotAllowed
+        Unauthorized  Forbidden (MissingScope)  NotFound (ModelNotFound)  InvalidRequest  TooLarge  RateLimited  Conflict  MethodNotAllowed
         RequirementsNotMet  KeyQueueFull  IncompatibleVersion  DocumentChanged
         SessionNotFound  SessionExpired  SessionEnded  AppMismatch  VersionMismatch  WorkerLeased
       AppFailed            the app's own message
+        ModelFailed
       NoCapacity           wait, or add a worker
         QueueFull  QueueTimeout  NoMatchTimeout
       WorkerLost           the process that held the session's memory is gone: open a new session
@@ -72,6 +73,12 @@ class NotFound(CallerError):
 
     code = "not_found"
     http = 404
+
+
+class ModelNotFound(NotFound):
+    """The model does not exist. GET /models lists those that do."""
+
+    code = "model_not_found"
 
 
 class InvalidRequest(CallerError):
@@ -185,6 +192,13 @@ class AppFailed(StokerError):
 
     code = "app_failed"
     http = 200
+
+
+class ModelFailed(AppFailed):
+    """The app that answers for the model failed."""
+
+    code = "model_failed"
+    http = 502
 
 
 class NoCapacity(StokerError):

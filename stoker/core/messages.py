@@ -1,7 +1,6 @@
-"""Everything that one part tells another, as msgspec structs.
+"""Everything that one part tells another, as msgspec structs. Neighbouring versions ignore each other's new fields.
 
 Times are wall-clock milliseconds of the Redis server (`_ms`), sizes are bytes, durations are seconds (`_s`).
-Unknown fields are ignored when read, so that neighbouring versions understand each other.
 """
 
 from enum import StrEnum
@@ -15,6 +14,8 @@ from stoker.core.protocol_version import PROTOCOL_OLDEST, PROTOCOL_VERSION, Spea
 from stoker.core.states import ResidentState, TaskState, Temperature
 from stoker.core.telemetry import Telemetry
 from stoker.core.vram import VramState
+from stoker.core.waiting import FlowRef as FlowRef  # noqa: PLC0414 - part of the messages, as is the next one
+from stoker.core.waiting import Waiter as Waiter  # noqa: PLC0414
 
 TaskId = NewType("TaskId", str)
 EngineId = NewType("EngineId", str)
@@ -65,21 +66,6 @@ class Needs(Struct, frozen=True, kw_only=True):
     gpu_type: GpuType = GpuType.NONE
     vram_bytes: int = 0
     ram_bytes: int = 0
-
-
-class Waiter(Struct, frozen=True, kw_only=True):
-    """What goes on when a task ends: a document of the jobs, and which part of it asked for the task."""
-
-    kind: str  # of the document: a key of `stoker_jobs.steps.STEPS`
-    id: str
-    part: str = ""  # a node, a tool call
-
-
-class FlowRef(Struct, frozen=True, kw_only=True):
-    """A version of a flow: an app of it has no code, and its tasks are flow runs."""
-
-    flow_id: str
-    version_id: str
 
 
 class TaskRequest(Struct, frozen=True, kw_only=True):

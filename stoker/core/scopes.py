@@ -36,6 +36,14 @@ class Scope(StrEnum):
     FLOWS_READ = ("flows:read", "List and read flows, their versions and their runs.")
     FLOWS_WRITE = ("flows:write", "Make, change and delete flows, and deploy them as apps.")
     FLOWS_EXECUTE = ("flows:execute", "Run flows; cancel their runs.")
+    AGENTS_READ = ("agents:read", "List and read stored agents.")
+    AGENTS_WRITE = ("agents:write", "Store, change and delete agents.")
+    AGENTS_EXECUTE = ("agents:execute", "Talk to agents: the apps and tools that they use run with it.")
+    CONVERSATIONS_READ = ("conversations:read", "List, read and follow chats.")
+    CONVERSATIONS_WRITE = (
+        "conversations:write",
+        "Stop, change and delete chats; give results of tools, and allow or refuse calls of them.",
+    )
     FILES_READ = (
         "files:read",
         "List files and read their records, in which the address of the bytes is.",
@@ -76,7 +84,16 @@ ADMINISTRATIVE: Final = frozenset({"engines", "apikeys", "audit"})
 """Families that change who may do what, or what runs for everybody."""
 FAMILIES: Final = tuple(dict.fromkeys(scope.family for scope in Scope))
 PRESETS: Final[dict[str, tuple[str, ...]]] = {
-    "run": (Scope.APPS_READ, Scope.APPS_EXECUTE, Scope.FLOWS_READ, Scope.FLOWS_EXECUTE, "files"),
+    "run": (
+        Scope.APPS_READ,
+        Scope.APPS_EXECUTE,
+        Scope.FLOWS_READ,
+        Scope.FLOWS_EXECUTE,
+        Scope.AGENTS_READ,
+        Scope.AGENTS_EXECUTE,
+        "conversations",
+        "files",
+    ),
     "deploy": ("apps", "flows", "files"),
     "watch": (Scope.APPS_READ, Scope.FLOWS_READ, Scope.FILES_READ, Scope.ENGINES_READ),
     "admin": (ALL,),

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import jsonschema_rs
+from msgspec import structs
 
 from stoker.core.apps import App, AppFunction, AppVersion
 from stoker.core.errors import InvalidRequest, NotFound
@@ -57,6 +58,8 @@ class Registry:
         app = await self._store.catalog.get_app(app_id)
         if not visible(app, user_id):
             raise NotFound("App not found")
+        if app.alias_of:
+            return await self._aliased(app, user_id)
         return app, await self._version(app, version_id)
 
     async def app_named(self, text: str, user_id: str) -> App:
@@ -132,7 +135,19 @@ class Registry:
 
     async def _look_up(self, ref: AppRef, user_id: str) -> Found:
         app = await self._app(ref, user_id)
+        if app.alias_of:
+            return await self._aliased(app, user_id)
         return app, await self._version(app, ref.version)
+
+    async def _aliased(self, alias: App, user_id: str) -> Found:
+        """What runs under another name. A version that the caller named was one of the name's first owner."""
+        ref = parse_ref(alias.alias_of)
+        app = await self._app(ref, user_id)
+        if app.alias_of:
+            raise NotFound(
+                f"App not found: {alias.namespace}/{alias.name} stands for {ref}, which stands for another one itself"
+            )
+        return app, set_up(await self._version(app, ref.version), alias.alias_setup)
 
     async def _app(self, ref: AppRef, user_id: str) -> App:
         catalog = self._store.catalog
@@ -154,6 +169,15 @@ class Registry:
         if not (version or app.current_version_id):
             raise NotFound(f"App not found: {app.namespace}/{app.name} has no current version; deploy one")
         return await self._store.catalog.get_version(app.id, version or app.current_version_id)
+
+
+def set_up(version: AppVersion, setup: Mapping[str, Any]) -> AppVersion:
+    """A version whose setup has these values by default."""
+    if not setup:
+        return version
+    known = version.setup_schema.get("properties", {})
+    filled = {name: {**known.get(name, {}), "default": value} for name, value in setup.items()}
+    return structs.replace(version, setup_schema={**version.setup_schema, "properties": {**known, **filled}})
 
 
 def candidates(ref: AppRef, known: list[App], *, several: bool = False) -> str:

@@ -73,9 +73,13 @@ def run_plan(command: list[str], plan: dict[str, Any], timeout_s: float) -> dict
 
 def python_with(version: str) -> Path:
     """The interpreter of an environment that holds this version of `inferencesh`."""
-    wanted = [f"inferencesh=={version}", "aiohttp", "aiofiles"]
-    made_for = f"{wanted} {sys.version}"
-    folder = cache_dir() / f"inferencesh-{version}"
+    return python_of(f"inferencesh-{version}", f"inferencesh=={version}", "aiohttp", "aiofiles")
+
+
+def python_of(name: str, *wanted: str) -> Path:
+    """The interpreter of the environment of that name, which holds these packages."""
+    made_for = f"{list(wanted)} {sys.version}"
+    folder = cache_dir() / name
     python, ready = folder / "bin" / "python", folder / "ready"
     with locked(folder):
         if not ready.is_file() or ready.read_text() != made_for:

@@ -132,7 +132,8 @@ async def test_refused_attempts_are_read_among_the_changes_and_push_none_out(sto
         seen += [(each.id, each.change.target) for each in found]
         if not cursor:
             break
-    assert [seen[0][1], seen[1][1], seen[-1][1]] == ["last", "k299", "first"]
+    assert {seen[0][1], seen[1][1]} == {"last", "k299"}  # in any order where one millisecond saw both
+    assert seen[-1][1] == "first"
     assert len({target for _, target in seen}) == len(seen) == await store.audit.count()
 
 

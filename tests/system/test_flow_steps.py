@@ -69,7 +69,8 @@ class Stage:
         self.scene = Scene(store)
 
     async def set_up(self, plan=DIAMOND):
-        await self.scene.set_up()
+        await self.scene.set_up(lease_s=3600)  # nothing here is about time
+        await self.store.scheduling.lead("me", 3600, self.scene.epoch)
         await self.store.tasks.cancel("t1")
         await deploy(self.store, "echo")
         parts = {records.plan_part("v"): records.dumps(plan)}

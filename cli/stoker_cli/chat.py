@@ -1,0 +1,151 @@
+"""`stoker chat`: talk to an agent, or to a language model's app, in the terminal."""
+
+import asyncio
+import contextlib
+import sys
+from typing import Annotated, Any, Final
+
+import httpx
+import typer
+from rich.markup import escape
+
+from stoker_cli.api import RECONNECT_DELAY_S, RECONNECTS, Api, connected
+from stoker_cli.chat_view import ChatView
+from stoker_cli.inputs import parse_input
+from stoker_cli.output import CommandFailed, ExitCode, JsonFlag, err, out, print_json
+
+PROMPT: Final = "> "
+
+
+def chat(
+    ref: Annotated[
+        str, typer.Argument(help="A stored agent (namespace/name), or an app that is a language model.")
+    ],
+    message: Annotated[str, typer.Option("--message", "-m", help="Say this, show the answer, and end.")] = "",
+    setup: Annotated[
+        list[str] | None,
+        typer.Option("--setup", "-s", help="Setup of the app, in the forms of --input of `stoker run`."),
+    ] = None,
+    system: Annotated[str, typer.Option("--system", help="System prompt, for an app.")] = "",
+    chat_id: Annotated[str, typer.Option("--chat", help="Go on with this chat.")] = "",
+    json: JsonFlag = False,
+) -> None:
+    """Talk to an agent; answers come word by word, with the calls of tools between.
+
+    A tool that needs approval is asked for; of a tool that is the caller's own, you are the caller: type its result.
+    Ctrl-C stops the answer, Ctrl-D ends. With --json and --message the chat is printed when it is idle.
+    """
+    if json and not message:
+        raise CommandFailed("--json needs --message", ExitCode.USAGE)
+    body: dict[str, Any] = {"chat_id": chat_id} if chat_id else {}
+    values = parse_input(setup or []).values
+    if values or system:
+        core = {"ref": ref, "setup": values}
+        body["agent_config"] = {"core_app": core, "system_prompt": system}
+    else:
+        body["agent"] = ref
+    raise typer.Exit(asyncio.run(_chat(body, message, json=json)))
+
+
+async def _chat(body: dict[str, Any], message: str, *, json: bool) -> ExitCode:
+    async with connected() as api:
+        talk = Talk(api, body, quiet=json)
+        if message:
+            await talk.say(message)
+            if json:
+                print_json(await api.get(f"/chats/{talk.chat_id}"))
+            return ExitCode.FAILED if talk.view.error else ExitCode.OK
+        while True:
+            try:
+                text = await asyncio.to_thread(_read_line)
+            except EOFError:
+                return ExitCode.OK
+            if text.strip():
+                await talk.say(text)
+
+
+def _read_line() -> str:
+    """A line of the person's; its prompt is shown to people only."""
+    if sys.stdin.isatty():
+        return input(PROMPT)
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    return line
+
+
+class Talk:
+    """One conversation."""
+
+    def __init__(self, api: Api, body: dict[str, Any], *, quiet: bool) -> None:
+        self._api = api
+        self._body = body
+        self._quiet = quiet
+        self.chat_id = str(body.get("chat_id", ""))
+        self.view = ChatView(err if quiet else out)
+
+    async def say(self, text: str) -> None:
+        """Say something, and show what comes until the agent is done. When interrupted, stop it first.
+
+        Raises:
+            ApiError: it was refused.
+        """
+        self.view.begin()
+        made = await self._api.post("/agents/run", {**self._body, "input": {"text": text}})
+        if not self.chat_id:
+            self.chat_id = str(made["assistant_message"]["chat_id"])
+            self._body["chat_id"] = self.chat_id
+            if not self._quiet:
+                out.print(f"[dim]chat {self.chat_id}[/]")
+        try:
+            await self._follow()
+        except asyncio.CancelledError:
+            await asyncio.shield(self._api.post(f"/chats/{self.chat_id}/stop"))
+            raise
+        if self.view.error:
+            err.print(f"[red]{escape(self.view.error)}[/]")
+
+    async def _follow(self) -> None:
+        """Show the stream until the chat is idle; a lost connection is taken up again.
+
+        Raises:
+            CommandFailed: the gateway went away for good.
+        """
+        for attempt in range(RECONNECTS + 1):
+            try:
+                async with contextlib.aclosing(self._api.events(f"/chats/{self.chat_id}/stream")) as events:
+                    async for event in events:
+                        if not self._quiet:
+                            self.view.take(str(event.get("event")), event.get("data") or {})
+                            await self._ask()
+                        elif event.get("event") == "chats":
+                            self.view.take("chats", event["data"])
+                        if self.view.idle:
+                            return
+            except httpx.TransportError:
+                if attempt == RECONNECTS:
+                    break
+            await asyncio.sleep(RECONNECT_DELAY_S)
+        raise CommandFailed(
+            f"the stream of chat {self.chat_id} broke off; the chat goes on", ExitCode.UNREACHABLE
+        )
+
+    async def _ask(self) -> None:
+        """Have the person decide what waits for him."""
+        for call_id, call in list(self.view.questions.items()):
+            self.view.questions.pop(call_id)
+            name = call["function"]["name"]
+            if call["status"] == "awaiting_approval":
+                allowed = await asyncio.to_thread(_answer, f"Allow {name}? [y/N] ")
+                verb = "invoke" if allowed.strip().lower() in {"y", "yes"} else "reject"
+                await self._api.post(f"/tools/{call_id}/{verb}", {})
+            else:
+                result = await asyncio.to_thread(_answer, f"Result of {name}: ")
+                await self._api.post(f"/tools/{call_id}", {"result": result.rstrip("\n")})
+
+
+def _answer(question: str) -> str:
+    try:
+        return input(question)
+    except EOFError:
+        return ""

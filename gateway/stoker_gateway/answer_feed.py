@@ -1,0 +1,102 @@
+"""The answer of a language model's task as it grows: increments whose sum is the answer, then the ended task.
+
+Built on what the hub knows of the task, so it survives a lost announcement, another attempt and a restart of
+everything but this process. Apps that yield increments and apps that yield whole outputs look the same here.
+"""
+
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Final
+
+import msgspec
+
+from stoker.core.messages import TaskId, TaskView
+from stoker.core.states import TERMINAL
+from stoker.llm.growth import Delta, Growth
+from stoker.protocol import Store
+from stoker_gateway.deltas import BATCHES
+from stoker_gateway.streams import Hub, StreamCut, woken
+
+_decode = msgspec.json.Decoder(dict[str, object]).decode
+
+
+class Quiet:
+    """Nothing came for the time of a heartbeat."""
+
+
+QUIET: Final = Quiet()
+Part = Delta | TaskView | Quiet
+
+
+class AnswerFeed:
+    """One reader of one task."""
+
+    def __init__(self, store: Store, hub: Hub, heartbeat_s: float, task_id: TaskId) -> None:
+        self.growth = Growth()
+        self._store = store
+        self._hub = hub
+        self._heartbeat_s = heartbeat_s
+        self._task_id = task_id
+        self._attempt = 0
+        self._last = 0
+        self._after = "0"
+
+    async def parts(self) -> AsyncGenerator[Part, None]:
+        """What is new, Quiet now and then, and the task once it has ended; nothing more when it is deleted.
+
+        Raises:
+            StreamCut: the gateway ends.
+            StoreUnavailable: increments cannot be read.
+        """
+        mono_told = time.monotonic()
+        with self._hub.watch(self._task_id) as (watch, waker):
+            while not watch.gone:
+                view = watch.view
+                if view is not None:
+                    async for delta in self._new(view):
+                        mono_told = time.monotonic()
+                        yield delta
+                    if view.state in TERMINAL:
+                        yield view
+                        return
+                await woken(waker, mono_told + self._heartbeat_s - time.monotonic())
+                if self._hub.closing:
+                    raise StreamCut
+                if time.monotonic() >= mono_told + self._heartbeat_s:
+                    mono_told = time.monotonic()
+                    yield QUIET
+
+    async def _new(self, view: TaskView) -> AsyncIterator[Delta]:
+        """What a view has beyond what was told: its increments while they can be had, else by its output."""
+        if self._growing(view):
+            async for delta in self._increments(view):
+                yield delta
+        elif delta := self.growth.catch_up(view.output):
+            yield delta
+
+    def _growing(self, view: TaskView) -> bool:
+        """Whether increments of this attempt go on from what was told."""
+        if view.state in TERMINAL or view.delta_last == 0 or self._last < 0:
+            return False
+        if view.attempt != self._attempt:
+            if not self.growth.empty:
+                return False
+            self._attempt, self._last, self._after = view.attempt, 0, "0"
+        return True
+
+    async def _increments(self, view: TaskView) -> AsyncIterator[Delta]:
+        while self._last < view.delta_last:
+            batches = await self._store.tasks.deltas(self._task_id, self._after, BATCHES)
+            for batch in batches:
+                self._after = batch.id
+                for number, raw in enumerate(batch.deltas, batch.first):
+                    if number <= self._last or batch.attempt != self._attempt:
+                        continue
+                    if number > self._last + 1:  # some are not kept any more: the whole output has them
+                        self._last = -1
+                        return
+                    self._last = number
+                    if delta := self.growth.add(_decode(raw)):
+                        yield delta
+            if not batches:
+                return

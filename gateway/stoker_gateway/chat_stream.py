@@ -1,0 +1,175 @@
+"""The stream of a chat: its messages and its state as they change, and the words of the answer as they come.
+
+Two things are followed at once, the chat's document and the task of the answer that is being written. The stream
+ends by itself when the chat has been idle for a moment: some clients keep it open for ever, others reconnect at once.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from typing import Final
+
+import msgspec
+
+from stoker.agents.chat import KIND, Chat, Message
+from stoker.agents.chats import load_chat
+from stoker.core.errors import NotFound, StoreUnavailable
+from stoker.core.messages import TaskId, TaskView
+from stoker.llm.growth import Growth
+from stoker.protocol import Store
+from stoker_gateway.answer_feed import AnswerFeed, Part, Quiet
+from stoker_gateway.chat_dto import shortened
+from stoker_gateway.chat_told import ChatTold, Told
+from stoker_gateway.dto import LINE_LIMIT_BYTES, ascii_json
+from stoker_gateway.streams import HEARTBEAT_COMMENT, HEARTBEAT_LINE, Hub
+
+IDLE_S: Final = 5.0
+"""A stream is closed when the chat was idle for so long."""
+GROWN_S: Final = 0.25
+"""Between two whole messages with the text so far."""
+RETRY_S: Final = 0.5
+
+
+class ChatStream:
+    """One reader's stream."""
+
+    def __init__(self, store: Store, hub: Hub, heartbeat_s: float, chat_id: str, *, ndjson: bool) -> None:
+        self._store = store
+        self._hub = hub
+        self._heartbeat_s = heartbeat_s
+        self._chat_id = chat_id
+        self._ndjson = ndjson
+        self._told = ChatTold()
+        self._answer: AnswerInProgress | None = None
+        self._idle_at = time.monotonic()
+
+    async def events(self) -> AsyncIterator[bytes]:
+        """The body of the stream.
+
+        Raises:
+            StreamCut: the gateway ends.
+        """
+        changes = self._hub.document_changes(KIND, self._chat_id, self._heartbeat_s)
+        change = asyncio.ensure_future(anext(changes))
+        try:
+            while not self._over():
+                waits: set[asyncio.Future[bool] | asyncio.Future[Part | None]] = {change}
+                if self._answer is not None and self._answer.part is not None:
+                    waits.add(self._answer.part)
+                await asyncio.wait(waits, timeout=self._pause_s(), return_when=asyncio.FIRST_COMPLETED)
+                for told in self._answer.news(self._told, deltas=self._ndjson) if self._answer else ():
+                    yield self._framed(told)
+                if not change.done():
+                    continue
+                changed = change.result()
+                change = asyncio.ensure_future(anext(changes))
+                if not changed:
+                    yield HEARTBEAT_LINE if self._ndjson else HEARTBEAT_COMMENT
+                    continue
+                chat = await self._read()
+                if chat is None:
+                    return
+                for told in (*self._rest(chat), *self._told.news(chat)):
+                    yield self._framed(told)
+                await self._follow(chat)
+        finally:
+            change.cancel()
+            await asyncio.gather(change, return_exceptions=True)
+            await changes.aclose()
+            if self._answer is not None:
+                await self._answer.close()
+
+    def _over(self) -> bool:
+        chat = self._told.chat
+        return chat is not None and not chat.busy and time.monotonic() >= self._idle_at + IDLE_S
+
+    def _pause_s(self) -> float:
+        """How long nothing is due."""
+        chat = self._told.chat
+        if self._answer is not None and self._answer.grows:
+            return max(0.0, self._answer.mono_grown + GROWN_S - time.monotonic())
+        if chat is not None and not chat.busy:
+            return max(0.0, self._idle_at + IDLE_S - time.monotonic())
+        return self._heartbeat_s
+
+    async def _read(self) -> Chat | None:
+        """The chat as it is; None when it is gone, and the last one when Redis is away."""
+        try:
+            return (await load_chat(self._store, self._chat_id)).chat
+        except NotFound:
+            return None
+        except StoreUnavailable:
+            await asyncio.sleep(RETRY_S)
+            return self._told.chat
+
+    def _rest(self, chat: Chat) -> Iterator[Told]:
+        """What the increments that were sent lack of answers that are whole now: a short one is over before it is followed."""
+        for message in self._told.written(chat) if self._ndjson else ():
+            mine = self._answer is not None and self._answer.message.id == message.id
+            growth = self._answer.growth if self._answer is not None and mine else Growth()
+            whole = msgspec.json.encode({"response": message.text, "reasoning": message.reasoning})
+            if delta := growth.catch_up(whole):
+                yield self._told.delta(message, delta)
+
+    async def _follow(self, chat: Chat) -> None:
+        """Follow the answer that is being written now, and no other."""
+        if chat.busy:
+            self._idle_at = time.monotonic()
+        awaited = self._told.awaited()
+        if self._answer is not None and (awaited is None or awaited.id != self._answer.message.id):
+            await self._answer.close()
+            self._answer = None
+        if self._answer is None and awaited is not None:
+            feed = AnswerFeed(self._store, self._hub, self._heartbeat_s, TaskId(awaited.task_id))
+            self._answer = AnswerInProgress(awaited, feed)
+
+    def _framed(self, told: Told) -> bytes:
+        name, data = told
+        line = ascii_json(data)
+        if len(line) > LINE_LIMIT_BYTES and name == "chat_messages":
+            line = ascii_json(shortened(data))
+        if self._ndjson:
+            return b'{"event":"%b","data":%b}\n' % (name.encode(), line)
+        return b"event: %b\ndata: %b\n\n" % (name.encode(), line)
+
+
+class AnswerInProgress:
+    """An answer while it is written."""
+
+    def __init__(self, message: Message, feed: AnswerFeed) -> None:
+        self.message = message
+        self.grows = False
+        self.mono_grown = 0.0
+        self.growth = feed.growth
+        self._parts = feed.parts()
+        self.part: asyncio.Task[Part | None] | None = asyncio.create_task(_next(self._parts))
+
+    def news(self, told: ChatTold, *, deltas: bool) -> Iterator[Told]:
+        """What has come, and the text so far when it is time for that."""
+        if self.part is not None and self.part.done():
+            part = self.part.result()
+            self.part = None
+            if part is not None and not isinstance(part, TaskView):
+                self.part = asyncio.create_task(_next(self._parts))
+                if not isinstance(part, Quiet):
+                    self.grows = True
+                    if deltas:
+                        yield told.delta(self.message, part)
+        if self.grows and time.monotonic() >= self.mono_grown + GROWN_S:
+            self.grows, self.mono_grown = False, time.monotonic()
+            yield told.grown(self.message, self.growth)
+
+    async def close(self) -> None:
+        """Follow it no more."""
+        if self.part is not None:
+            self.part.cancel()
+            await asyncio.gather(self.part, return_exceptions=True)
+        await self._parts.aclose()
+
+
+async def _next(parts: AsyncGenerator[Part, None]) -> Part | None:
+    """What comes next of an answer; None when nothing does: the chat itself has the rest."""
+    with contextlib.suppress(StopAsyncIteration, StoreUnavailable):
+        return await anext(parts)
+    return None

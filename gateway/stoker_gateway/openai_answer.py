@@ -1,0 +1,96 @@
+"""Answers in OpenAI's chat dialect: a completion, its chunks, an error. Pure."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from stoker.core.errors import CallerError, StokerError
+from stoker.llm.contract import LlmOutput
+from stoker.llm.growth import Delta
+
+DONE: Final = b"data: [DONE]\n\n"
+CUT_SHORT: Final = frozenset({"length", "max_tokens"})
+_COUNTS: Final = ("prompt_tokens", "completion_tokens", "total_tokens")
+_ERROR_TYPES: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+class Completion:
+    """One answer: what all its parts have in common."""
+
+    def __init__(self, answer_id: str, model: str, created_s: int) -> None:
+        self._common = {"id": f"chatcmpl-{answer_id}", "created": created_s, "model": model}
+
+    def whole(self, output: LlmOutput) -> dict[str, Any]:
+        """A `chat.completion`."""
+        message: dict[str, Any] = {"role": "assistant", "content": output.response or None, "refusal": None}
+        if output.reasoning:
+            message |= {"reasoning": output.reasoning, "reasoning_content": output.reasoning}
+        if output.tool_calls:
+            message["tool_calls"] = [call.as_wire() for call in output.tool_calls]
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason(output)}
+        answer = {"object": "chat.completion", "choices": [choice], "usage": usage_of(output)}
+        return self._common | answer
+
+    def first(self) -> dict[str, Any]:
+        """The chunk that opens a stream."""
+        return self._chunk({"role": "assistant", "content": ""})
+
+    def part(self, delta: Delta) -> dict[str, Any] | None:
+        """A chunk for what is new; None when nothing of it is for the client."""
+        told: dict[str, Any] = {}
+        if delta.get("response"):
+            told["content"] = delta["response"]
+        if delta.get("reasoning"):
+            told |= {"reasoning": delta["reasoning"], "reasoning_content": delta["reasoning"]}
+        if delta.get("tool_calls"):
+            told["tool_calls"] = delta["tool_calls"]
+        return self._chunk(told) if told else None
+
+    def last(self, output: LlmOutput) -> dict[str, Any]:
+        """The chunk that says why it ended."""
+        return self._chunk({}, finish_reason(output))
+
+    def usage(self, output: LlmOutput) -> dict[str, Any]:
+        """The chunk after the last one, for those who asked for it."""
+        return self._common | {
+            "object": "chat.completion.chunk",
+            "choices": [],
+            "usage": usage_of(output),
+        }
+
+    def _chunk(self, delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+        return self._common | {"object": "chat.completion.chunk", "choices": [choice]}
+
+
+def finish_reason(output: LlmOutput) -> str:
+    """Why an answer ended, in the dialect's words."""
+    if output.tool_calls:
+        return "tool_calls"
+    said = output.usage.get("stop_reason")
+    if said in CUT_SHORT:
+        return "length"
+    return "content_filter" if said == "content_filter" else "stop"
+
+
+def usage_of(output: LlmOutput) -> dict[str, Any]:
+    """What an answer took; 0 for what the app does not tell."""
+    told = output.usage
+    usage: dict[str, Any] = {name: _count(told, name) for name in _COUNTS}
+    usage["total_tokens"] = usage["total_tokens"] or usage["prompt_tokens"] + usage["completion_tokens"]
+    usage["prompt_tokens_details"] = {"cached_tokens": _count(told, "cached_tokens")}
+    usage["completion_tokens_details"] = {"reasoning_tokens": _count(told, "reasoning_tokens")}
+    return usage
+
+
+def error_body(error: StokerError, code: str = "") -> dict[str, Any]:
+    """An error as clients of this dialect read it."""
+    default = "invalid_request_error" if isinstance(error, CallerError) else "server_error"
+    kind = _ERROR_TYPES.get(error.http, default)
+    return {
+        "error": {"message": error.message, "type": kind, "param": None, "code": code or error.code.lower()}
+    }
+
+
+def _count(told: Mapping[str, Any], name: str) -> int:
+    value = told.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0

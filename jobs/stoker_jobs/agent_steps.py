@@ -1,0 +1,141 @@
+"""The step of a chat: see what has ended, let the chat go on, begin what is to be done.
+
+The chat says what it waits for (`stoker.agents.orders`), and is written with the id of each task before the task is
+submitted. Only Redis is spoken to here; what calls other addresses is a job of its own (`tool_calls.py`).
+"""
+
+import asyncio
+import contextlib
+from functools import lru_cache, partial
+
+import msgspec
+from rq import Queue
+
+from stoker.agents.beginning import TRIES, begin_all, change_chat, task, with_ids
+from stoker.agents.chat import CHAT_PREFIX, Chat
+from stoker.agents.chats import Kept, load_chat, save_chat
+from stoker.agents.orders import AskModel, UseTool, decide_orders, must_tell_parent
+from stoker.agents.prompt import as_text, outcome
+from stoker.agents.step import Steps, steps_now
+from stoker.agents.tools import ToolType
+from stoker.core.errors import DocumentChanged, NotFound
+from stoker.core.messages import TaskId, TaskView
+from stoker.core.states import TERMINAL, TaskState
+from stoker.llm.contract import read_output
+from stoker_jobs.desk import Desk
+from stoker_jobs.queue import open_queue
+from stoker_jobs.tool_calls import enqueue_call
+
+
+@lru_cache(maxsize=1)
+def _queue(url: str) -> Queue:
+    return open_queue(url)
+
+
+async def _call_address(desk: Desk, chat_id: str, call_id: str) -> None:
+    await asyncio.to_thread(enqueue_call, _queue(desk.settings.jobs_url), chat_id, call_id)
+
+
+async def step_chat(desk: Desk, chat_id: str) -> None:
+    """Take the step of a chat.
+
+    Raises:
+        StoreUnavailable: safe to repeat.
+    """
+    for _ in range(TRIES):
+        try:
+            before = await load_chat(desk.store, chat_id)
+        except NotFound:
+            return
+        steps = steps_now(desk.settings)
+        chat = steps.expire(await _caught_up(desk, steps, before.chat), desk.settings.client_tool_wait_s)
+        await _give_up(desk, chat)
+        chat = with_ids(desk, steps, steps.tidied(chat))
+        try:
+            kept = before if chat == before.chat else await _save(desk, before, chat, steps)
+        except DocumentChanged:
+            continue
+        if await begin_all(desk, steps, kept, before.chat, partial(_call_address, desk)):
+            await _tell_parent(desk, steps, kept)
+            return
+
+
+async def _save(desk: Desk, before: Kept | None, chat: Chat, steps: Steps, *, wake: bool = False) -> Kept:
+    return await save_chat(desk.store, before, chat, desk.settings, steps.now_ms, wake=wake)
+
+
+async def _caught_up(desk: Desk, steps: Steps, chat: Chat) -> Chat:
+    """The chat with what has ended meanwhile."""
+    for order in decide_orders(chat):
+        if isinstance(order, AskModel):
+            view = await task(desk, order.task_id)
+            if view is not None and view.state in TERMINAL:
+                chat = _answered(steps, chat, order.answer_id, view)
+        elif order.tool.type is ToolType.APP:
+            view = await task(desk, order.call.execution_id)
+            if view is not None and view.state in TERMINAL:
+                failed = view.state is not TaskState.COMPLETED
+                text = (
+                    (view.error or f"The task was {view.state.wire_name}.") if failed else _output_text(view)
+                )
+                chat = steps.worked(chat, order.call.id, text, failed=failed)
+        elif order.tool.type is ToolType.AGENT and order.call.execution_id:
+            chat = await _child_ended(desk, steps, chat, order)
+    return chat
+
+
+def _answered(steps: Steps, chat: Chat, answer_id: str, view: TaskView) -> Chat:
+    if view.state is TaskState.COMPLETED:
+        return steps.answered(chat, answer_id, read_output(view.output))
+    cancelled = view.state is TaskState.CANCELLED
+    return steps.failed(
+        chat, answer_id, view.error or f"The task was {view.state.wire_name}.", cancelled=cancelled
+    )
+
+
+def _output_text(view: TaskView) -> str:
+    value = msgspec.json.decode(view.output)
+    if isinstance(value, dict):
+        value.pop("output_meta", None)
+    return as_text(value)
+
+
+async def _child_ended(desk: Desk, steps: Steps, chat: Chat, order: UseTool) -> Chat:
+    child_id = order.call.execution_id.removeprefix(CHAT_PREFIX)
+    try:
+        child = (await load_chat(desk.store, child_id)).chat
+    except NotFound:
+        return chat  # not begun yet, or deleted: it is begun again
+    if child.run is None or child.busy:
+        return chat
+    text, failed = outcome(child)
+    return steps.worked(chat, order.call.id, text, failed=failed)
+
+
+async def _give_up(desk: Desk, chat: Chat) -> None:
+    """End what nobody waits for any more. Harmless when done again."""
+    for name in chat.to_cancel:
+        with contextlib.suppress(NotFound):
+            if name.startswith(CHAT_PREFIX):
+                await change_chat(desk, name.removeprefix(CHAT_PREFIX), Steps.stop)
+            else:
+                await desk.store.tasks.cancel(TaskId(name))
+
+
+async def _tell_parent(desk: Desk, steps: Steps, kept: Kept) -> None:
+    """Have the step of the chat taken that waits for this one."""
+    chat = kept.chat
+    if not must_tell_parent(chat):
+        return
+    for _ in range(TRIES):
+        try:
+            parent = await load_chat(desk.store, chat.parent_id)
+            await _save(desk, parent, parent.chat, steps, wake=True)
+        except DocumentChanged:
+            continue
+        except NotFound:
+            break  # deleted, with everything that it waited for
+        else:
+            break
+    with contextlib.suppress(DocumentChanged):
+        await _save(desk, kept, steps.told_parent(chat), steps)

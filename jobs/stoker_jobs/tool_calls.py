@@ -1,0 +1,123 @@
+"""Calls of addresses for tools: each is a job of its own, for it waits for a stranger.
+
+A job may run twice, when its process died after the call and before the result was written; the receiver sees the
+same `Idempotency-Key` or `X-Delivery-Id` then.
+"""
+
+import asyncio
+import time
+from typing import Final
+
+import httpx
+from rq import Queue, Retry
+from rq.job import Job
+
+from stoker import __version__
+from stoker.agents.beginning import change_chat
+from stoker.agents.calls import RESULT_CHARS, ToolRequest, answer_text, tool_request
+from stoker.agents.chat import KIND, CallStatus
+from stoker.agents.chats import load_chat
+from stoker.agents.step import find_tool
+from stoker.core.addresses import AllowList
+from stoker.core.errors import NotFound
+from stoker.outbound import PERMITS, AddressRefused, checked_client, may_reach
+from stoker.settings import JobsSettings
+from stoker_jobs.desk import Desk, at_desk
+from stoker_jobs.queue import document_job_id
+
+CALL_TIMEOUT_S: Final = 30.0
+PAUSES_S: Final = (0.5, 2.0)
+"""Between the tries of a call that was not answered, or that shall come later."""
+LATER: Final = frozenset({429, 502, 503, 504})
+JOB_PAUSES_S: Final = (1, 5, 15)
+"""Between the tries of a job whose result could not be written."""
+KEEP_S: Final = 3600
+
+
+def enqueue_call(queue: Queue, chat_id: str, call_id: str) -> None:
+    """Have a call made, once."""
+    identity = document_job_id(KIND, chat_id, call_id)
+    if not Job.exists(identity, connection=queue.connection):
+        queue.enqueue(
+            call_tool,
+            chat_id,
+            call_id,
+            job_id=identity,
+            retry=Retry(max=len(JOB_PAUSES_S), interval=list(JOB_PAUSES_S)),
+            result_ttl=KEEP_S,
+            failure_ttl=KEEP_S,
+        )
+
+
+def call_tool(chat_id: str, call_id: str) -> None:
+    """Make a call of a tool, and give its result to the chat.
+
+    Raises:
+        StoreUnavailable: RQ tries again.
+    """
+    at_desk(lambda desk: _call(desk, chat_id, call_id))
+
+
+async def _call(desk: Desk, chat_id: str, call_id: str) -> None:
+    try:
+        chat = (await load_chat(desk.store, chat_id)).chat
+    except NotFound:
+        return
+    call = chat.call(call_id)
+    tool = find_tool(chat, call.name) if call is not None else None
+    if call is None or tool is None or call.status is not CallStatus.IN_PROGRESS:
+        return
+    text, failed = await ask(desk.settings, tool_request(chat, tool, call, int(time.time())))
+    await change_chat(desk, chat_id, lambda steps, now: steps.worked(now, call_id, text, failed=failed))
+
+
+async def ask(settings: JobsSettings, wanted: ToolRequest) -> tuple[str, bool]:
+    """Send a request to an address that a stranger named; what the model is told, and whether it failed."""
+    for pause_s in (*PAUSES_S, None):
+        text, failed, again = await _try(settings, wanted)
+        if not again or pause_s is None:
+            break
+        await asyncio.sleep(pause_s)
+    return text, failed
+
+
+async def _try(settings: JobsSettings, wanted: ToolRequest) -> tuple[str, bool, bool]:
+    try:
+        url = httpx.URL(wanted.url)
+        permits = may_reach(AllowList.parse(settings.webhook_allow), url)
+        headers = {"User-Agent": f"stoker/{__version__}", **wanted.headers}
+        async with asyncio.timeout(CALL_TIMEOUT_S), checked_client(httpx.Timeout(CALL_TIMEOUT_S)) as client:
+            request = client.build_request(
+                wanted.method,
+                url.copy_merge_params(wanted.query) if wanted.query else url,
+                content=wanted.body,
+                headers=headers,
+                extensions={PERMITS: permits},
+            )
+            answer = await client.send(request, stream=True)
+            try:
+                body = await _beginning(answer)
+            finally:
+                await answer.aclose()
+    except AddressRefused:
+        text = f"{httpx.URL(wanted.url).host} is not public, and the operator's setting webhook_allow does not name it."
+        return text, True, False
+    except httpx.InvalidURL:
+        return "The address of this tool is none.", True, False
+    except (TimeoutError, httpx.HTTPError) as error:
+        why = str(error) or f"no answer within {CALL_TIMEOUT_S:g} s"
+        return f"The tool could not be reached: {why}", True, isinstance(error, httpx.ConnectError)
+    text, failed = answer_text(url.host, answer.status_code, body)
+    return text, failed, answer.status_code in LATER
+
+
+async def _beginning(answer: httpx.Response) -> str:
+    """The text of an answer, up to what a model is told."""
+    parts: list[str] = []
+    size = 0
+    async for part in answer.aiter_text():
+        parts.append(part)
+        size += len(part)
+        if size >= RESULT_CHARS:
+            break
+    return "".join(parts)

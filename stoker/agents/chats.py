@@ -1,0 +1,81 @@
+"""Chats as documents: the head is the body, each message a part, so that a change writes what has changed."""
+
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from stoker.agent_settings import AgentFields
+from stoker.agents.chat import KIND, Chat, Message
+from stoker.agents.orders import decide_due_s
+from stoker.protocol import Store
+from stoker.protocol.documents import Change
+
+SOON_S: Final = 15.0
+"""A model that answers sooner costs no look in vain."""
+_encode = msgspec.json.Encoder().encode
+_chat = msgspec.json.Decoder(Chat)
+_message = msgspec.json.Decoder(Message)
+
+
+class Kept(Struct, frozen=True, kw_only=True):
+    """A chat as read, and its revision."""
+
+    chat: Chat
+    revision: int
+
+
+async def load_chat(store: Store, chat_id: str) -> Kept:
+    """A chat with its messages.
+
+    Raises:
+        NotFound: there is none.
+    """
+    # The head first: beside it the messages may be newer, which a write would notice and a reader may see.
+    document = await store.documents.get(KIND, chat_id)
+    parts = await store.documents.parts(KIND, chat_id)
+    messages = (_message.decode(text) for text in parts.values())
+    chat = _chat.decode(document.body)
+    ordered = tuple(sorted(messages, key=lambda message: message.order))
+    times = {"created_ms": document.created_ms, "updated_ms": document.updated_ms}
+    return Kept(chat=replace(chat, messages=ordered, **times), revision=document.revision)
+
+
+async def save_chat(
+    store: Store,
+    before: Kept | None,
+    chat: Chat,
+    settings: AgentFields,
+    now_ms: int,
+    *,
+    wake: bool,
+    soon: bool = False,
+) -> Kept:
+    """Write a chat that has not changed since it was read.
+
+    Args:
+        before: as it was read; None = it is new.
+        wake: have its next step taken now.
+        soon: look at it soon, for what it needs is begun by a process that may die before.
+
+    Raises:
+        DocumentChanged: it has changed.
+    """
+    known = {message.id: message for message in before.chat.messages} if before else {}
+    parts = {
+        message.id.rpartition("-")[2]: _encode(message).decode()
+        for message in chat.messages
+        if known.get(message.id) != message
+    }
+    due_s = decide_due_s(chat, now_ms, settings.client_tool_wait_s)
+    change = Change(
+        body=_encode(replace(chat, messages=())),
+        parts=parts,
+        due_s=due_s if due_s is None or not soon else min(due_s, SOON_S),
+        wake=wake,
+        keep_s=0 if chat.busy else settings.chat_retention_s,
+    )
+    revision = before.revision if before else 0
+    new = await store.documents.put(KIND, chat.id, chat.owner.user_id, revision, change)
+    return Kept(chat=chat, revision=new)

@@ -1,0 +1,227 @@
+"""What an agent is made of, from any generation's config. Pure.
+
+Older clients say `core_app_ref` and `core_app_input`, newer ones `core_app: {ref, input, setup}`; both are taken
+from everyone, null is absent, and what is unknown is ignored.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from msgspec import Struct
+
+from stoker.agents.tools import Internal, Tool, read_tool
+from stoker.core.errors import InvalidRequest
+
+MAX_TOOLS: Final = 128
+"""As many as the APIs of language models take."""
+
+
+class Core(Struct, frozen=True, kw_only=True):
+    """The language model: an app, how it is set up, and the settings of each of its answers."""
+
+    ref: str = ""
+    id: str = ""
+    version_id: str = ""
+    setup: dict[str, Any] = {}
+    input: dict[str, Any] = {}
+
+
+class Skill(Struct, frozen=True, kw_only=True):
+    """A text that the model is given, or told of."""
+
+    name: str
+    description: str = ""
+    content: str = ""
+    preload: bool = False
+
+
+class ContextField(Struct, frozen=True, kw_only=True):
+    """A value that a caller gives for a whole chat; `{{context.NAME}}` stands for it."""
+
+    name: str
+    description: str = ""
+    required: bool = False
+    default: str = ""
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """Of one run; 0 = the system's bound."""
+
+    turns: int = 0
+    tool_calls: int = 0
+    tokens: int = 0
+
+
+class AgentConfig(Struct, frozen=True, kw_only=True):
+    """A config in one form. `fields` are the input fields of the language model's app, once it was looked up."""
+
+    core: Core
+    name: str = ""
+    description: str = ""
+    system_prompt: str = ""
+    example_prompts: tuple[str, ...] = ()
+    tools: tuple[Tool, ...] = ()
+    internal: tuple[Internal, ...] = ()
+    output_schema: dict[str, Any] | None = None
+    skills: tuple[Skill, ...] = ()
+    context: tuple[ContextField, ...] = ()
+    allow_all_tools: bool = False
+    limits: Limits = Limits()
+    fields: tuple[str, ...] = ()
+
+    def tool(self, name: str) -> Tool | None:
+        """The tool that a model means by a name."""
+        return next((tool for tool in self.tools if tool.name == name), None)
+
+
+def read_config(given: Mapping[str, Any]) -> AgentConfig:
+    """A config as it came over the wire.
+
+    Raises:
+        InvalidRequest: names the field and what it may be.
+    """
+    tools = tuple(read_tool(tool, f"tools.{number}") for number, tool in enumerate(_maps(given, "tools")))
+    internal = _internal(given)
+    _check_names(tools, internal)
+    schema = given.get("output_schema")
+    if schema is not None and not isinstance(schema, Mapping):
+        raise refused("output_schema", "it must be a JSON schema")
+    permissions = _mapped(given, "permissions")
+    return AgentConfig(
+        core=_core(given),
+        name=_text(given, "name"),
+        description=_text(given, "description"),
+        system_prompt=_text(given, "system_prompt"),
+        example_prompts=tuple(text for text in _listed(given, "example_prompts") if isinstance(text, str)),
+        tools=tools,
+        internal=internal,
+        output_schema=dict(schema) if schema else None,
+        skills=tuple(_skill(skill) for skill in _maps(given, "skills")),
+        context=tuple(_context_field(field) for field in _maps(given, "context")),
+        allow_all_tools=permissions.get("allow_all_tools") is True,
+        limits=_limits(_mapped(given, "limits")),
+    )
+
+
+def refused(field: str, why: str) -> InvalidRequest:
+    """A refusal of one field of a config."""
+    return InvalidRequest(f"Input validation failed: agent_config.{field}: {why}")
+
+
+def fill_context(fields: Sequence[ContextField], given: Mapping[str, Any] | None) -> dict[str, str]:
+    """The context of a new chat, with the defaults of what is not given.
+
+    Raises:
+        InvalidRequest: a required value is missing.
+    """
+    filled = {name: value if isinstance(value, str) else str(value) for name, value in (given or {}).items()}
+    for field in fields:
+        if field.name not in filled and field.default:
+            filled[field.name] = field.default
+        if field.required and not filled.get(field.name):
+            raise InvalidRequest(
+                f"Input validation failed: context.{field.name}: this agent needs it"
+                + (f" ({field.description})" if field.description else "")
+            )
+    return filled
+
+
+def _core(given: Mapping[str, Any]) -> Core:
+    newer, older = _mapped(given, "core_app"), _text(given, "core_app_ref")
+    ref = _text(newer, "ref") or older
+    app_id = _text(newer, "id")
+    if not (ref or app_id):
+        raise refused(
+            "core_app.ref", "an agent needs the app that is its language model, for instance examples/llm"
+        )
+    return Core(
+        ref=ref.removesuffix("@latest"),
+        id=app_id,
+        version_id=_text(newer, "version_id"),
+        setup=dict(_mapped(newer, "setup")),
+        input=dict(_mapped(newer, "input") or _mapped(given, "core_app_input")),
+    )
+
+
+def _internal(given: Mapping[str, Any]) -> tuple[Internal, ...]:
+    """Those that are on. Others belong to the platform's own pages: a config may name them, and nothing comes of it."""
+    flags = _mapped(given, "internal_tools")
+    return tuple(tool for tool in Internal if flags.get(tool.value) is True)
+
+
+def _check_names(tools: Sequence[Tool], internal: Sequence[Internal]) -> None:
+    if len(tools) > MAX_TOOLS:
+        raise refused("tools", f"an agent may have {MAX_TOOLS} tools; this one has {len(tools)}")
+    taken = {tool.value for tool in internal}
+    for number, tool in enumerate(tools):
+        if tool.name in taken:
+            raise refused(f"tools.{number}.name", f"{tool.name!r} is the name of another tool of this agent")
+        taken.add(tool.name)
+
+
+def _skill(given: Mapping[str, Any]) -> Skill:
+    if not isinstance(given.get("content"), str):
+        raise refused(
+            "skills",
+            f"the skill {given.get('name')!r} has no content; there is no store of skills here: send its text",
+        )
+    return Skill(
+        name=_text(given, "name"),
+        description=_text(given, "description"),
+        content=_text(given, "content"),
+        preload=given.get("preload") is True,
+    )
+
+
+def _context_field(given: Mapping[str, Any]) -> ContextField:
+    default = given.get("default")
+    return ContextField(
+        name=_text(given, "name"),
+        description=_text(given, "description"),
+        required=given.get("required") is True,
+        default="" if default is None else str(default),
+    )
+
+
+def _limits(given: Mapping[str, Any]) -> Limits:
+    found = {}
+    for name in ("turns", "tool_calls", "tokens"):
+        value = given.get(name, 0)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise refused(f"limits.{name}", f"{value!r} is no number of {name.replace('_', ' ')}")
+        found[name] = value
+    return Limits(**found)
+
+
+def _text(given: Mapping[str, Any], name: str) -> str:
+    value = given.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise refused(name, f"it must be a text, not {type(value).__name__}")
+    return value
+
+
+def _mapped(given: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = given.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise refused(name, "it must be an object")
+    return value
+
+
+def _listed(given: Mapping[str, Any], name: str) -> Sequence[Any]:
+    value = given.get(name)
+    if value is None:
+        return ()
+    if not isinstance(value, list | tuple):
+        raise refused(name, "it must be a list")
+    return value
+
+
+def _maps(given: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    items = _listed(given, name)
+    if not all(isinstance(item, Mapping) for item in items):
+        raise refused(name, "each entry must be an object")
+    return list(items)

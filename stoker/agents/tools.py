@@ -1,0 +1,289 @@
+"""The tools of an agent: what they are on the wire, what a model is told of them, whether its arguments fit. Pure."""
+
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import jsonschema_rs
+import msgspec
+from msgspec import Struct
+
+from stoker.core.errors import InvalidRequest
+
+NAME: Final = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
+"""What the APIs of language models take as the name of a function."""
+ERRORS_SHOWN: Final = 5
+METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
+SECRET: Final = re.compile(r"\$\{\{\s*secrets\.[^}]*\}\}")
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+
+class ToolType(StrEnum):
+    """Who does the work."""
+
+    CLIENT = "client"
+    """The caller's own program."""
+    APP = "app"
+    """A task of an app."""
+    AGENT = "agent"
+    """Another agent, in a chat of its own."""
+    HTTP = "http"
+    """A call of an address, with the arguments."""
+    HOOK = "hook"
+    """A signed call of an address."""
+    INTERNAL = "internal"
+    """The chat itself."""
+
+
+class Internal(StrEnum):
+    """Tools of the chat itself."""
+
+    PLAN = "plan"
+    MEMORY = "memory"
+    FINISH = "finish"
+
+
+class Auth(Struct, frozen=True, kw_only=True):
+    """How a call shows who calls."""
+
+    type: str
+    secret: str = ""
+    header: str = ""
+
+
+class Tool(Struct, frozen=True, kw_only=True):
+    """One tool. `schema` is that of its arguments, as a model is told of it."""
+
+    name: str
+    type: ToolType
+    display_name: str = ""
+    description: str = ""
+    require_approval: bool = False
+    schema: dict[str, Any] = {}
+    ref: str = ""  # app, agent
+    function: str = ""
+    setup: dict[str, Any] | None = None
+    input: dict[str, Any] = {}  # defaults that the model may override
+    session_enabled: bool = False
+    url: str = ""  # http, hook
+    method: str = "POST"
+    headers: dict[str, str] = {}
+    auth: Auth | None = None
+    secret: str = ""
+
+    def as_function(self) -> dict[str, Any]:
+        """In the form that models know."""
+        return function_of(self.name, self.description, self.schema)
+
+
+INTERNAL_TOOLS: Final = {
+    Internal.PLAN: Tool(
+        name="plan",
+        type=ToolType.INTERNAL,
+        description="Write down the steps of your plan, or their new states. Send the whole plan each time.",
+        schema={
+            "type": "object",
+            "properties": {
+                "steps": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "properties": {
+                            "description": {"type": "string"},
+                            "status": {
+                                "type": "string",
+                                "enum": ["pending", "in_progress", "completed", "cancelled"],
+                            },
+                        },
+                        "required": ["description"],
+                    },
+                }
+            },
+            "required": ["steps"],
+        },
+    ),
+    Internal.MEMORY: Tool(
+        name="memory",
+        type=ToolType.INTERNAL,
+        description=(
+            "Remember facts for the rest of this conversation (set), or forget some (forget). The answer is all "
+            "that is remembered."
+        ),
+        schema={
+            "type": "object",
+            "properties": {
+                "set": {"type": "object", "additionalProperties": {"type": "string"}},
+                "forget": {"type": "array", "items": {"type": "string"}},
+            },
+        },
+    ),
+}
+
+
+def finish_tool(output_schema: Mapping[str, Any] | None) -> Tool:
+    """The tool that ends a run; its arguments are the run's output."""
+    anything = {"type": "object", "properties": {"result": {"type": "string"}}, "required": ["result"]}
+    return Tool(
+        name=Internal.FINISH.value,
+        type=ToolType.INTERNAL,
+        description="Call this when the task is done; the arguments are the final result.",
+        schema=as_parameters(output_schema) if output_schema else anything,
+    )
+
+
+def function_of(name: str, description: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A tool in the form that models know."""
+    return {
+        "type": "function",
+        "function": {"name": name, "description": description, "parameters": as_parameters(schema)},
+    }
+
+
+def as_parameters(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A schema as the parameters of a function: an object with properties and what is required."""
+    return {"type": "object", "properties": {}, "required": []} | dict(schema)
+
+
+def read_tool(given: Mapping[str, Any], where: str) -> Tool:
+    """A tool as the clients send it.
+
+    Raises:
+        InvalidRequest: names the field and what it may be.
+    """
+    if isinstance(given.get("schema"), Mapping) and "type" not in given:  # JavaScript's tool with a handler
+        given = given["schema"]
+    name = given.get("name")
+    if not isinstance(name, str) or not NAME.match(name):
+        raise _refused(
+            f"{where}.name", f"{name!r} cannot be the name of a tool: 1 to 64 of A-Z, a-z, 0-9, _, -"
+        )
+    kind = "http" if given.get("type") == "call" else given.get("type")
+    if kind not in {one.value for one in ToolType if one is not ToolType.INTERNAL}:
+        known = ", ".join(one.value for one in ToolType if one is not ToolType.INTERNAL)
+        raise _refused(f"{where}.type", f"tools of the type {kind!r} are not run here; it may be {known}")
+    type_ = ToolType(kind)
+    own = given.get(str(given.get("type"))) or given.get(kind) or {}
+    if not isinstance(own, Mapping):
+        raise _refused(f"{where}.{kind}", "it must be an object")
+    if found := SECRET.search(_encode(own).decode()):
+        raise _refused(
+            f"{where}.{kind}",
+            f"it refers to a secret ({found.group()}), which tools cannot do here yet: give its value",
+        )
+    common: dict[str, Any] = {
+        "name": name,
+        "type": type_,
+        "display_name": given.get("display_name") or name,
+        "description": given.get("description") or "",
+        "require_approval": given.get("require_approval") is True,
+        "schema": clean_schema(own.get("input_schema") or {}),
+    }
+    return Tool(**common, **_own_fields(type_, own, f"{where}.{kind}"))
+
+
+def clean_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A schema without what older clients leave in it and no validator knows: `optional`."""
+    cleaned = _cleaned(schema)
+    return cleaned if isinstance(cleaned, dict) else {}
+
+
+def read_arguments(text: str) -> tuple[dict[str, Any] | None, str]:
+    """Arguments that a model wrote: an object, or None and what is wrong with them."""
+    try:
+        value = _decode(text)
+    except msgspec.DecodeError as error:
+        return None, f"The arguments are not valid JSON ({error}). Call the tool again with a JSON object."
+    if isinstance(value, str):  # some models encode twice
+        return read_arguments(value) if value.lstrip().startswith("{") else (None, _NO_OBJECT)
+    return (value, "") if isinstance(value, dict) else (None, _NO_OBJECT)
+
+
+_NO_OBJECT: Final = "The arguments are not a JSON object. Call the tool again with one."
+
+
+def argument_errors(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:
+    """What is wrong with arguments, for the model to put right; empty when they fit, or the schema says nothing."""
+    if not schema:
+        return ""
+    try:
+        validator = jsonschema_rs.validator_for(dict(schema), retriever=_refuse)
+        errors = [f"{_place(error)}: {error.message}" for error in validator.iter_errors(dict(arguments))]
+    except (ValueError, RecursionError, jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError):
+        return ""  # the schema itself cannot be compiled: who made the tool decides what it takes
+    if not errors:
+        return ""
+    more = f" (and {len(errors) - ERRORS_SHOWN} more)" if len(errors) > ERRORS_SHOWN else ""
+    return f"The arguments do not fit the tool: {'; '.join(errors[:ERRORS_SHOWN])}{more}. Call it again with valid ones."
+
+
+def _place(error: jsonschema_rs.ValidationError) -> str:
+    return ".".join(str(part) for part in error.instance_path) or "arguments"
+
+
+def _own_fields(type_: ToolType, own: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What tools of one type have beside the others."""
+    if type_ is ToolType.CLIENT:
+        return {}
+    if type_ in {ToolType.APP, ToolType.AGENT}:
+        if not isinstance(own.get("ref"), str) or not own["ref"]:
+            raise _refused(f"{where}.ref", "say which one, as namespace/name")
+        if type_ is ToolType.AGENT:
+            return {"ref": own["ref"]}
+        setup = own.get("setup")
+        return {
+            "ref": own["ref"],
+            "function": own.get("function") or "",
+            "setup": dict(setup) if isinstance(setup, Mapping) else None,
+            "input": dict(own["input"]) if isinstance(own.get("input"), Mapping) else {},
+            "session_enabled": own.get("session_enabled") is True,
+        }
+    url = own.get("url")
+    if not isinstance(url, str) or urlsplit(url).scheme not in {"http", "https"}:
+        raise _refused(f"{where}.url", f"{str(url)[:100]!r} is no http or https address")
+    if type_ is ToolType.HOOK:
+        return {"url": url, "secret": own.get("secret") or ""}
+    method = str(own.get("method") or "POST").upper()
+    if method not in METHODS:
+        raise _refused(f"{where}.method", f"{method!r} is unknown; it may be {', '.join(METHODS)}")
+    headers = {str(name): str(value) for name, value in (own.get("headers") or {}).items()}
+    return {"url": url, "method": method, "headers": headers, "auth": _auth(own.get("auth"), where)}
+
+
+def _auth(given: object, where: str) -> Auth | None:
+    if not isinstance(given, Mapping):
+        return None
+    kind = given.get("type")
+    if kind not in {"bearer", "api_key"}:
+        raise _refused(
+            f"{where}.auth.type",
+            f"{kind!r} is not known here; it may be bearer or api_key. There are no connected accounts: give the secret",
+        )
+    header = str(given.get("header") or "X-API-Key") if kind == "api_key" else ""
+    return Auth(type=str(kind), secret=str(given.get("secret") or ""), header=header)
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_cleaned(item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    cleaned: dict[str, Any] = {}
+    for name, item in value.items():
+        if name == "optional" and isinstance(item, bool):
+            continue
+        if name == "properties" and isinstance(item, Mapping):  # names of fields, not words of the schema
+            cleaned[name] = {field: _cleaned(schema) for field, schema in item.items()}
+        else:
+            cleaned[name] = _cleaned(item)
+    return cleaned
+
+
+def _refused(field: str, why: str) -> InvalidRequest:
+    return InvalidRequest(f"Input validation failed: agent_config.{field}: {why}")
+
+
+def _refuse(uri: str) -> Any:
+    raise ValueError(f"schemas are not fetched: {uri}")
