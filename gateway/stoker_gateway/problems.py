@@ -43,8 +43,12 @@ def problem_bytes(error: StokerError, base_url: str, path: str = "") -> bytes:
 
 def media_type(error: StokerError, path: str = "") -> str:
     """What the body for an error is."""
-    plain = isinstance(error, RequirementsNotMet) or path.startswith(PLAIN_PATHS)
-    return "application/json" if plain else MEDIA_TYPE
+    return "application/json" if isinstance(error, RequirementsNotMet) else media_type_at(path)
+
+
+def media_type_at(path: str) -> str:
+    """What the body for an error is that any route may answer with."""
+    return "application/json" if path.startswith(PLAIN_PATHS) else MEDIA_TYPE
 
 
 def error_headers(error: StokerError, path: str = "") -> dict[str, str]:

@@ -9,7 +9,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from msgspec import Struct
 
 from stoker_gateway.access import needed_by
-from stoker_gateway.problems import MEDIA_TYPE
+from stoker_gateway.problems import media_type_at
 
 
 class ProblemError(Struct):
@@ -57,11 +57,12 @@ def describe_refusals(handlers: Iterable[HTTPRouteHandler]) -> None:
     """Put them into every route's description; what a route declares itself stays."""
     for handler in handlers:
         declared: dict[int, Any] = dict(handler.responses or {})
+        media_type = media_type_at(min(handler.paths))
         for status in refusals(handler):
             declared.setdefault(
                 status,
                 ResponseSpec(
-                    Problem, generate_examples=False, description=_TEXTS[status], media_type=MEDIA_TYPE
+                    Problem, generate_examples=False, description=_TEXTS[status], media_type=media_type
                 ),
             )
         handler.responses = declared

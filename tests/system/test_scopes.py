@@ -11,6 +11,7 @@ from msgspec import structs
 from stoker.core.scopes import PRESETS, Scope
 from stoker_gateway.access import SCHEME
 from stoker_gateway.door import is_open
+from stoker_gateway.problems import media_type_at
 from stoker_gateway.routes.keys import NewKey, make_key
 
 OPEN = {
@@ -84,7 +85,7 @@ async def test_every_route_takes_a_key_with_its_scope_and_no_other_one(gateway, 
         refused = await call(gateway, operation, without[scope])
         assert refused.status_code == 403, operation
         problem = refused.json()
-        assert refused.headers["content-type"].startswith("application/problem+json")
+        assert refused.headers["content-type"] == media_type_at(operation.split(" ")[1])
         assert problem["missing_scopes"] == [scope]
         assert problem["type"].endswith("/errors/forbidden")
         assert f"--scope {scope}" in problem["detail"]
