@@ -15,7 +15,7 @@ pytestmark = pytest.mark.timeout(240)  # the first test of a client also install
 CLIENTS = [
     Sdk("python", "0.36.0"),
     pytest.param(Sdk("python", "0.36.0", "async"), marks=pytest.mark.long),
-    Sdk("python", "0.6.0"),
+    pytest.param(Sdk("python", "0.6.0"), marks=pytest.mark.long),
     Sdk("js", "0.6.54"),
 ]
 MULTIPLY = calls("calculator", '{"a": 42, ', '"b": 17}')

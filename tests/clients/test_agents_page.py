@@ -11,7 +11,7 @@ from clients.sdks import JS_DIR, install_js, python_of, python_with
 from helpers import EXAMPLES, ROOT, environment
 from scripted_llm import ScriptedLLM, calls, says
 
-pytestmark = pytest.mark.timeout(240)  # the first test builds an environment
+pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]  # the first test builds an environment
 
 PAGE = (ROOT / "docs" / "agents.md").read_text()
 MULTIPLY = calls("multiply", '{"a": 42, "b": 17}')

@@ -13,7 +13,7 @@ from clients.sdks import JS_DIR, Sdk, install_js, python_with
 from clients.test_readme import DOCUMENTED_URL, snippet
 from helpers import EXAMPLES, ROOT, environment
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 
 PAGE = ROOT / "docs/flows.md"
 SAMPLE = EXAMPLES / "ocr" / "sample.png"

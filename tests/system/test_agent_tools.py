@@ -16,7 +16,7 @@ from clients import raw
 from helpers import EXAMPLES, start_system, wait_until
 from scripted_llm import ScriptedLLM, calls, says
 
-pytestmark = pytest.mark.timeout(240)  # builds environments
+pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]  # builds environments
 
 ANY = {"type": "object", "properties": {"q": {"type": "string"}}, "required": ["q"]}
 

@@ -23,6 +23,8 @@ from stoker.settings import JobsSettings
 from stoker_jobs.desk import Desk
 from stoker_jobs.flow_steps import advance_run
 
+pytestmark = pytest.mark.long
+
 OWNER = Owner(user_id="ann", key_id="k1")
 WRITES = {"put_document", "submit", "carry", "cancel"}
 MOST = 40

@@ -13,7 +13,7 @@ import pytest
 from clients import raw
 from helpers import TEST_APPS, start_system, wait_until
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
 
 GIB = 1024**3
 SETTING_UP, RUNNING, COMPLETED = 6, 7, 10

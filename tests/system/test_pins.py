@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from helpers import start_system, wait_until
 
+pytestmark = pytest.mark.long
+
 COMPLETED = 9
 LOADING = {4, 5, 6}  # preparing, serving, setting_up
 APP = """

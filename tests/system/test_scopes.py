@@ -99,6 +99,7 @@ async def test_a_key_without_scopes_may_do_everything_but_what_is_not_there(gate
         assert answer.status_code not in {401, 403}, operation
 
 
+@pytest.mark.long
 async def test_the_document_names_every_status_that_an_operation_answers(gateway, key_with):
     paths = (await gateway.open.get("/openapi.json")).json()["paths"]
     headers = await key_with("audit:read")

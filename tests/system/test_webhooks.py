@@ -25,7 +25,7 @@ from stoker.pulse import Pulse
 from stoker.settings import JobsSettings
 from stoker_jobs.webhooks import Deliverer
 
-pytestmark = pytest.mark.system
+pytestmark = pytest.mark.long
 
 ANN = Owner(user_id="admin", key_id="k1")
 ALL = tuple(DeliveryState)
