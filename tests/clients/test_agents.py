@@ -16,7 +16,7 @@ CLIENTS = [
     Sdk("python", "0.36.0"),
     pytest.param(Sdk("python", "0.36.0", "async"), marks=pytest.mark.long),
     pytest.param(Sdk("python", "0.6.0"), marks=pytest.mark.long),
-    Sdk("js", "0.6.54"),
+    pytest.param(Sdk("js", "0.6.54"), marks=pytest.mark.long),
 ]
 MULTIPLY = calls("calculator", '{"a": 42, ', '"b": 17}')
 SCRIPT = {

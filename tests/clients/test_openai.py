@@ -6,7 +6,7 @@ from clients.sdks import HERE, python_of, run_plan
 from helpers import EXAMPLES, wait_until
 from scripted_llm import ScriptedLLM, calls, says
 
-pytestmark = pytest.mark.timeout(240)  # the first test builds an environment
+pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]  # the first test builds an environment
 
 MODEL = "examples/llm"
 HI = [{"role": "user", "content": "hi"}]

@@ -8,6 +8,8 @@ import signal
 import pytest
 from helpers import EXAMPLES, start_system, wait_until
 
+pytestmark = pytest.mark.long
+
 WORDS = """
 name: test/words
 title: Words to a file
