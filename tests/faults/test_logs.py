@@ -9,6 +9,8 @@ import httpx
 import pytest
 from helpers import PATIENCE_S, TEST_APPS, start_system, wait_until
 
+pytestmark = pytest.mark.long
+
 LIMIT_BYTES = 4 * 1024 * 1024
 LINE_BYTES = 100
 ENDED = ("completed", "failed", "cancelled")

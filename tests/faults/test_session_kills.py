@@ -18,6 +18,8 @@ import pytest
 from helpers import TEST_APPS, family, wait_gone, wait_until
 
 COMPLETED, FAILED, RUNNING = 9, 10, 7
+pytestmark = pytest.mark.long
+
 ENDINGS = {COMPLETED, FAILED, 11}
 
 
