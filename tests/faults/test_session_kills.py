@@ -17,9 +17,9 @@ import httpx
 import pytest
 from helpers import TEST_APPS, family, wait_gone, wait_until
 
-COMPLETED, FAILED, RUNNING = 9, 10, 7
 pytestmark = pytest.mark.long
 
+COMPLETED, FAILED, RUNNING = 9, 10, 7
 ENDINGS = {COMPLETED, FAILED, 11}
 
 
