@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from msgspec import to_builtins
 
 from stoker.core.ids import short_id
 from stoker.core.messages import TaskView
@@ -15,6 +16,7 @@ from stoker.flows.run import Run
 from stoker.protocol.documents import Document
 from stoker_gateway.dialect import Dialect
 from stoker_gateway.dto import iso, task_dto
+from stoker_gateway.flow_edits import Acted
 from stoker_gateway.flows import Flow
 
 _EMPTY: dict[str, Any] = {
@@ -43,15 +45,23 @@ def version_dto(flow: Flow, entry: VersionEntry, graph: Mapping[str, Any]) -> di
         "created_at": iso(entry.created_ms),
         "updated_at": iso(entry.created_ms),
         "flow_id": flow.document.id,
-        "graph_version": 1,
+        "graph_version": entry.graph_version,
         **graph_dto(graph),
     }
+
+
+def acted_dto(acted: Acted) -> dict[str, Any]:
+    """What became of edits. `errors` is there when there are some: then nothing was done."""
+    done = {"version": acted.version, "actions": [to_builtins(action) for action in acted.actions]}
+    return done | ({"errors": [to_builtins(error) for error in acted.errors]} if acted.errors else {})
 
 
 def flow_dto(flow: Flow, published: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """A flow with its draft, and with the graph of its published version where that is given."""
     document, body = flow.document, flow.body
-    draft = VersionEntry(id=body.draft_version_id, created_ms=document.updated_ms)
+    draft = VersionEntry(
+        id=body.draft_version_id, created_ms=document.updated_ms, graph_version=body.history.version
+    )
     entry = next((one for one in body.versions if one.id == body.published_version_id), None)
     return {
         "id": document.id,

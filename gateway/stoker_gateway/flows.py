@@ -153,7 +153,7 @@ class Flows:
         version_id = derived_id(flow_id, graph, stored)
         app = await self._app(flow, owner)
         if all(entry.id != version_id for entry in body.versions):
-            entry = VersionEntry(id=version_id, created_ms=_now_ms())
+            entry = VersionEntry(id=version_id, created_ms=_now_ms(), graph_version=body.history.version)
             body = structs.replace(body, versions=(*body.versions, entry))
         body = structs.replace(body, published_version_id=version_id, app_id=app.id)
         parts = {records.version_part(version_id): graph, records.plan_part(version_id): stored}

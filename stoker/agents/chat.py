@@ -80,6 +80,7 @@ class ToolCall(Struct, frozen=True, kw_only=True):
     execution_id: str = ""  # the task, or the chat of the sub-agent
     asked_ms: int = 0  # since when somebody is waited for
     approval: str = ""  # allow | deny, once somebody has decided
+    ended_ms: int = 0  # since when it is over; 0 = it is not, or nobody noted it
 
 
 class Message(Struct, frozen=True, kw_only=True):
@@ -102,6 +103,7 @@ class Message(Struct, frozen=True, kw_only=True):
     usage: dict[str, Any] = {}
     created_ms: int = 0
     updated_ms: int = 0
+    ended_ms: int = 0  # since when an answer is whole, or is none
 
 
 class Run(Struct, frozen=True, kw_only=True):

@@ -306,7 +306,7 @@ class Steps(Struct, frozen=True, kw_only=True):
             asked_ms=self.now_ms,
         )
         if tool is None or wrong:
-            return replace(call, result=wrong)
+            return replace(call, result=wrong, ended_ms=self.now_ms)
         if tool.require_approval and not (chat.config.allow_all_tools or tool.name in chat.always_allowed):
             return replace(call, status=CallStatus.AWAITING_APPROVAL)
         client = tool.type is ToolType.CLIENT
@@ -369,12 +369,16 @@ class Steps(Struct, frozen=True, kw_only=True):
 
     def _put(self, chat: Chat, message: Message, **changes: Any) -> Chat:
         changed = replace(message, updated_ms=self.now_ms, **changes)
+        if message.status is MessageStatus.PENDING and changed.status is not MessageStatus.PENDING:
+            changed = replace(changed, ended_ms=self.now_ms)
         messages = tuple(changed if one.id == message.id else one for one in chat.messages)
         return replace(chat, messages=messages, updated_ms=self.now_ms)
 
     def _put_call(self, chat: Chat, call: ToolCall, **changes: Any) -> Chat:
         message = next(one for one in chat.messages if any(c.id == call.id for c in one.calls))
         changed = replace(call, **changes)
+        if call.status not in CALL_OVER and changed.status in CALL_OVER:
+            changed = replace(changed, ended_ms=self.now_ms)
         calls = tuple(changed if one.id == call.id else one for one in message.calls)
         return self._put(chat, message, calls=calls)
 

@@ -31,6 +31,16 @@ class VersionEntry(Struct, frozen=True, kw_only=True):
 
     id: str
     created_ms: int
+    graph_version: int = 1  # of the draft that it was made of
+
+
+class History(Struct, frozen=True, kw_only=True):
+    """Where the draft stands among its changes (`history.py`)."""
+
+    version: int = 1  # grows with each change, also with one that takes another back
+    step: int = 0  # number of the next change
+    undo: int = 0  # changes that can be taken back
+    redo: int = 0  # changes that were taken back, and can be done again
 
 
 class FlowBody(Struct, frozen=True, kw_only=True):
@@ -46,6 +56,7 @@ class FlowBody(Struct, frozen=True, kw_only=True):
     banner_image: str = ""
     visibility: str = "private"
     graph: dict[str, Any] = {}
+    history: History = History()
     published_version_id: str = ""
     versions: tuple[VersionEntry, ...] = ()
     app_id: str = ""

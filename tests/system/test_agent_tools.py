@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import itertools
 import json
 import os
 import signal
@@ -118,6 +119,18 @@ def test_an_app_as_a_tool_is_a_task_of_the_chat(http, model):
     assert (task["chat_id"], task["app_ref"]) == (chat["id"], "examples/text")
     answer = raw.data_of(http.get(f"/tasks/{chat['chat_messages'][-1]['task_id']}"))
     assert answer["chat_message_id"] == chat["chat_messages"][-1]["id"]
+    trace = raw.data_of(http.get(f"/chats/{chat['id']}/trace"))
+    said, asked, tool, last = trace["nodes"]
+    assert [said["type"], *(node["resource_id"] for node in (asked, tool, last))] == [
+        "trigger",
+        chat["chat_messages"][1]["task_id"],
+        call["execution_id"],
+        answer["id"],
+    ]
+    chain = [said["id"], asked["id"], call["id"], last["id"]]
+    assert [(e["from_node"], e["to_node"]) for e in trace["edges"]] == list(itertools.pairwise(chain))
+    assert (trace["total_steps"], trace["completed_steps"]) == (4, 4)
+    assert all(n["ready_at"] <= n["started_at"] <= n["completed_at"] for n in (asked, tool, last))
 
 
 def test_an_address_as_a_tool_gets_the_arguments_and_the_chats_context(http, model, receiver):

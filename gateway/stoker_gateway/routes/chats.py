@@ -21,6 +21,7 @@ from stoker.core.scopes import Scope
 from stoker_gateway.access import needs
 from stoker_gateway.chat_dto import call_dto, chat_dto, interrupt_dto, interrupts, message_dto
 from stoker_gateway.chat_stream import ChatStream
+from stoker_gateway.chat_trace import task_ids, trace_dto
 from stoker_gateway.door import caller_of
 from stoker_gateway.numbers import whole
 from stoker_gateway.routes.tasks import PAGE_LIMIT, STREAM_HEADERS, ListBody
@@ -74,6 +75,17 @@ async def stream_chat(request: AnyRequest, chat_id: str) -> Stream:
     services, ndjson = services_of(request), NDJSON in caller_of(request).headers.get("accept", "")
     stream = ChatStream(services.store, services.hub, services.settings.heartbeat_s, chat_id, ndjson=ndjson)
     return Stream(stream.events(), media_type=NDJSON if ndjson else SSE, headers=STREAM_HEADERS)
+
+
+@get("/chats/{chat_id:str}/trace", tags=["chats"], summary="Read the steps of a chat")
+async def read_trace(request: AnyRequest, chat_id: str) -> Answer:
+    """What was done in a chat, as a graph: messages, answers, questions and calls of tools with their times and tasks.
+
+    What an answer or a tool was given and gave is in the chat itself, and with the task that a step names.
+    """
+    chat = await _own(request, chat_id)
+    moves = await services_of(request).store.tasks.moves([TaskId(name) for name in task_ids(chat)])
+    return answer(request, trace_dto(chat, {str(name): found for name, found in moves.items()}))
 
 
 @get("/chats/{chat_id:str}/messages", tags=["chats"], summary="List a chat's messages")
@@ -299,6 +311,7 @@ ROUTES = [
         read_chat,
         read_status,
         stream_chat,
+        read_trace,
         list_messages,
         list_chats,
         get_chats,

@@ -11,13 +11,16 @@ from stoker.core.audit import Action
 from stoker.core.errors import InvalidRequest, NotFound
 from stoker.core.scopes import Scope
 from stoker.flows import records
+from stoker.flows.edits import Action as FlowAction
+from stoker.flows.history import changed
 from stoker.flows.records import FLOW
 from stoker.flows.schema import GRAPH_FIELDS, parse_graph
 from stoker_gateway.access import needs
 from stoker_gateway.app_dto import app_dto
 from stoker_gateway.document_streams import follow
 from stoker_gateway.door import caller_of
-from stoker_gateway.flow_dto import flow_dto, version_dto
+from stoker_gateway.flow_dto import acted_dto, flow_dto, version_dto
+from stoker_gateway.flow_edits import act
 from stoker_gateway.flows import Flow, flow_of, slug
 from stoker_gateway.numbers import whole
 from stoker_gateway.registration import VISIBILITIES
@@ -55,6 +58,12 @@ class FlowChange(Struct, kw_only=True):
     edges: list[dict[str, Any]] | None = None
     viewport: dict[str, Any] | None = None
     fail_on_error: bool | None = None
+
+
+class ActionsBody(Struct, kw_only=True):
+    """Edits of a draft, done one after the other. docs/flows.md has their payloads."""
+
+    actions: list[FlowAction]
 
 
 class SearchBody(Struct, kw_only=True):
@@ -171,10 +180,23 @@ async def _change(request: AnyRequest, flow_id: str, data: FlowChange) -> Answer
     graph = {**flow.body.graph, **records.graph_only(given)}
     parse_graph(graph)
     texts = {name: given[name] for name in (*_TEXTS, "visibility") if name in given}
-    body = structs.replace(flow.body, graph=graph, **texts)
+    body, parts = changed(structs.replace(flow.body, **texts), graph)
     document = flow.document
-    changed = await services_of(request).flows.put(document.id, document.owner_id, document.revision, body)
-    return await flow_answer(request, changed)
+    stored = await services_of(request).flows.put(
+        document.id, document.owner_id, document.revision, body, parts
+    )
+    return await flow_answer(request, stored)
+
+
+@post("/flows/{flow_id:str}/actions", status_code=200, tags=["flows"], summary="Edit a flow's draft")
+async def act_on_flow(request: AnyRequest, flow_id: str, data: ActionsBody) -> Answer:
+    """Do single edits of the draft: all of them, or none and `errors` says why, each with the action's `index`.
+
+    `version` grows with each change. `undo` takes the last change back, `redo` does it again; each comes alone.
+    """
+    services = services_of(request)
+    acted = await act(services.flows, services.store, flow_id, caller_of(request).owner, data.actions)
+    return answer(request, acted_dto(acted))
 
 
 def check_visibility(value: str) -> str:
@@ -283,6 +305,7 @@ ROUTES = [
         Scope.FLOWS_WRITE,
         create_flow,
         change_flow,
+        act_on_flow,
         delete_flow,
         duplicate_flow,
         set_flow_visibility,
