@@ -180,7 +180,7 @@ def _duplicate_node(draft: Draft, payload: dict[str, Any]) -> None:
     given = _read(payload, DuplicateNode)
     source = draft.own_node(given.source_id)
     draft.check_new_node(given.new_id, str(source.get("type", "")))
-    at = msgspec.convert(source.get("position") or {}, Position)
+    at = _check(source.get("position") or {}, Position, "source_id: its position")
     moved = {"x": at.x + given.offset.x, "y": at.y + given.offset.y}
     draft.add_node(
         {**source, "id": given.new_id, "position": moved}, dict(draft.node_data.get(given.source_id, {}))
@@ -314,7 +314,7 @@ def _read(payload: dict[str, Any], kind: type[P]) -> P:
     return _check(payload, kind, "")
 
 
-def _check(given: dict[str, Any], kind: type[P], name: str) -> P:
+def _check(given: Any, kind: type[P], name: str) -> P:
     """`given` as that kind, which the stored form has to be.
 
     Raises:

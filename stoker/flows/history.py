@@ -15,6 +15,8 @@ from stoker.flows.schema import GRAPH_FIELDS
 
 MAX_STEPS: Final = 50
 """That can be taken back; an editor's user seldom goes back further, and each may be as large as the graph."""
+_DEPTH: Final = 6
+"""Levels within a graph that are compared by key; what lies deeper is kept whole."""
 _SHOWN_ONLY: Final = "viewport"
 """Where an editor looks at is no change of the flow."""
 
@@ -91,14 +93,16 @@ def moved(body: FlowBody, part: str, *, back: bool) -> FlowBody:
     return structs.replace(body, graph=graph, history=history)
 
 
-def difference(old: Any, new: Any) -> Difference:
+def difference(old: Any, new: Any, depth: int = _DEPTH) -> Difference:
     """How `new` is made of `old`."""
     if isinstance(old, dict) and isinstance(new, dict):
-        return _between(old, new)
+        return _between(old, new, depth - 1)
     old_ids, new_ids = _ids(old), _ids(new)
     if old_ids is None or new_ids is None:
         return Difference(value=new)
-    between = _between(dict(zip(old_ids, old, strict=True)), dict(zip(new_ids, new, strict=True)))
+    between = _between(
+        dict(zip(old_ids, old, strict=True)), dict(zip(new_ids, new, strict=True)), depth - 1
+    )
     # Without an order of its own the list is the old one without what is gone.
     kept = [one for one in old_ids if one not in between.gone]
     return between if kept == new_ids else structs.replace(between, order=tuple(new_ids))
@@ -114,13 +118,13 @@ def applied(old: Any, change: Difference) -> Any:
     return [found[one] for one in change.order] if change.order is not None else list(found.values())
 
 
-def _between(old: dict[str, Any], new: dict[str, Any]) -> Difference:
-    same_kind = {key for key in old.keys() & new.keys() if old[key] != new[key]}
-    inside = {key for key in same_kind if _divisible(old[key]) and _divisible(new[key])}
+def _between(old: dict[str, Any], new: dict[str, Any], depth: int) -> Difference:
+    differ = {key for key in old.keys() & new.keys() if old[key] != new[key]}
+    inside = {key for key in differ if depth and _divisible(old[key]) and _divisible(new[key])}
     return Difference(
-        set={key: value for key, value in new.items() if key not in old or key in same_kind - inside},
+        set={key: value for key, value in new.items() if key not in old or key in differ - inside},
         gone=tuple(key for key in old if key not in new),
-        inside={key: difference(old[key], new[key]) for key in new if key in inside},
+        inside={key: difference(old[key], new[key], depth) for key in new if key in inside},
     )
 
 

@@ -130,6 +130,7 @@ def test_an_app_as_a_tool_is_a_task_of_the_chat(http, model):
     chain = [said["id"], asked["id"], call["id"], last["id"]]
     assert [(e["from_node"], e["to_node"]) for e in trace["edges"]] == list(itertools.pairwise(chain))
     assert (trace["total_steps"], trace["completed_steps"]) == (4, 4)
+    assert http.get("/chats/none/trace").status_code == 404
     assert all(n["ready_at"] <= n["started_at"] <= n["completed_at"] for n in (asked, tool, last))
 
 
