@@ -100,9 +100,7 @@ def difference(old: Any, new: Any, depth: int = _DEPTH) -> Difference:
     old_ids, new_ids = _ids(old), _ids(new)
     if old_ids is None or new_ids is None:
         return Difference(value=new)
-    between = _between(
-        dict(zip(old_ids, old, strict=True)), dict(zip(new_ids, new, strict=True)), depth - 1
-    )
+    between = _between(dict(zip(old_ids, old, strict=True)), dict(zip(new_ids, new, strict=True)), depth - 1)
     # Without an order of its own the list is the old one without what is gone.
     kept = [one for one in old_ids if one not in between.gone]
     return between if kept == new_ids else structs.replace(between, order=tuple(new_ids))

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from helpers import EXAMPLES, start_system, wait_until
@@ -268,49 +267,6 @@ def test_a_draft_is_edited_deployed_and_deleted_by_its_routes(http):
     for one in (flow, copy):
         data(http.delete(f"/flows/{one['id']}"))
     assert http.post("/apps/run", json={"app": "local/by-hand", "input": {"x": "hi"}}).status_code == 404
-
-
-def test_a_draft_is_made_by_single_edits_that_can_be_taken_back(http):
-    flow = data(http.post("/flows", json={"name": "By edits"}))
-
-    def act(*actions):
-        sent = [{"type": kind, "payload": payload} for kind, payload in actions]
-        return http.post(f"/flows/{flow['id']}/actions", json={"actions": sent})
-
-    source = {"Connection": {"nodeId": "input", "key": "x", "type": "string"}, "Value": None}
-    made = data(
-        act(
-            ("node.add", {"id": "input", "type": "input", "position": {"x": 0, "y": 0}}),
-            ("node.add", {"id": "a", "type": "app", "data": {"app": "infsh/echo", "infra": "private"}}),
-            ("node.set_input", {"node_id": "a", "input_key": "message", "input": source}),
-            ("flow.set_input_schema", {"schema": {"properties": {"x": {"type": "string"}}}}),
-            (
-                "flow.set_output_mapping",
-                {"field": "y", "mapping": {"sourceNodeId": "a", "sourceFieldPath": "message"}},
-            ),
-        )
-    )
-    assert (made["version"], len(made["actions"]), "errors" in made) == (2, 5, False)
-    assert finish(http, begin(http, flow["id"], {"x": "hi"})["id"])["output"] == {"y": "hi"}
-    wrong = data(act(("node.remove", {"id": "a"}), ("edge.remove", {"id": "none"})))
-    why = {"index": 1, "type": "edge.remove", "message": "there is no edge 'none'; there are: none"}
-    assert wrong == {"version": 2, "actions": [], "errors": [why]}
-    renamed = data(act(("node.rename", {"old_id": "a", "new_id": "b"})))
-    shown = data(http.get(f"/flows/{flow['id']}"))
-    assert (renamed["version"], shown["draft_version"]["graph_version"]) == (3, 3)
-    assert [node["id"] for node in shown["nodes"]] == ["input", "b"]
-    assert data(act(("undo", None)))["version"] == 4
-    assert [node["id"] for node in data(http.get(f"/flows/{flow['id']}"))["nodes"]] == ["input", "a"]
-    data(act(("redo", None)))
-    assert act(("redo", None)).status_code == 409
-    assert "send each in one of its own" in act(("undo", None), ("undo", None)).json()["detail"]
-    assert http.post("/flows/none/actions", json={"actions": []}).status_code == 404
-    assert finish(http, begin(http, flow["id"], {"x": "ho"})["id"])["node_statuses"] == {"b": "completed"}
-    with ThreadPoolExecutor() as pool:
-        adds = [(("node.add", {"id": f"n{number}", "type": "merge"}),) for number in range(3)]
-        assert [data(one)["actions"] != [] for one in pool.map(lambda add: act(*add), adds)] == [True] * 3
-    assert {node["id"] for node in data(http.get(f"/flows/{flow['id']}"))["nodes"]} > {"n0", "n1", "n2"}
-    data(http.delete(f"/flows/{flow['id']}"))
 
 
 def test_a_request_that_is_repeated_under_its_key_is_one_run(http):
