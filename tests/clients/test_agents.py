@@ -162,6 +162,17 @@ def test_a_chat_goes_on(facts):
     assert facts["requests"]["talk"][0][0]["content"] == "You help with math."
 
 
+def test_the_steps_of_a_chat_are_a_graph_to_the_client_that_can_read_it(facts):
+    if facts["client"].language != "js":
+        return
+    trace = facts["talk"]["trace"]
+    steps = [(node["type"], node["label"]) for node in trace["nodes"]]
+    answer, call = ("execution", "answer"), ("execution", "calculator")
+    said = [("trigger", text) for text in ("What is 42 * 17?", "And hello?")]
+    assert steps == [said[0], answer, call, answer, said[1], answer]
+    assert (trace["total_steps"], trace["completed_steps"], len(trace["edges"])) == (6, 6, 5)
+
+
 def test_newer_clients_get_the_answer_word_by_word(facts):
     if facts["client"].version == "0.6.0":
         return

@@ -84,7 +84,8 @@ const verbs: Record<string, (talker: Talker, step: Step) => Promise<void>> = {
       const sent = await talker.agent.sendMessage(text, talker.options());
       talker.facts.first.push(sent.assistantMessage);
     }
-    talker.facts.chat = await talker.agent.getChat();
+    const chat = (talker.facts.chat = await talker.agent.getChat());
+    talker.facts.trace = (await client.chats.getTrace(chat!.id)).data;
   },
 
   async finish(talker, step) {
