@@ -194,7 +194,7 @@ def read_arguments(text: str) -> tuple[dict[str, Any] | None, str]:
     """Arguments that a model wrote: an object, or None and what is wrong with them."""
     try:
         value = _decode(text)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         return None, f"The arguments are not valid JSON ({error}). Call the tool again with a JSON object."
     if isinstance(value, str):  # some models encode twice
         return read_arguments(value) if value.lstrip().startswith("{") else (None, _NO_OBJECT)

@@ -144,6 +144,10 @@ def test_arguments_that_were_encoded_twice():
     assert read_arguments("7")[0] is None
 
 
+def test_arguments_that_are_nested_too_deeply_go_back_to_the_model():
+    assert read_arguments("[" * 5000)[0] is None
+
+
 def test_a_schema_that_cannot_be_compiled_refuses_nothing():
     assert argument_errors({"type": "nonsense"}, {"a": 1}) == ""
     assert argument_errors({"$ref": "https://elsewhere.example/x"}, {"a": 1}) == ""
