@@ -245,12 +245,16 @@ def result_of(raw: bytes) -> str:
     """
     try:
         body = msgspec.json.decode(raw)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidRequest(f"Input validation failed: the body is not valid JSON ({error})") from error
     if not isinstance(body, dict) or "result" not in body:
         return as_text(body)
-    text = as_text(body["result"])
-    files = [str(file.get("uri")) for file in body.get("attachments") or () if isinstance(file, dict)]
+    text, attached = as_text(body["result"]), body.get("attachments")
+    files = [
+        str(file.get("uri"))
+        for file in (attached if isinstance(attached, list) else ())
+        if isinstance(file, dict)
+    ]
     return "\n".join([text, *files])
 
 
