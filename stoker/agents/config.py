@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from stoker.agents.tools import Internal, Tool, read_tool, refused
+from stoker.agents.tools import Internal, Tool, read_tool
 from stoker.core.errors import InvalidRequest
 
 MAX_TOOLS: Final = 128
@@ -101,6 +101,11 @@ def read_config(given: Mapping[str, Any]) -> AgentConfig:
         allow_all_tools=permissions.get("allow_all_tools") is True,
         limits=_limits(_mapped(given, "limits")),
     )
+
+
+def refused(field: str, why: str) -> InvalidRequest:
+    """A refusal of one field of a config."""
+    return InvalidRequest(f"Input validation failed: agent_config.{field}: {why}")
 
 
 def fill_context(fields: Sequence[ContextField], given: Mapping[str, Any] | None) -> dict[str, str]:

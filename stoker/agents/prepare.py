@@ -5,9 +5,9 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from stoker.agents.config import AgentConfig
+from stoker.agents.config import AgentConfig, refused
 from stoker.agents.records import find_agent
-from stoker.agents.tools import Tool, ToolType, clean_schema, refused
+from stoker.agents.tools import Tool, ToolType, clean_schema
 from stoker.core.apps import AppVersion
 from stoker.core.errors import InvalidRequest, NotFound
 from stoker.llm.contract import llm_function, properties_of

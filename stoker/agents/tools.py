@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from stoker.core.errors import InvalidRequest
 
-NAME: Final = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
+NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What the APIs of language models take as the name of a function."""
 ERRORS_SHOWN: Final = 5
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -156,20 +156,20 @@ def read_tool(given: Mapping[str, Any], where: str) -> Tool:
     if isinstance(given.get("schema"), Mapping) and "type" not in given:  # JavaScript's tool with a handler
         given = given["schema"]
     name = given.get("name")
-    if not isinstance(name, str) or not NAME.match(name):
-        raise refused(
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise _refused(
             f"{where}.name", f"{name!r} cannot be the name of a tool: 1 to 64 of A-Z, a-z, 0-9, _, -"
         )
     kind = "http" if given.get("type") == "call" else given.get("type")
     if not isinstance(kind, str) or kind not in {one.value for one in ToolType if one is not ToolType.INTERNAL}:
         known = ", ".join(one.value for one in ToolType if one is not ToolType.INTERNAL)
-        raise refused(f"{where}.type", f"tools of the type {kind!r} are not run here; it may be {known}")
+        raise _refused(f"{where}.type", f"tools of the type {kind!r} are not run here; it may be {known}")
     type_ = ToolType(kind)
     own = given.get(str(given.get("type"))) or given.get(kind) or {}
     if not isinstance(own, Mapping):
-        raise refused(f"{where}.{kind}", "it must be an object")
+        raise _refused(f"{where}.{kind}", "it must be an object")
     if found := SECRET.search(_encode(own).decode()):
-        raise refused(
+        raise _refused(
             f"{where}.{kind}",
             f"it refers to a secret ({found.group()}), which tools cannot do here yet: give its value",
         )
@@ -230,7 +230,7 @@ def _own_fields(type_: ToolType, own: Mapping[str, Any], where: str) -> dict[str
     if type_ in {ToolType.APP, ToolType.AGENT}:
         ref = _text(own, "ref", where)
         if not ref:
-            raise refused(f"{where}.ref", "say which one, as namespace/name")
+            raise _refused(f"{where}.ref", "say which one, as namespace/name")
         if type_ is ToolType.AGENT:
             return {"ref": ref}
         return {
@@ -242,12 +242,12 @@ def _own_fields(type_: ToolType, own: Mapping[str, Any], where: str) -> dict[str
         }
     url = _text(own, "url", where)
     if not _is_http(url):
-        raise refused(f"{where}.url", f"{url[:100]!r} is no http or https address")
+        raise _refused(f"{where}.url", f"{url[:100]!r} is no http or https address")
     if type_ is ToolType.HOOK:
         return {"url": url, "secret": _text(own, "secret", where)}
     method = (_text(own, "method", where) or "POST").upper()
     if method not in METHODS:
-        raise refused(f"{where}.method", f"{method!r} is unknown; it may be {', '.join(METHODS)}")
+        raise _refused(f"{where}.method", f"{method!r} is unknown; it may be {', '.join(METHODS)}")
     headers = {name: str(value) for name, value in _mapped(own, "headers", where).items()}
     return {"url": url, "method": method, "headers": headers, "auth": _auth(own.get("auth"), where)}
 
@@ -264,7 +264,7 @@ def _auth(given: object, where: str) -> Auth | None:
         return None
     kind = _text(given, "type", f"{where}.auth")
     if kind not in {"bearer", "api_key"}:
-        raise refused(
+        raise _refused(
             f"{where}.auth.type",
             f"{kind!r} is not known here; it may be bearer or api_key. There are no connected accounts: give the secret",
         )
@@ -279,7 +279,7 @@ def _text(given: Mapping[str, Any], name: str, where: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise refused(f"{where}.{name}", f"it must be a text, not {type(value).__name__}")
+        raise _refused(f"{where}.{name}", f"it must be a text, not {type(value).__name__}")
     return value
 
 
@@ -289,7 +289,7 @@ def _mapped(given: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise refused(f"{where}.{name}", "it must be an object")
+        raise _refused(f"{where}.{name}", "it must be an object")
     return dict(value)
 
 
@@ -309,8 +309,7 @@ def _cleaned(value: Any) -> Any:
     return cleaned
 
 
-def refused(field: str, why: str) -> InvalidRequest:
-    """A refusal of one field of an agent's config."""
+def _refused(field: str, why: str) -> InvalidRequest:
     return InvalidRequest(f"Input validation failed: agent_config.{field}: {why}")
 
 
