@@ -161,9 +161,11 @@ def read_tool(given: Mapping[str, Any], where: str) -> Tool:
             f"{where}.name", f"{name!r} cannot be the name of a tool: 1 to 64 of A-Z, a-z, 0-9, _, -"
         )
     kind = "http" if given.get("type") == "call" else given.get("type")
-    if not isinstance(kind, str) or kind not in {one.value for one in ToolType if one is not ToolType.INTERNAL}:
-        known = ", ".join(one.value for one in ToolType if one is not ToolType.INTERNAL)
-        raise _refused(f"{where}.type", f"tools of the type {kind!r} are not run here; it may be {known}")
+    known = [one.value for one in ToolType if one is not ToolType.INTERNAL]
+    if kind not in known:
+        raise _refused(
+            f"{where}.type", f"tools of the type {kind!r} are not run here; it may be {', '.join(known)}"
+        )
     type_ = ToolType(kind)
     own = given.get(str(given.get("type"))) or given.get(kind) or {}
     if not isinstance(own, Mapping):
