@@ -273,6 +273,8 @@ class Mirror:
         resident = worker.residents.get(request.setup_key)
         held = self._held(request.id, request.setup_key, "", request.env_key, app, now_ms)
         held.attempt = task.attempt
+        if task.history:  # not from now on: what is restored every few seconds would never be looked at
+            held.audit_ms = task.history[-1][2] + AUDIT_MS
         if loading or resident is None:
             held.load_s = self.knowledge.load_s(request.setup_key, app)
             if resident is not None and loading:

@@ -10,7 +10,7 @@ process it started ends with it.
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Mapping
 from typing import Final, Protocol
 
 import msgspec
@@ -127,8 +127,8 @@ class Daemon:
     def on_registered(self, session: str) -> None:  # noqa: ARG002 - the lease keeps it; others ask there
         self.inbox.rewind()
 
-    def on_lost(self, task_ids: Iterable[TaskId], reason: str) -> None:
-        self.workload.disown(task_ids, reason)
+    def on_lost(self, attempts: Mapping[TaskId, int], reason: str) -> None:
+        self.workload.disown(attempts, reason)
 
     def on_fence(self, reason: str) -> None:
         self.workload.give_back(reason, running=True)

@@ -62,7 +62,7 @@ class Holder(Protocol):
 
     def on_registered(self, session: str) -> None: ...
 
-    def on_lost(self, task_ids: Iterable[TaskId], reason: str) -> None: ...
+    def on_lost(self, attempts: Mapping[TaskId, int], reason: str) -> None: ...
 
     def on_cancel(self, order: CancelOrder) -> None: ...
 
@@ -124,7 +124,8 @@ class Lease:
             self._renewed(sent_mono)
             _log.info(Event.ENGINE_REGISTERED, held=len(held), lost=len(lost))
             self._holder.on_registered(session)
-            self._holder.on_lost(lost, "it was given to another worker while this machine was away")
+            reason = "it was given to another worker while this machine was away"
+            self._holder.on_lost(_attempts(held, lost), reason)
             return
 
     def silent_s(self) -> float:
@@ -154,13 +155,13 @@ class Lease:
         """One renewal, repeated while the server is away."""
         backoff = Backoff()
         while True:
-            sent_mono = self._clock()
+            sent_mono, held = self._clock(), self._holder.held()
             try:
                 renewal = await self._store.renew(
                     self._holder.info().id,
                     self.session,
                     self._holder.telemetry(),
-                    self._holder.held(),
+                    held,
                     self._lease_s,
                 )
             except StoreUnavailable as error:
@@ -173,12 +174,12 @@ class Lease:
                 return
             else:
                 self._renewed(sent_mono)
-                self._act(renewal)
+                self._act(renewal, held)
                 return
 
-    def _act(self, renewal: Renewal) -> None:
+    def _act(self, renewal: Renewal, held: Mapping[TaskId, int]) -> None:
         if renewal.lost:
-            self._holder.on_lost(renewal.lost, "another attempt owns it")
+            self._holder.on_lost(_attempts(held, renewal.lost), "another attempt owns it")
         for order in renewal.cancelled:  # the inbox brings them too; an order that is known does nothing
             self._holder.on_cancel(order)
 
@@ -203,3 +204,8 @@ class Lease:
         held = len(self._holder.held())
         _log.error(Event.LEASE_LOST, reason="no renewal succeeded in time", silent_s=silent_s, held=held)
         self._holder.on_fence("the worker lost contact with the server")
+
+
+def _attempts(held: Mapping[TaskId, int], lost: Iterable[TaskId]) -> dict[TaskId, int]:
+    """What was asked about of what is lost: the inbox may have brought a later attempt of it meanwhile."""
+    return {task_id: held[task_id] for task_id in lost if task_id in held}

@@ -5,7 +5,7 @@ lease says (`disown`, `give_back`). One task at a time runs on a slot, or one lo
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from stoker.core.events import Event
@@ -157,11 +157,11 @@ class Workload:
             slot.residency.pins = frozenset(order.setup_keys)
             self._on_change()
 
-    def disown(self, task_ids: Iterable[TaskId], reason: str) -> None:
+    def disown(self, attempts: Mapping[TaskId, int], reason: str) -> None:
         """Stop attempts that are no longer this engine's; nothing more is written for them."""
-        for task_id in task_ids:
+        for task_id, attempt in attempts.items():
             execution = self._held.get(task_id)
-            if execution is not None:
+            if execution is not None and execution.order.attempt == attempt:
                 self.stale += 1
                 _log.warning(
                     Event.ATTEMPT_STALE,

@@ -19,6 +19,7 @@ from stoker_scheduler.eviction import decide_unload
 from stoker_scheduler.fleet import Fleet, Held
 from stoker_scheduler.knowledge import LOAD_PRIOR_S, MAX_KEYS, Knowledge
 from stoker_scheduler.matching import explain, fits
+from stoker_scheduler.mirror import AUDIT_MS, Mirror
 from stoker_scheduler.queues import WINDOW, WINDOW_LOWER, Queues, Shape
 from stoker_scheduler.residents import Phase
 from stoker_scheduler.shares import Shares
@@ -455,3 +456,11 @@ def test_what_a_task_does_not_say_is_its_workers_to_keep(state):
 def test_the_time_in_the_queue_counts_from_when_a_task_was_queued_last():
     again = spec("a", created_ms=1_000, queued_ms=5_000)
     assert Limits(queue_timeout_s=10).queue_deadline_ms(again) == 15_000
+
+
+def test_a_task_that_each_new_leader_takes_over_is_looked_at_at_its_own_time():
+    mirror = Mirror(Rules(), Limits())
+    mirror.on_engine(engine_view(engine_info()), 0)
+    task = msgspec.structs.replace(running_since(TaskState.RUNNING, 2_000), worker_id="box-cpu-0")
+    mirror.restore(task, "test/a", 50_000)
+    assert mirror.fleet.held(task.request.id).audit_ms == 2_000 + AUDIT_MS

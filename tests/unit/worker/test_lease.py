@@ -44,9 +44,9 @@ class Holder:
     def on_registered(self, session):
         self.told.append(("registered", session))
 
-    def on_lost(self, task_ids, reason):
-        if task_ids:
-            self.told.append(("lost", *sorted(task_ids)))
+    def on_lost(self, attempts, reason):
+        if attempts:
+            self.told.append(("lost", attempts))
 
     def on_cancel(self, order):
         self.told.append(("cancel", order))
@@ -128,7 +128,7 @@ async def test_renewals_carry_the_session_and_keep_the_fence_away(running):
 async def test_a_renewal_says_what_is_lost_and_what_is_cancelled(running):
     holder = await start(Server(None, Renewal(lost=frozenset({"t1"}), cancelled=(CANCEL,))), running)
     await pass_time(LEASE_S / 2)
-    assert holder.told[1:] == [("lost", "t1"), ("cancel", CANCEL)]
+    assert holder.told[1:] == [("lost", {"t1": 1}), ("cancel", CANCEL)]
 
 
 @in_virtual_time
@@ -162,7 +162,7 @@ async def test_an_engine_that_returns_goes_on_with_what_it_owns_and_stops_what_i
     server.given_away = frozenset({"t2"})
     await pass_time(LEASE_S)
     assert server.registrations[-1] == {"t1": 1, "t2": 3}
-    assert holder.told[1:] == [("registered", "session2"), ("lost", "t2")]
+    assert holder.told[1:] == [("registered", "session2"), ("lost", {"t2": 3})]
 
 
 @in_virtual_time

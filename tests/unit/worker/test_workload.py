@@ -96,7 +96,7 @@ async def test_an_attempt_that_a_new_primary_has_forgotten_gives_way_to_one_with
     await until(lambda: "run" in scene.machine.steps)
     scene.assign(attempt=2, token="of another server")
     assert len(scene.ended()) == 0
-    scene.workload.disown(["t1"], "it was given to another worker")
+    scene.workload.disown({"t1": 2}, "it was given to another worker")
     scene.machine.holds = ""
     scene.assign(attempt=2, token="of another server")
     await until(lambda: len(scene.ended()) == 1)
@@ -178,9 +178,21 @@ async def test_what_another_engine_owns_now_is_dropped_and_counted(scene):
     scene.serve()
     scene.assign()
     await until(lambda: "run" in scene.machine.steps)
-    scene.workload.disown(["t1", "unknown"], "lost")
+    scene.workload.disown({"t1": 1, "unknown": 1}, "lost")
     await scene.workload.empty()
     assert (scene.ended(), scene.workload.stale) == ([], 1)
+
+
+async def test_what_is_said_of_an_attempt_does_not_stop_the_one_that_came_meanwhile(scene):
+    scene.machine.holds = "run"
+    scene.serve()
+    scene.assign(attempt=2)
+    await until(lambda: "run" in scene.machine.steps)
+    scene.workload.disown({"t1": 1}, "it was given to another worker")
+    assert scene.workload.held() == {"t1": 2}
+    scene.workload.disown({"t1": 2}, "lost")
+    await scene.workload.empty()
+    assert scene.workload.stale == 1
 
 
 async def test_an_outcome_of_an_earlier_life_is_held_until_it_is_delivered(scene):
