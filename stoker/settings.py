@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from stoker.access_settings import KeyRetentionFields
-from stoker.agent_settings import AgentFields
+from stoker.agent_settings import ChatFields
 from stoker.core.errors import CallerError
 from stoker.core.messages import CANCEL_GRACE_MS
 from stoker.enrolment_settings import EnrolmentFields, JoinFields
@@ -32,7 +32,6 @@ from stoker.file_settings import FileFields
 from stoker.parking_settings import ParkingFields
 from stoker.queue_settings import QueueFields
 from stoker.retry_settings import QuarantineFields
-from stoker.run_settings import RunFields
 from stoker.secret_settings import (
     PRIVATE_FIELDS,
     KeyRingFields,
@@ -212,9 +211,7 @@ class VaultSettings(FilesSettings, KeyRingFields):
         return (self.secrets_key_file or self.data_dir / "secrets-key").expanduser().absolute()
 
 
-class GatewaySettings(
-    VaultSettings, SecretFields, EnrolmentFields, ServerTlsFields, QueueFields, RunFields, AgentFields
-):
+class GatewaySettings(VaultSettings, SecretFields, EnrolmentFields, ServerTlsFields, QueueFields, ChatFields):
     """The front door."""
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
@@ -374,7 +371,7 @@ class WorkerSettings(CommonSettings, FetchFields, EnvironmentFields, JoinFields,
         return (self.spool_dir or self.data_dir / "spool").expanduser().absolute()
 
 
-class JobsSettings(VaultSettings, KeyRetentionFields, RunFields, WebhookFields, AgentFields):
+class JobsSettings(VaultSettings, KeyRetentionFields, WebhookFields, ChatFields):
     """Background work on RQ."""
 
     jobs_redis_url: str = Field(

@@ -10,15 +10,16 @@ import jsonschema_rs
 import msgspec
 from msgspec import Struct
 
+from stoker.agents.secrets import check_references, names_in
 from stoker.core.errors import InvalidRequest
 
 NAME: Final = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
 """What the APIs of language models take as the name of a function."""
 ERRORS_SHOWN: Final = 5
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
-SECRET: Final = re.compile(r"\$\{\{\s*secrets\.[^}]*\}\}")
+TAKES_SECRETS: Final = {"http": ("headers", "auth"), "call": ("headers", "auth"), "hook": ("secret",)}
+"""The fields of a tool in which `${{secrets.NAME}}` stands for a value."""
 _decode = msgspec.json.Decoder().decode
-_encode = msgspec.json.Encoder().encode
 
 
 class ToolType(StrEnum):
@@ -73,6 +74,12 @@ class Tool(Struct, frozen=True, kw_only=True):
     headers: dict[str, str] = {}
     auth: Auth | None = None
     secret: str = ""
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The names of the secrets that it refers to; their values are put in when it is called."""
+        shown = self.auth.secret if self.auth is not None else ""
+        return names_in([*self.headers.values(), self.secret, shown])
 
     def as_function(self) -> dict[str, Any]:
         """In the form that models know."""
@@ -168,11 +175,7 @@ def read_tool(given: Mapping[str, Any], where: str) -> Tool:
     own = given.get(str(given.get("type"))) or given.get(kind) or {}
     if not isinstance(own, Mapping):
         raise _refused(f"{where}.{kind}", "it must be an object")
-    if found := SECRET.search(_encode(own).decode()):
-        raise _refused(
-            f"{where}.{kind}",
-            f"it refers to a secret ({found.group()}), which tools cannot do here yet: give its value",
-        )
+    check_references(own, TAKES_SECRETS.get(kind, ()), f"{where}.{kind}")
     common: dict[str, Any] = {
         "name": name,
         "type": type_,
@@ -244,11 +247,14 @@ def _own_fields(type_: ToolType, own: Mapping[str, Any], where: str) -> dict[str
     if not isinstance(url, str) or urlsplit(url).scheme not in {"http", "https"}:
         raise _refused(f"{where}.url", f"{str(url)[:100]!r} is no http or https address")
     if type_ is ToolType.HOOK:
-        return {"url": url, "secret": own.get("secret") or ""}
+        return {"url": url, "secret": str(own.get("secret") or "")}
     method = str(own.get("method") or "POST").upper()
     if method not in METHODS:
         raise _refused(f"{where}.method", f"{method!r} is unknown; it may be {', '.join(METHODS)}")
-    headers = {str(name): str(value) for name, value in (own.get("headers") or {}).items()}
+    given = own.get("headers") or {}
+    if not isinstance(given, Mapping):
+        raise _refused(f"{where}.headers", "it must be an object of names and values")
+    headers = {str(name): str(value) for name, value in given.items()}
     return {"url": url, "method": method, "headers": headers, "auth": _auth(own.get("auth"), where)}
 
 

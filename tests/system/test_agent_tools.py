@@ -122,12 +122,13 @@ def test_an_app_as_a_tool_is_a_task_of_the_chat(http, model):
 
 def test_an_address_as_a_tool_gets_the_arguments_and_the_chats_context(http, model, receiver):
     model.script = [calls("search", '{"q": "x"}'), says("ok"), calls("search", '{"q": "y"}'), says("no")]
+    http.post("/secrets", json={"key": "TOOL_KEY", "value": "s3-from-the-vault"}).raise_for_status()
     search = {
         "name": "search",
         "type": "call",
         "call": {
             "url": receiver.url + "/of/{{context.user}}",
-            "auth": {"type": "api_key", "secret": "s3", "header": "X-Key"},
+            "auth": {"type": "api_key", "secret": "${{secrets.TOOL_KEY}}", "header": "X-Key"},
             "headers": {"X-Who": "{{context.user}}"},
             "input_schema": ANY,
         },
@@ -138,7 +139,7 @@ def test_an_address_as_a_tool_gets_the_arguments_and_the_chats_context(http, mod
     assert results(chat) == [("completed", "fine")]
     path, headers, body = receiver.requests[0]
     assert (path, json.loads(body)) == ("/of/a%2Fb", {"q": "x"})
-    assert (headers["X-Key"], headers["X-Who"]) == ("s3", "a/b")
+    assert (headers["X-Key"], headers["X-Who"]) == ("s3-from-the-vault", "a/b")
     receiver.answer = (400, "bad q")
     say(http, chat_id=chat_id)
     assert results(ended(http, chat_id))[1] == ("failed", "127.0.0.1 answered with status 400: bad q")

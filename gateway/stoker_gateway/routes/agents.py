@@ -108,7 +108,7 @@ async def _changed(request: AnyRequest, agent: Agent, data: AgentBody) -> Answer
         agent = structs.replace(agent, visibility=_visibility(data.visibility))
     if data.version is not None or not agent.versions:
         config = data.version or {}
-        await prepare(read_config(config), services.store, services.registry, user_id)
+        await prepare(read_config(config), services, user_id)
         new = version_of(config, await services.store.now_ms())
         kept = tuple(version for version in agent.versions if version.id != new.id)
         agent = structs.replace(agent, versions=(*kept, new))

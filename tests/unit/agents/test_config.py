@@ -57,8 +57,20 @@ def test_both_generations_mean_the_same(given):
         (REF | {"system_prompt": 5}, "system_prompt: it must be a text, not int"),
         (REF | {"limits": {"turns": -1}}, "limits.turns: -1 is no number of turns"),
         (
-            REF | {"tools": [tool("http", {"url": "https://x", "headers": {"K": "${{secrets.KEY}}"}})]},
-            "tools.0.http: it refers to a secret (${{secrets.KEY}})",
+            REF | {"tools": [tool("http", {"url": "https://x/${{secrets.KEY}}"})]},
+            "tools.0.http.url: ${{secrets.KEY}} stands where no secret is put in: that is done in `headers`, ",
+        ),
+        (
+            REF | {"tools": [tool("app", {"ref": "a/b", "setup": {"k": "${{ secrets.KEY }}"}})]},
+            "tools.0.app.setup: ${{ secrets.KEY }} stands where no secret is put in",
+        ),
+        (
+            REF | {"tools": [tool("hook", {"url": "https://x", "secret": "${{secrets.a-b}}"})]},
+            "tools.0.hook.secret: ${{secrets.a-b}} names no secret; write ${{secrets.NAME}}",
+        ),
+        (
+            REF | {"tools": [tool("http", {"url": "https://x", "headers": [1]})]},
+            "tools.0.http.headers: it must",
         ),
     ],
 )
