@@ -40,6 +40,7 @@ from stoker.secret_settings import (
     yaml_problem,
 )
 from stoker.server_address import embedded_url, parse_redis
+from stoker.skill_settings import SkillFields
 from stoker.slot_settings import WorkerSlots
 from stoker.store_settings import StoreFields
 from stoker.tls_settings import ServerTlsFields, TlsFields
@@ -203,7 +204,7 @@ class FilesSettings(CommonSettings, FileFields):
 
 
 class VaultSettings(FilesSettings, KeyRingFields):
-    """What the parts need besides that open secrets: the gateway for apps, the jobs for what signs webhooks."""
+    """What the parts need besides that open secrets: the gateway for apps, the jobs for webhooks and tools."""
 
     @property
     def secrets_key_path(self) -> Path:
@@ -211,7 +212,9 @@ class VaultSettings(FilesSettings, KeyRingFields):
         return (self.secrets_key_file or self.data_dir / "secrets-key").expanduser().absolute()
 
 
-class GatewaySettings(VaultSettings, SecretFields, EnrolmentFields, ServerTlsFields, QueueFields, ChatFields):
+class GatewaySettings(
+    VaultSettings, SecretFields, EnrolmentFields, ServerTlsFields, QueueFields, ChatFields, SkillFields
+):
     """The front door."""
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")

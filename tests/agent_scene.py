@@ -78,11 +78,10 @@ class AgentScene:
         self.desk = Desk(store=store, settings=self.settings, submitter=submitter, registry=registry)
         self.secrets = SecretStore(store, GatewaySettings(data_dir=folder))
 
-    async def deploy_model(self):
-        names = ("text", "context", "tools", "system_prompt")
+    async def deploy_model(self, fields=("text", "context", "tools", "system_prompt")):
         function = AppFunction(
             name="run",
-            input_schema={"type": "object", "properties": {name: {} for name in names}},
+            input_schema={"type": "object", "properties": {name: {} for name in fields}},
             output_schema={"type": "object", "properties": {"response": {"type": "string"}}},
         )
         version = AppVersion(id="v", short_id="v", app_id="model", created_ms=0, functions={"run": function})

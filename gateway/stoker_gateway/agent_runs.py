@@ -19,6 +19,7 @@ from stoker.core.errors import Conflict, DocumentChanged, InvalidRequest, NotFou
 from stoker.core.ids import new_id
 from stoker.core.messages import Owner
 from stoker_gateway.services import Services
+from stoker_gateway.skills import with_skills
 
 _PICTURE: Final = "image/"
 _FILE_KEYS: Final = ("uri", "filename", "content_type", "size")
@@ -131,7 +132,7 @@ class AgentRuns:
     async def _config(self, body: AgentRunBody, user_id: str) -> tuple[dict[str, Any], Agent | None, str]:
         store = self._services.store
         if body.agent_config:
-            return body.agent_config, None, ""
+            return await with_skills(body.agent_config, self._services.settings), None, ""
         if body.agent_id:
             agent = await read_agent(store, body.agent_id, user_id)
             version = agent.version(body.agent_version_id or "")

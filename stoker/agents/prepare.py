@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from stoker.agents.config import AgentConfig, refused
 from stoker.agents.place import Workplace
 from stoker.agents.records import Agent, find_agent
-from stoker.agents.tools import Tool, ToolType, clean_schema
+from stoker.agents.tools import Internal, Tool, ToolType, clean_schema
 from stoker.core.apps import AppVersion
 from stoker.core.errors import InvalidRequest, NotFound
 from stoker.llm.contract import llm_function, properties_of
@@ -44,6 +44,8 @@ async def prepare(
             f"{name} is no language model: its default function does not take text and context and give a response",
         )
     fields = properties_of(function.input_schema)
+    if "tools" not in fields:  # the skills then are in the prompt
+        config = replace(config, internal=tuple(one for one in config.internal if one is not Internal.SKILLS))
     if (config.tools or config.internal or config.output_schema) and "tools" not in fields:
         raise refused("tools", f"the language model {name} takes no tools")
     await _check_secrets(config, place, user_id, agent)

@@ -26,6 +26,7 @@ from stoker.agents.chat import (
     message_id,
 )
 from stoker.agents.config import Limits
+from stoker.agents.skills import skills_tool
 from stoker.agents.tools import (
     INTERNAL_TOOLS,
     Internal,
@@ -327,6 +328,9 @@ class Steps(Struct, frozen=True, kw_only=True):
                 memory.pop(name, None)
             chat = replace(chat, memory=memory)
             result = _encode(memory).decode()
+        elif call.name == Internal.SKILLS:
+            wanted = call.arguments.get("name")
+            result = next((one.content for one in chat.config.skills if one.name == wanted), result)
         return self._put_call(chat, call, status=CallStatus.COMPLETED, result=result)
 
     def _awaited(self, chat: Chat, answer_id: str) -> Message | None:
@@ -393,6 +397,8 @@ def all_tools(chat: Chat) -> tuple[Tool, ...]:
     """The tools that the model is told of."""
     config = chat.config
     inside = [INTERNAL_TOOLS[name] for name in config.internal if name in INTERNAL_TOOLS]
+    if Internal.SKILLS in config.internal:
+        inside.append(skills_tool(config.skills))
     if Internal.FINISH in config.internal or config.output_schema:
         inside.append(finish_tool(config.output_schema))
     return (*config.tools, *inside)

@@ -45,6 +45,7 @@ class Internal(StrEnum):
     PLAN = "plan"
     MEMORY = "memory"
     FINISH = "finish"
+    SKILLS = "skills"
 
 
 class Auth(Struct, frozen=True, kw_only=True):

@@ -53,7 +53,24 @@ def test_both_generations_mean_the_same(given):
             REF | {"tools": [tool("http", {"url": "https://x", "auth": {"type": "credential"}})]},
             "auth.type: 'credential' is not known here",
         ),
-        (REF | {"skills": [{"name": "s", "url": "https://x"}]}, "skills: the skill 's' has no content"),
+        (REF | {"skills": [{"name": "s"}]}, "skills.0: it has no text: give `content`, or the `url`"),
+        (
+            REF | {"skills": [{"name": "s", "skill_id": "x"}]},
+            "skills.0: skill_id names a skill of a store, and",
+        ),
+        (
+            REF | {"skills": [{"name": "s", "url": "file:///x"}]},
+            "skills.0.url: 'file:///x' is no http or https",
+        ),
+        (REF | {"skills": [{"name": "s", "content": 5}]}, "skills.0.content: it must be a text, not int"),
+        (
+            REF | {"skills": [{"name": "s", "content": "a"}, {"name": "s", "content": "b"}]},
+            "skills.1.name: 's' is the name of another skill",
+        ),
+        (
+            REF | {"skills": [{"content": "a"}], "tools": [{"name": "skills", "type": "client"}]},
+            "tools.0.name: 'skills' is the name of another tool",
+        ),
         (REF | {"system_prompt": 5}, "system_prompt: it must be a text, not int"),
         (REF | {"limits": {"turns": -1}}, "limits.turns: -1 is no number of turns"),
         (
@@ -158,7 +175,7 @@ def test_the_prompt_has_skills_and_memory():
         REF
         | {
             "system_prompt": "For {{context.who}}.",
-            "skills": [{"name": "s", "description": "d", "content": "text"}],
+            "skills": [{"name": "s", "description": "d", "content": "text", "preload": True}],
             "internal_tools": {"memory": True},
         }
     )
