@@ -70,15 +70,14 @@ class AgentScene:
 
     def __init__(self, store, folder, **settings):
         self.store = store
-        self.settings = JobsSettings(
-            data_dir=folder, pool=store.pool, webhook_allow=("127.0.0.1",), **settings
-        )
+        reach = {"webhook_allow": ("127.0.0.1",)}
+        self.settings = JobsSettings(data_dir=folder, pool=store.pool, **(reach | settings))
         registry = Registry(store)
         submitter = Submitter(store, registry, self.settings, base_url="http://gateway")
         self.desk = Desk(store=store, settings=self.settings, submitter=submitter, registry=registry)
         self.secrets = SecretStore(store, GatewaySettings(data_dir=folder))
 
-    async def deploy_model(self, fields=("text", "context", "tools", "system_prompt")):
+    async def deploy_model(self, fields=("text", "context", "tools", "tool_call_id")):
         function = AppFunction(
             name="run",
             input_schema={"type": "object", "properties": {name: {} for name in fields}},

@@ -120,7 +120,11 @@ async def _try(settings: JobsSettings, wanted: ToolRequest) -> tuple[str, bool, 
         return "The address of this tool is none.", True, False
     except (TimeoutError, httpx.HTTPError) as error:
         why = str(error) or f"no answer within {CALL_TIMEOUT_S:g} s"
-        return f"The tool could not be reached: {why}", True, isinstance(error, httpx.ConnectError)
+        return (
+            f"{httpx.URL(wanted.url).host} could not be reached: {why}",
+            True,
+            isinstance(error, httpx.ConnectError),
+        )
     text, failed = answer_text(url.host, answer.status_code, body)
     return text, failed, answer.status_code in LATER
 

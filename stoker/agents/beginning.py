@@ -78,7 +78,7 @@ def needs_jobs(chat: Chat) -> bool:
     """Whether a chat needs what only a step of the jobs does."""
     calls = [order for order in decide_orders(chat) if isinstance(order, UseTool)]
     return (
-        bool(chat.to_cancel)
+        bool(chat.to_cancel or chat.hooks)
         or must_tell_parent(chat)
         or any(order.tool.type in IN_THE_JOBS for order in calls)
     )

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from stoker.agents.hooks import Hook, read_hooks
 from stoker.agents.skills import Skill, read_skills
 from stoker.agents.tools import Internal, Tool, read_tool
 from stoker.core.errors import InvalidRequest
@@ -56,6 +57,7 @@ class AgentConfig(Struct, frozen=True, kw_only=True):
     internal: tuple[Internal, ...] = ()
     output_schema: dict[str, Any] | None = None
     skills: tuple[Skill, ...] = ()
+    hooks: tuple[Hook, ...] = ()
     context: tuple[ContextField, ...] = ()
     allow_all_tools: bool = False
     limits: Limits = Limits()
@@ -90,6 +92,7 @@ def read_config(given: Mapping[str, Any]) -> AgentConfig:
         internal=internal,
         output_schema=dict(schema) if schema else None,
         skills=skills,
+        hooks=read_hooks(_maps(given, "hooks")),
         context=tuple(_context_field(field) for field in _maps(given, "context")),
         allow_all_tools=permissions.get("allow_all_tools") is True,
         limits=_limits(_mapped(given, "limits")),

@@ -50,7 +50,9 @@ async def prepare(
         raise refused("tools", f"the language model {name} takes no tools")
     await _check_secrets(config, place, user_id, agent)
     tools = [await _tool(tool, store, registry, user_id) for tool in config.tools]
-    return replace(config, tools=tuple(tools), fields=tuple(sorted(fields)))
+    owner_id = agent.owner_id if agent is not None else user_id
+    hooks = tuple(replace(hook, owner_id=owner_id) for hook in config.hooks)
+    return replace(config, tools=tuple(tools), hooks=hooks, fields=tuple(sorted(fields)))
 
 
 async def _check_secrets(config: AgentConfig, place: Workplace, user_id: str, agent: Agent | None) -> None:
