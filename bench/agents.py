@@ -13,7 +13,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import httpx
 import psutil
 import uvloop
 from rich.console import Console
@@ -21,6 +20,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from helpers import TEST_APPS, start_system
+from http_load import Client
 
 CHATS = int(os.environ.get("CHATS", "200"))
 WORKERS = int(os.environ.get("WORKERS", "12"))
@@ -48,35 +48,32 @@ def main() -> None:
 
 
 async def measure(system) -> list[dict[str, float]]:
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=CHATS)
-    headers = {"Authorization": f"Bearer {system.bench_key}"}
-    async with httpx.AsyncClient(
-        base_url=system.base_url, headers=headers, timeout=LIMIT_S, limits=limits, trust_env=False
-    ) as http:
-        await asyncio.gather(*(chat(http, []) for _ in range(WORKERS * 2)))  # the model is loaded everywhere
-        rounds = []
-        for _ in range(ROUNDS):
-            turns: list[float] = []
-            before, began = cpu_s(system), time.monotonic()
-            await asyncio.gather(*(chat(http, turns) for _ in range(CHATS)))
-            took = time.monotonic() - began
-            cuts = statistics.quantiles(turns, n=100)
-            rounds.append(
-                {
-                    "p50": cuts[49],
-                    "p95": cuts[94],
-                    "max": max(turns),
-                    "turns": len(turns),
-                    "per_s": len(turns) / took,
-                }
-                | {part: (used - before[part]) / len(turns) for part, used in cpu_s(system).items()}
-            )
-        return rounds
+    client = Client(system.base_url, system.bench_key)
+    await asyncio.gather(*(chat(client, []) for _ in range(WORKERS * 2)))  # the model is loaded everywhere
+    rounds = []
+    for _ in range(ROUNDS):
+        turns: list[float] = []
+        before, began = cpu_s(system), time.monotonic()
+        await asyncio.gather(*(chat(client, turns) for _ in range(CHATS)))
+        took = time.monotonic() - began
+        cuts = statistics.quantiles(turns, n=100)
+        rounds.append(
+            {
+                "p50": cuts[49],
+                "p95": cuts[94],
+                "max": max(turns),
+                "turns": len(turns),
+                "per_s": len(turns) / took,
+            }
+            | {part: (used - before[part]) / len(turns) for part, used in cpu_s(system).items()}
+        )
+    client.close()
+    return rounds
 
 
 def cpu_s(system) -> dict[str, float]:
-    """CPU seconds of each part and its children so far."""
-    found = {}
+    """CPU seconds of each part and its children so far, and of this client."""
+    found = {"client": sum(psutil.Process().cpu_times()[:2])}
     for part, pid in system.pids.items():
         if part != "up":
             family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
@@ -84,38 +81,43 @@ def cpu_s(system) -> dict[str, float]:
     return found
 
 
-async def chat(http: httpx.AsyncClient, turns: list[float]) -> None:
+async def chat(client: Client, turns: list[float]) -> None:
     """One chat to its end; a lost step would leave it waiting, and the bound says so."""
     async with asyncio.timeout(LIMIT_S):
         began = time.monotonic()
-        made = (await http.post("/agents/run", json={"agent_config": AGENT, "input": {"text": "Go"}})).json()[
-            "data"
-        ]
-        chat_id = made["assistant_message"]["chat_id"]
+        made = await post(client, "/agents/run", {"agent_config": AGENT, "input": {"text": "Go"}})
         seen: set[str] = set()
-        stream = http.stream("GET", f"/chats/{chat_id}/stream", headers={"Accept": "application/x-ndjson"})
-        async with stream as answer:
-            async for line in answer.aiter_lines():
-                event = json.loads(line)
-                data = event.get("data") or {}
-                if (
-                    event.get("event") != "chat_messages"
-                    or data["role"] != "assistant"
-                    or data["status"] != "ready"
-                ):
+        async with client.stream(f"/chats/{made['assistant_message']['chat_id']}/stream") as lines:
+            while True:
+                said = answer(await lines.get())
+                if said is None or said["id"] in seen:
                     continue
-                if data["id"] in seen:
-                    continue
-                seen.add(data["id"])
+                seen.add(said["id"])
                 turns.append(time.monotonic() - began)
-                calls = data["tool_invocations"]
+                calls = said["tool_invocations"]
                 if not calls:
-                    if data["content"][0]["text"] != "Done after 2 calls.":
-                        raise RuntimeError(f"a lost step: {data}")
+                    if said["content"][0]["text"] != "Done after 2 calls.":
+                        raise RuntimeError(f"a lost step: {said}")
                     return
                 began = time.monotonic()
-                posted = await http.post(f"/tools/{calls[0]['id']}", json={"result": "seen"})
-                posted.raise_for_status()
+                await post(client, f"/tools/{calls[0]['id']}", {"result": "seen"})
+
+
+async def post(client: Client, path: str, body: dict) -> dict:
+    status, found = await client.call("POST", path, json.dumps(body).encode())
+    if status != 200:
+        raise RuntimeError(f"{path}: {status} {found.decode()[:300]}")
+    return json.loads(found)["data"]
+
+
+def answer(line: bytes) -> dict | None:
+    """What the model has said to its end, if that is what a line of the stream tells."""
+    if b'"chat_messages"' not in line:
+        return None
+    event = json.loads(line)
+    data = event["data"]
+    is_said = event["event"] == "chat_messages" and data["role"] == "assistant" and data["status"] == "ready"
+    return data if is_said else None
 
 
 def show(rounds: list[dict[str, float]]) -> None:

@@ -1,9 +1,10 @@
 """A lean HTTP/1.1 client and an open-loop load: the client shares two cores with the system it measures."""
 
 import asyncio
+import contextlib
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -11,15 +12,20 @@ import httptools
 
 
 class _Answer:
-    """Collects one response for httptools."""
+    """Collects one response for httptools; `lines` gets those of a stream as they come."""
 
-    def __init__(self) -> None:
+    def __init__(self, lines: asyncio.Queue[bytes] | None = None) -> None:
         self.body = bytearray()
         self.done = asyncio.get_running_loop().create_future()
-        self.on_line: Callable[[bytes], None] | None = None
+        self._lines = lines
 
     def on_body(self, data: bytes) -> None:
         self.body += data
+        if self._lines is not None:
+            *whole, rest = self.body.split(b"\n")
+            self.body = bytearray(rest)
+            for line in whole:
+                self._lines.put_nowait(bytes(line))
 
     def on_message_complete(self) -> None:
         if not self.done.done():
@@ -40,8 +46,8 @@ class _Connection(asyncio.Protocol):
         if self.answer and not self.answer.done.done():
             self.answer.done.set_exception(ConnectionError(f"closed by the server ({exc})"))
 
-    async def ask(self, head: bytes) -> tuple[int, bytes]:
-        self.answer = _Answer()
+    async def ask(self, head: bytes, lines: asyncio.Queue[bytes] | None = None) -> tuple[int, bytes]:
+        self.answer = _Answer(lines)
         self.parser = httptools.HttpResponseParser(self.answer)
         self.transport.write(head)
         await self.answer.done
@@ -60,18 +66,37 @@ class Client:
         self._idle: list[_Connection] = []
 
     async def call(self, method: str, path: str, body: bytes = b"", extra: str = "") -> tuple[int, bytes]:
-        connection = None
-        while self._idle and (connection is None or connection.transport.is_closing()):
-            connection = self._idle.pop()  # the server closes what was idle for long
-        if connection is None or connection.transport.is_closing():
-            loop = asyncio.get_running_loop()
-            _, connection = await loop.create_connection(_Connection, *self._address)
+        connection = await self._connection()
+        answer = await connection.ask(self._request(method, path, body, extra))
+        self._idle.append(connection)
+        return answer
+
+    @contextlib.asynccontextmanager
+    async def stream(self, path: str) -> AsyncIterator[asyncio.Queue[bytes]]:
+        """The lines of a stream of JSON, which is left at the end of the block. A server that ends it first ends nothing here."""
+        connection = await self._connection()
+        lines: asyncio.Queue[bytes] = asyncio.Queue()
+        request = self._request("GET", path, b"", "Accept: application/x-ndjson\r\n")
+        reading = asyncio.create_task(connection.ask(request, lines))
+        try:
+            yield lines
+        finally:
+            reading.cancel()
+            connection.transport.close()
+
+    async def _connection(self) -> _Connection:
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.transport.is_closing():  # the server closes what was idle for long
+                return connection
+        _, connection = await asyncio.get_running_loop().create_connection(_Connection, *self._address)
+        return connection
+
+    def _request(self, method: str, path: str, body: bytes, extra: str) -> bytes:
         head = f"{method} {path} HTTP/1.1\r\n{self._head}{extra}"
         if body:
             head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-        answer = await connection.ask(head.encode() + b"\r\n" + body)
-        self._idle.append(connection)
-        return answer
+        return head.encode() + b"\r\n" + body
 
     async def run(self, body: bytes) -> dict:
         """Submit, follow the stream to the end; the task as its last line has it."""

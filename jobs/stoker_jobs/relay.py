@@ -9,7 +9,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, assert_never
 
 from msgspec import Struct
@@ -25,7 +25,7 @@ from stoker.protocol.documents import Due
 from stoker.protocol.outbox import Ending, Notice, Nudge
 from stoker.pulse import Pulse
 from stoker.settings import JobsSettings
-from stoker_jobs.queue import QUEUE_NAME, STEP_QUEUE_NAME, document_job_id, job_id, open_queue
+from stoker_jobs.queue import STEP_QUEUE_NAME, document_job_id, job_id, open_queue
 from stoker_jobs.steps import advance
 from stoker_jobs.tasks import deliver_webhook
 
@@ -48,7 +48,6 @@ class Planned(Struct, frozen=True, kw_only=True):
     """A job as it is to be enqueued."""
 
     id: str
-    queue: str
     function: Callable[..., Any]
     arguments: tuple[str, ...]
     pauses_s: tuple[int, ...]
@@ -62,7 +61,7 @@ class Relay:
         self._settings = settings
         self._log = log
         self._pulse = pulse
-        self._queues = {name: open_queue(settings.jobs_url, name) for name in (QUEUE_NAME, STEP_QUEUE_NAME)}
+        self._queue = open_queue(settings.jobs_url, STEP_QUEUE_NAME)
         self._next_due = 0.0
         self.look_at_all = True
 
@@ -89,17 +88,18 @@ class Relay:
 
     async def _hand_on(self, store: Store, notices: list[Notice]) -> None:
         self._pulse.beat(OUTBOX)
-        for notice in notices:
-            await asyncio.to_thread(hand_on, self._queues, plan(notice))
-            await store.outbox.done(notice)
+        if notices:
+            planned = [job for notice in notices for job in plan(notice)]
+            await asyncio.to_thread(hand_on, self._queue, planned)
+            await store.outbox.done(notices)
 
     async def _hand_on_due(self, store: Store) -> None:
         if not self.look_at_all and time.monotonic() < self._next_due:
             return
         everything, self.look_at_all = self.look_at_all, False
         try:
-            for due in await store.documents.take_due(everything=everything):
-                await asyncio.to_thread(hand_on, self._queues, (plan_due(due),))
+            planned = [plan_due(due) for due in await store.documents.take_due(everything=everything)]
+            await asyncio.to_thread(hand_on, self._queue, planned)
         except BaseException:
             self.look_at_all = self.look_at_all or everything
             raise
@@ -119,7 +119,6 @@ def plan(notice: Notice) -> tuple[Planned, ...]:
                 jobs.append(
                     Planned(
                         id=identity,
-                        queue=STEP_QUEUE_NAME,
                         function=deliver_webhook,
                         arguments=(notice.notify, notice.task_id, identity),
                         pauses_s=WEBHOOK_PAUSES_S,
@@ -142,7 +141,6 @@ def plan_due(due: Due) -> Planned:
 def _step(identity: str, kind: str, document_id: str) -> Planned:
     return Planned(
         id=identity,
-        queue=STEP_QUEUE_NAME,
         function=advance,
         arguments=(kind, document_id),
         pauses_s=STEP_PAUSES_S,
@@ -150,19 +148,27 @@ def _step(identity: str, kind: str, document_id: str) -> Planned:
     )
 
 
-def hand_on(queues: dict[str, Queue], planned: tuple[Planned, ...]) -> None:
-    """Enqueue jobs; a repeat finds the first one's and does nothing."""
-    for job in planned:
-        queue = queues[job.queue]
-        if not Job.exists(job.id, connection=queue.connection):
-            queue.enqueue(
-                job.function,
-                *job.arguments,
-                job_id=job.id,
-                retry=Retry(max=len(job.pauses_s), interval=list(job.pauses_s)),
-                result_ttl=job.keep_s,
-                failure_ttl=KEEP_S,  # for people, who look at what failed
-            )
+def hand_on(queue: Queue, planned: Iterable[Planned]) -> None:
+    """Enqueue jobs, all in two round trips; a repeat finds the first one's and does nothing."""
+    jobs = {job.id: job for job in planned}
+    if not jobs:
+        return
+    with queue.connection.pipeline(transaction=False) as look:
+        for identity in jobs:
+            look.exists(Job.key_for(identity))
+        known = look.execute()
+    queue.enqueue_many(
+        Queue.prepare_data(
+            job.function,
+            job.arguments,
+            job_id=job.id,
+            retry=Retry(max=len(job.pauses_s), interval=list(job.pauses_s)),
+            result_ttl=job.keep_s,
+            failure_ttl=KEEP_S,  # for people, who look at what failed
+        )
+        for job, is_known in zip(jobs.values(), known, strict=True)
+        if not is_known
+    )
 
 
 async def pause(stop: asyncio.Event, seconds: float) -> None:

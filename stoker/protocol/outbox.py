@@ -5,6 +5,7 @@ was changed so that it goes on (`lua/put_document.lua`). An entry that a dead re
 after `CLAIM_AFTER_MS`. Engines may add entries, so one is a hint: who acts on it reads what is.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -89,9 +90,9 @@ class Outbox:
         )
         return await self._readable(stream(reply))
 
-    async def done(self, notice: Notice) -> None:
-        """Acknowledge: it was handed on and need not be kept."""
-        await self._remove(notice.entry_id)
+    async def done(self, notices: Iterable[Notice]) -> None:
+        """Acknowledge: they were handed on and need not be kept."""
+        await self._remove(*(notice.entry_id for notice in notices))
 
     async def _readable(self, found: list[Entry]) -> list[Notice]:
         """What can be read. What nobody of ours wrote is removed: engines may add to the stream."""
@@ -104,9 +105,9 @@ class Outbox:
                 await self._remove(entry[0].decode())
         return notices
 
-    async def _remove(self, entry_id: str) -> None:
-        await self._connection.command("XACK", self._keys.outbox, GROUP, entry_id)
-        await self._connection.command("XDEL", self._keys.outbox, entry_id)
+    async def _remove(self, *entry_ids: str) -> None:
+        await self._connection.command("XACK", self._keys.outbox, GROUP, *entry_ids)
+        await self._connection.command("XDEL", self._keys.outbox, *entry_ids)
 
 
 def _ending(entry: Entry) -> Ending:

@@ -404,7 +404,7 @@ async def test_an_ending_that_nobody_can_read_holds_no_other_up(store, raw):
     found = await store.outbox.read("me", 10)
     assert [ending.task_id for ending in found] == ["t1"]
     for ending in found:
-        await store.outbox.done(ending)
+        await store.outbox.done([ending])
     admin = Redis.from_url(store.url)
     assert await admin.xlen(keys.outbox) == 0
     await admin.aclose()

@@ -26,8 +26,8 @@ async def state(store, task_id="t1"):
 
 async def outbox(store):
     notices = await store.outbox.read("me", 10)
-    for notice in notices:
-        await store.outbox.done(notice)
+    if notices:
+        await store.outbox.done(notices)
     return notices
 
 

@@ -87,7 +87,7 @@ async def test_a_document_that_goes_on_is_in_the_outbox(store):
     [nudge] = await store.outbox.read("me", 10)
     assert isinstance(nudge, Nudge)
     assert (nudge.kind, nudge.id, nudge.revision) == (KIND, "r1", 1)
-    await store.outbox.done(nudge)
+    await store.outbox.done([nudge])
     assert await store.outbox.read("me", 10) == []
 
 

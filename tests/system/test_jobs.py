@@ -18,7 +18,7 @@ from stoker.core.states import DeliveryState, TaskState
 from stoker.files.local import LocalFiles
 from stoker.files.logs import log_key, one
 from stoker.protocol.outbox import Ending
-from stoker_jobs.queue import STEP_QUEUE_NAME, connect, job_id
+from stoker_jobs.queue import connect, job_id
 from stoker_jobs.relay import hand_on, plan
 
 OWNER = Owner(user_id="u1", key_id="k1")
@@ -171,7 +171,7 @@ def test_a_repeated_ending_makes_no_second_job(redis_server):
     jobs_queue = Queue("repeat-test", connection=connect(redis_server.url))
     try:
         for _ in range(2):
-            hand_on({STEP_QUEUE_NAME: jobs_queue}, plan(ending))
+            hand_on(jobs_queue, plan(ending))
         assert jobs_queue.count == 1
     finally:
         jobs_queue.delete(delete_jobs=True)
