@@ -16,6 +16,8 @@ JOBS ?= 3
 N ?= 20
 MINUTES ?= 10
 PYTEST := $(PY) -m pytest -q
+# Where it is set, each process of the tests would compile every module and every assertion anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup run test test-fast test-long test-slow flake fuzz chaos check lint fix types generate lock bench bench-logs bench-durability bench-agents docs clean
 

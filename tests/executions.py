@@ -17,23 +17,27 @@ DISOWN = Stop(kind=StopKind.DISOWN, reason="stale")
 COLD = ["prepare", "start", "setup", "run"]
 
 
+def recording_tools(folder):
+    """Tools whose store and machine record what they are asked; runs end well."""
+    return Tools(
+        store=StoreRecorder(),
+        engine_id="box",
+        spool=Spool(folder),
+        logs=log_spool(folder),
+        machine=MachineRecorder(RunResult(output={"ok": 1}, files=[])),
+        setup_timeout_s=60,
+        run_timeout_s=60,
+        upload_timeout_s=60,
+    )
+
+
 class Scene:
     """One worker, and attempts that run on it."""
 
     def __init__(self, folder):
-        self.store = StoreRecorder()
-        self.machine = MachineRecorder(RunResult(output={"ok": 1}, files=[]))
+        self.tools = recording_tools(folder)
+        self.store, self.machine = self.tools.store, self.tools.machine
         self.residency = Residency(WORKER, NoDevices(), lambda: None)
-        self.tools = Tools(
-            store=self.store,
-            engine_id="box",
-            spool=Spool(folder),
-            logs=log_spool(folder),
-            machine=self.machine,
-            setup_timeout_s=60,
-            run_timeout_s=60,
-            upload_timeout_s=60,
-        )
         self.settled = []
 
     def execution(self, **changes):

@@ -31,8 +31,11 @@ Part = Delta | TaskView | Quiet
 class AnswerFeed:
     """One reader of one task."""
 
-    def __init__(self, store: Store, hub: Hub, heartbeat_s: float, task_id: TaskId) -> None:
-        self.growth = Growth()
+    def __init__(
+        self, store: Store, hub: Hub, heartbeat_s: float, task_id: TaskId, growth: Growth | None = None
+    ) -> None:
+        """Args: growth: what the reader was told by an earlier feed of this task."""
+        self.growth = growth or Growth()
         self._store = store
         self._hub = hub
         self._heartbeat_s = heartbeat_s

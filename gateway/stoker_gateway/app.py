@@ -63,6 +63,7 @@ from stoker_gateway.services import Services
 
 _FIELD = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<field>[^`]*)`)?$", re.DOTALL)
 _TOO_LARGE = 413
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 _CORS_SENT = [
     "Authorization",
     "Content-Type",
@@ -179,12 +180,14 @@ def decode(raw: bytes, kind: type[Any]) -> Any:
     """
     try:
         return msgspec.json.decode(raw, type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidRequest(body_problem(error)) from error
 
 
 def body_problem(error: Exception) -> str:
     """One sentence for a body that does not fit."""
+    if isinstance(error, RecursionError):
+        return "Input validation failed: the body is nested too deeply to be read"
     text = str(error)
     match = _FIELD.match(text)
     if isinstance(error, msgspec.ValidationError) and match:
@@ -222,7 +225,8 @@ def translated(request: Request[Any, Any, Any], error: Exception) -> StokerError
             f"{request.url.path} does not take {request.method}. GET /openapi.json lists what it takes."
         )
     if not isinstance(error, HTTPException) or error.status_code >= 500:
-        return None
+        deep = isinstance(error, RecursionError) and request.method in _WITH_BODY
+        return InvalidRequest(body_problem(error)) if deep else None
     if error.status_code == _TOO_LARGE:
         limit = request.app.state.services.settings.max_body_bytes
         return TooLarge(f"The body is larger than {limit} bytes. Upload large data as a file (POST /files).")

@@ -60,6 +60,7 @@ class ChatStream:
                 await asyncio.wait(waits, timeout=self._pause_s(), return_when=asyncio.FIRST_COMPLETED)
                 for told in self._answer.news(self._told, deltas=self._ndjson) if self._answer else ():
                     yield self._framed(told)
+                await self._follow_again()
                 if not change.done():
                     continue
                 changed = change.result()
@@ -87,6 +88,8 @@ class ChatStream:
     def _pause_s(self) -> float:
         """How long nothing is due."""
         chat = self._told.chat
+        if self._answer is not None and self._answer.mono_lost:
+            return max(0.0, self._answer.mono_lost + RETRY_S - time.monotonic())
         if self._answer is not None and self._answer.grows:
             return max(0.0, self._answer.mono_grown + GROWN_S - time.monotonic())
         if chat is not None and not chat.busy:
@@ -121,8 +124,19 @@ class ChatStream:
             await self._answer.close()
             self._answer = None
         if self._answer is None and awaited is not None:
-            feed = AnswerFeed(self._store, self._hub, self._heartbeat_s, TaskId(awaited.task_id))
-            self._answer = AnswerInProgress(awaited, feed)
+            self._answer = self._begun(awaited)
+
+    async def _follow_again(self) -> None:
+        """A task that was not there yet, or could not be read, is tried again a moment later."""
+        lost = self._answer
+        if lost is not None and lost.mono_lost and time.monotonic() >= lost.mono_lost + RETRY_S:
+            await lost.close()
+            self._answer = self._begun(lost.message, lost.growth)
+
+    def _begun(self, awaited: Message, growth: Growth | None = None) -> "AnswerInProgress":
+        task_id = TaskId(awaited.task_id)
+        feed = AnswerFeed(self._store, self._hub, self._heartbeat_s, task_id, growth)
+        return AnswerInProgress(awaited, feed)
 
     def _framed(self, told: Told) -> bytes:
         name, data = told
@@ -141,6 +155,7 @@ class AnswerInProgress:
         self.message = message
         self.grows = False
         self.mono_grown = 0.0
+        self.mono_lost = 0.0  # since when its task cannot be followed: it was not there, or Redis was away
         self.growth = feed.growth
         self._parts = feed.parts()
         self.part: asyncio.Task[Part | None] | None = asyncio.create_task(_next(self._parts))
@@ -150,7 +165,9 @@ class AnswerInProgress:
         if self.part is not None and self.part.done():
             part = self.part.result()
             self.part = None
-            if part is not None and not isinstance(part, TaskView):
+            if part is None:
+                self.mono_lost = time.monotonic()
+            elif not isinstance(part, TaskView):
                 self.part = asyncio.create_task(_next(self._parts))
                 if not isinstance(part, Quiet):
                     self.grows = True

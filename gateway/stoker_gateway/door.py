@@ -5,6 +5,7 @@ A plain ASGI middleware, so that an answer to a refused request has been through
 
 import asyncio
 import hashlib
+import re
 import time
 from collections.abc import Mapping
 from typing import Any, Final, cast
@@ -31,16 +32,9 @@ _KEYS_KEPT: Final = 10_000
 _V2_PREFIX: Final = "/compat/v2"
 _SCOPE_KEY: Final = "stoker_caller"
 _OPEN_EXACT: Final = frozenset({"/health", "/ready", "/metrics", "/openapi.json", "/docs", "/"})
-_RUN_PATHS: Final = frozenset(
-    {
-        "/apps/run",
-        "/run",
-        "/flowruns",
-        "/webhooks/test",
-        "/models/openai/chat/completions",
-        "/chat/completions",
-        "/agents/run",
-    }
+_RUN_PATHS: Final = re.compile(
+    r"(/apps)?/run|/tasks/[^/]+/retry|/flowruns(/[^/]+/clone)?|/agents/run|/chats/[^/]+/messages"
+    r"|(/models/openai)?/chat/completions|/webhooks/(test|deliveries/[^/]+/replay)"
 )
 """What makes work, here or elsewhere."""
 
@@ -240,10 +234,10 @@ def is_open(path: str) -> bool:
 
 def rate_kind(method: str, path: str) -> str:
     """Which limit a request counts against: run, upload or get."""
-    again = path.startswith("/tasks/") and path.endswith("/retry")
-    if method == "POST" and (path in _RUN_PATHS or again):
+    plain = path.rstrip("/")  # the router takes a route with a slash behind it too
+    if method == "POST" and _RUN_PATHS.fullmatch(plain):
         return "run"
-    return "upload" if method == "POST" and path == "/files" else "get"
+    return "upload" if method == "POST" and plain == "/files" else "get"
 
 
 def cors_headers(cors: CORSConfig | None, origin: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ from stoker.core.apps import App, AppFunction, AppVersion
 from stoker.core.errors import Conflict, DocumentChanged, InvalidRequest, NotFound
 from stoker.core.ids import derived_id, new_id, short_id
 from stoker.core.messages import FlowRef, Owner
+from stoker.core.refs import parse_ref
 from stoker.flows import records
 from stoker.flows.compiler import AppFacts, AppWanted, apps_wanted, compile_graph
 from stoker.flows.inputs import take_input
@@ -55,10 +56,14 @@ class Flows:
         self._base_url = base_url
 
     async def create(self, name: str, namespace: str, owner: Owner, like: FlowBody | None = None) -> Flow:
-        """A flow with an empty draft, or a copy of another one's draft."""
-        body = FlowBody(
-            namespace=namespace or DEFAULT_NAMESPACE, name=name or "untitled", draft_version_id=new_id()
-        )
+        """A flow with an empty draft, or a copy of another one's draft.
+
+        Raises:
+            InvalidRequest: an app could not have its namespace.
+        """
+        namespace = namespace or DEFAULT_NAMESPACE
+        parse_ref(f"{namespace}/{slug(name)}")
+        body = FlowBody(namespace=namespace, name=name or "untitled", draft_version_id=new_id())
         if like is not None:
             copied = {
                 key: getattr(like, key)

@@ -66,7 +66,7 @@ def finish_reason(output: LlmOutput) -> str:
     """Why an answer ended, in the dialect's words."""
     if output.tool_calls:
         return "tool_calls"
-    said = output.usage.get("stop_reason")
+    said = str(output.usage.get("stop_reason"))
     if said in CUT_SHORT:
         return "length"
     return "content_filter" if said == "content_filter" else "stop"

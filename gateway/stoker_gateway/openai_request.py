@@ -118,7 +118,7 @@ def _conversation(messages: list[dict[str, Any]]) -> dict[str, Any]:
     turns: list[dict[str, Any]] = []
     for number, message in enumerate(messages):
         role = message.get("role")
-        if role not in ROLES:
+        if not isinstance(role, str) or role not in ROLES:
             raise InvalidRequest(
                 f"messages.{number}.role: {role!r} is unknown; it may be {', '.join(sorted(ROLES))}"
             )
@@ -147,6 +147,8 @@ def _turn(message: Mapping[str, Any], number: int) -> dict[str, Any]:
     if calls := message.get("tool_calls"):
         turn["tool_calls"] = calls
     elif call := message.get("function_call"):
+        if not isinstance(call, Mapping):
+            raise InvalidRequest(f"messages.{number}.function_call: it must be an object")
         turn["tool_calls"] = [{"id": str(call.get("name")), "type": "function", "function": call}]
     if reasoning := message.get("reasoning") or message.get("reasoning_content"):
         turn["reasoning"] = reasoning
@@ -166,7 +168,7 @@ def _parts(content: object, number: int) -> dict[str, Any]:
 def _part(part: object, where: str) -> tuple[str, Any]:
     kind = part.get("type") if isinstance(part, Mapping) else None
     value = part.get(kind) if isinstance(part, Mapping) and isinstance(kind, str) else None
-    if kind in {"text", "refusal"} and isinstance(value, str):
+    if isinstance(value, str) and kind in {"text", "refusal"}:
         return "text", value
     if kind == "image_url":
         url = value.get("url") if isinstance(value, Mapping) else value

@@ -367,3 +367,16 @@ def taken(namespace: str, name: str) -> Conflict:
 
 def _now_ms() -> int:
     return int(time.time() * 1000)
+
+
+def check_visibility(value: str) -> str:
+    """`value` when it is a visibility.
+
+    Raises:
+        InvalidRequest: it is not.
+    """
+    if value not in VISIBILITIES:
+        raise InvalidRequest(
+            f"Input validation failed: visibility: {value!r} is unknown; it may be {', '.join(VISIBILITIES)}"
+        )
+    return value

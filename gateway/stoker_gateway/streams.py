@@ -37,6 +37,9 @@ BATCH = 500
 HEARD_KEPT = 10_000
 """Announced tasks that a stream can be opened for without a second read."""
 
+NDJSON = "application/x-ndjson"
+SSE = "text/event-stream; charset=utf-8"
+"""Without the charset old clients decode Latin-1."""
 HEARTBEAT_LINE = b'{"type":"heartbeat"}\n'
 HEARTBEAT_COMMENT = b": heartbeat\n\n"
 
@@ -379,8 +382,8 @@ def framed(lines: list[bytes] | None, view: TaskView, dialect: Dialect) -> Itera
 
 
 def media_type(dialect: Dialect) -> str:
-    """The content type of a stream; without the charset old clients decode Latin-1."""
-    return "application/x-ndjson" if dialect.ndjson else "text/event-stream; charset=utf-8"
+    """The content type of a stream."""
+    return NDJSON if dialect.ndjson else SSE
 
 
 def _signature(view: TaskView) -> tuple[object, ...]:

@@ -55,13 +55,13 @@ class _Shop:
         self._settings = load(JobsSettings)
         self._desk: Desk | None = None
 
-    def do(self, work: Work[T]) -> T:
-        return self._runner.run(self._bounded(work))
+    def do(self, work: Work[T], limit_s: float) -> T:
+        return self._runner.run(self._bounded(work, limit_s))
 
-    async def _bounded(self, work: Work[T]) -> T:
+    async def _bounded(self, work: Work[T], limit_s: float) -> T:
         if self._desk is None:
             self._desk = await open_desk(self._settings)
-        async with asyncio.timeout(STEP_TIMEOUT_S):
+        async with asyncio.timeout(limit_s):
             return await work(self._desk)
 
     def close(self) -> None:
@@ -75,13 +75,17 @@ class _Shop:
 _shops: dict[int, _Shop] = {}
 
 
-def at_desk(work: Work[T]) -> T:
-    """Do `work` on this process's desk. After a failure the next one gets a new desk."""
+def at_desk(work: Work[T], limit_s: float = STEP_TIMEOUT_S) -> T:
+    """Do `work` on this process's desk. After a failure the next one gets a new desk.
+
+    Raises:
+        TimeoutError: it took longer than `limit_s`.
+    """
     pid = os.getpid()  # a forked process inherits the entry, and must not use its parent's connection
     shop = _shops.get(pid) or _Shop()
     _shops[pid] = shop
     try:
-        return shop.do(work)
+        return shop.do(work, limit_s)
     except BaseException:
         _shops.pop(pid, None)
         shop.close()

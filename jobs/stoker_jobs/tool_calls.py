@@ -24,13 +24,15 @@ from stoker.core.errors import CallerError, NotFound, SecretUnreadable
 from stoker.outbound import PERMITS, AddressRefused, checked_client, may_reach
 from stoker.redaction import Redactor
 from stoker.settings import JobsSettings
-from stoker_jobs.desk import Desk, at_desk
+from stoker_jobs.desk import STEP_TIMEOUT_S, Desk, at_desk
 from stoker_jobs.queue import document_job_id
 from stoker_jobs.secret_values import secret_values
 
 CALL_TIMEOUT_S: Final = 30.0
 PAUSES_S: Final = (0.5, 2.0)
 """Between the tries of a call that was not answered, or that shall come later."""
+JOB_TIMEOUT_S: Final = (len(PAUSES_S) + 1) * CALL_TIMEOUT_S + sum(PAUSES_S) + STEP_TIMEOUT_S
+"""Of all tries of a call, and of a step for what it gave; RQ's own limit is 180 s."""
 LATER: Final = frozenset({429, 502, 503, 504})
 JOB_PAUSES_S: Final = (1, 5, 15)
 """Between the tries of a job whose result could not be written."""
@@ -58,7 +60,7 @@ def call_tool(chat_id: str, call_id: str) -> None:
     Raises:
         StoreUnavailable: RQ tries again.
     """
-    at_desk(lambda desk: _call(desk, chat_id, call_id))
+    at_desk(lambda desk: _call(desk, chat_id, call_id), JOB_TIMEOUT_S)
 
 
 async def _call(desk: Desk, chat_id: str, call_id: str) -> None:
@@ -118,6 +120,8 @@ async def _try(settings: JobsSettings, wanted: ToolRequest) -> tuple[str, bool, 
         return text, True, False
     except httpx.InvalidURL:
         return "The address of this tool is none.", True, False
+    except (UnicodeError, httpx.LocalProtocolError):  # whose text shows the header, and that may be a key
+        return "A header of this tool has characters that no header can have.", True, False
     except (TimeoutError, httpx.HTTPError) as error:
         why = str(error) or f"no answer within {CALL_TIMEOUT_S:g} s"
         return (

@@ -112,7 +112,7 @@ def read_verdict(text: str) -> Verdict:
     """What the answer of a hook says. One that says nothing of the kind allows."""
     try:
         said = msgspec.json.decode(text)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return Verdict()
     decision = said.get("decision") if isinstance(said, dict) else None
     if not isinstance(decision, str) or decision not in set(Decision):

@@ -130,7 +130,7 @@ def _written(arguments: str) -> str:
     """Arguments as the model wrote them, unless that is no JSON: servers of models refuse it."""
     try:
         msgspec.json.decode(arguments)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return "{}"
     return arguments
 

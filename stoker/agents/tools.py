@@ -13,7 +13,7 @@ from msgspec import Struct
 from stoker.agents.secrets import check_references, names_in
 from stoker.core.errors import InvalidRequest
 
-NAME: Final = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
+NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What the APIs of language models take as the name of a function."""
 ERRORS_SHOWN: Final = 5
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -164,14 +164,16 @@ def read_tool(given: Mapping[str, Any], where: str) -> Tool:
     if isinstance(given.get("schema"), Mapping) and "type" not in given:  # JavaScript's tool with a handler
         given = given["schema"]
     name = given.get("name")
-    if not isinstance(name, str) or not NAME.match(name):
+    if not isinstance(name, str) or not NAME.fullmatch(name):
         raise _refused(
             f"{where}.name", f"{name!r} cannot be the name of a tool: 1 to 64 of A-Z, a-z, 0-9, _, -"
         )
     kind = "http" if given.get("type") == "call" else given.get("type")
-    if kind not in {one.value for one in ToolType if one is not ToolType.INTERNAL}:
-        known = ", ".join(one.value for one in ToolType if one is not ToolType.INTERNAL)
-        raise _refused(f"{where}.type", f"tools of the type {kind!r} are not run here; it may be {known}")
+    known = [one.value for one in ToolType if one is not ToolType.INTERNAL]
+    if kind not in known:
+        raise _refused(
+            f"{where}.type", f"tools of the type {kind!r} are not run here; it may be {', '.join(known)}"
+        )
     type_ = ToolType(kind)
     own = given.get(str(given.get("type"))) or given.get(kind) or {}
     if not isinstance(own, Mapping):
@@ -180,10 +182,10 @@ def read_tool(given: Mapping[str, Any], where: str) -> Tool:
     common: dict[str, Any] = {
         "name": name,
         "type": type_,
-        "display_name": given.get("display_name") or name,
-        "description": given.get("description") or "",
+        "display_name": _text(given, "display_name", where) or name,
+        "description": _text(given, "description", where),
         "require_approval": given.get("require_approval") is True,
-        "schema": clean_schema(own.get("input_schema") or {}),
+        "schema": clean_schema(_mapped(own, "input_schema", f"{where}.{kind}")),
     }
     return Tool(**common, **_own_fields(type_, own, f"{where}.{kind}"))
 
@@ -198,7 +200,7 @@ def read_arguments(text: str) -> tuple[dict[str, Any] | None, str]:
     """Arguments that a model wrote: an object, or None and what is wrong with them."""
     try:
         value = _decode(text)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         return None, f"The arguments are not valid JSON ({error}). Call the tool again with a JSON object."
     if isinstance(value, str):  # some models encode twice
         return read_arguments(value) if value.lstrip().startswith("{") else (None, _NO_OBJECT)
@@ -232,44 +234,69 @@ def _own_fields(type_: ToolType, own: Mapping[str, Any], where: str) -> dict[str
     if type_ is ToolType.CLIENT:
         return {}
     if type_ in {ToolType.APP, ToolType.AGENT}:
-        if not isinstance(own.get("ref"), str) or not own["ref"]:
+        ref = _text(own, "ref", where)
+        if not ref:
             raise _refused(f"{where}.ref", "say which one, as namespace/name")
         if type_ is ToolType.AGENT:
-            return {"ref": own["ref"]}
-        setup = own.get("setup")
+            return {"ref": ref}
         return {
-            "ref": own["ref"],
-            "function": own.get("function") or "",
-            "setup": dict(setup) if isinstance(setup, Mapping) else None,
-            "input": dict(own["input"]) if isinstance(own.get("input"), Mapping) else {},
+            "ref": ref,
+            "function": _text(own, "function", where),
+            "setup": None if own.get("setup") is None else _mapped(own, "setup", where),
+            "input": _mapped(own, "input", where),
             "session_enabled": own.get("session_enabled") is True,
         }
-    url = own.get("url")
-    if not isinstance(url, str) or urlsplit(url).scheme not in {"http", "https"}:
-        raise _refused(f"{where}.url", f"{str(url)[:100]!r} is no http or https address")
+    url = _text(own, "url", where)
+    if not _is_http(url):
+        raise _refused(f"{where}.url", f"{url[:100]!r} is no http or https address")
     if type_ is ToolType.HOOK:
-        return {"url": url, "secret": str(own.get("secret") or "")}
-    method = str(own.get("method") or "POST").upper()
+        return {"url": url, "secret": _text(own, "secret", where)}
+    method = (_text(own, "method", where) or "POST").upper()
     if method not in METHODS:
         raise _refused(f"{where}.method", f"{method!r} is unknown; it may be {', '.join(METHODS)}")
-    given = own.get("headers") or {}
-    if not isinstance(given, Mapping):
-        raise _refused(f"{where}.headers", "it must be an object of names and values")
-    headers = {str(name): str(value) for name, value in given.items()}
+    headers = {name: str(value) for name, value in _mapped(own, "headers", where).items()}
     return {"url": url, "method": method, "headers": headers, "auth": _auth(own.get("auth"), where)}
+
+
+def _is_http(url: str) -> bool:
+    try:
+        return urlsplit(url).scheme in {"http", "https"}
+    except ValueError:  # for instance an IPv6 address that is none
+        return False
 
 
 def _auth(given: object, where: str) -> Auth | None:
     if not isinstance(given, Mapping):
         return None
-    kind = given.get("type")
+    kind = _text(given, "type", f"{where}.auth")
     if kind not in {"bearer", "api_key"}:
         raise _refused(
             f"{where}.auth.type",
             f"{kind!r} is not known here; it may be bearer or api_key. There are no connected accounts: give the secret",
         )
-    header = str(given.get("header") or "X-API-Key") if kind == "api_key" else ""
-    return Auth(type=str(kind), secret=str(given.get("secret") or ""), header=header)
+    header = _text(given, "header", f"{where}.auth") or "X-API-Key"
+    secret = _text(given, "secret", f"{where}.auth")
+    return Auth(type=kind, secret=secret, header=header if kind == "api_key" else "")
+
+
+def _text(given: Mapping[str, Any], name: str, where: str) -> str:
+    """A field that is a text; '' when it is not given."""
+    value = given.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise _refused(f"{where}.{name}", f"it must be a text, not {type(value).__name__}")
+    return value
+
+
+def _mapped(given: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
+    """A field that is an object; empty when it is not given."""
+    value = given.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise _refused(f"{where}.{name}", "it must be an object")
+    return dict(value)
 
 
 def _cleaned(value: Any) -> Any:

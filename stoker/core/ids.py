@@ -8,7 +8,7 @@ import secrets
 from stoker.core.errors import InvalidRequest
 
 SHORT_LENGTH = 8
-_SAFE = re.compile(r"^[a-z0-9][a-z0-9._-]{0,62}$")
+_SAFE = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
 def new_id(prefix: str = "") -> str:
@@ -33,9 +33,14 @@ def check_name(what: str, name: str) -> str:
     Raises:
         InvalidRequest: it holds other characters than a-z 0-9 . _ - or is longer than 63.
     """
-    if not _SAFE.match(name):
+    if not _SAFE.fullmatch(name):
         raise InvalidRequest(
             f"{what} {name!r} is not usable: it must be 1 to 63 of a-z, 0-9, '.', '_', '-' "
             "and start with one of a-z, 0-9"
         )
     return name
+
+
+def may_be_id(text: str) -> bool:
+    """Whether a text of a stranger may be an id: what holds ``:`` would lead to another key than it names."""
+    return ":" not in text

@@ -8,7 +8,7 @@ from stoker.core.errors import InvalidRequest
 
 _SLUG = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _REF = re.compile(
-    rf"^(?:(?P<namespace>{_SLUG})/)?(?P<name>{_SLUG})(?:@(?P<version>[A-Za-z0-9]+))?(?::(?P<function>[A-Za-z_]\w*))?$"
+    rf"(?:(?P<namespace>{_SLUG})/)?(?P<name>{_SLUG})(?:@(?P<version>[A-Za-z0-9]+))?(?::(?P<function>[A-Za-z_]\w*))?"
 )
 
 
@@ -35,7 +35,7 @@ def parse_ref(text: str) -> AppRef:
     Raises:
         InvalidRequest: the text is no reference; the message shows the form.
     """
-    match = _REF.match(text)
+    match = _REF.fullmatch(text)
     if match is None:
         raise InvalidRequest(
             f"Input validation failed: app: {text!r} is no app reference; write namespace/name, "

@@ -32,7 +32,7 @@ _FLOW_KEYS: Final = frozenset(
 _NODE_KEYS: Final = frozenset({"input", "after"})
 _APP_KEYS: Final = frozenset({"app", "function", "setup", "infra", "workers"})
 _RULES: Final = tuple(kind.value for kind in Kind if kind is not Kind.APP)
-_ID: Final = re.compile(r"^[A-Za-z0-9_-]{1,63}$")
+_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,63}")
 _COLUMN, _ROW = 280, 140
 """Pixels between nodes, for editors that draw the graph."""
 
@@ -102,7 +102,7 @@ def _check_keys(where: str, given: Mapping[Any, Any], known: frozenset[str]) -> 
 
 def _node_data(node_id: str, node: dict[str, Any]) -> dict[str, Any]:
     where = f"node {node_id!r}"
-    if not _ID.match(node_id) or node_id == INPUT:
+    if not _ID.fullmatch(node_id) or node_id == INPUT:
         raise InvalidRequest(f"{where}: a node's name has letters, digits, - and _, and is not {INPUT!r}")
     kinds = [kind for kind in ("app", *_RULES) if kind in node]
     if len(kinds) != 1:

@@ -91,7 +91,7 @@ def read_output(raw: bytes | msgspec.Raw) -> LlmOutput:
     """An output as apps give it, whole or in part. What has another type than the contract's is left out."""
     try:
         value = _decode(raw)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return LlmOutput()
     if not isinstance(value, Mapping):
         return LlmOutput(response=value if isinstance(value, str) else "")

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from stoker.core.errors import InvalidRequest, NotFound, ProtocolRefusal
+from stoker.core.ids import may_be_id
 from stoker.core.states import DeliveryState
 from stoker.core.webhooks import Delivery, Next, Try, lane_of
 from stoker.protocol.connection import Connection
@@ -182,7 +183,7 @@ class Deliveries:
         Raises:
             NotFound: there is none of this id, or it is not kept any more.
         """
-        [found] = await self._views([delivery_id])
+        [found] = await self._views([delivery_id]) if may_be_id(delivery_id) else [None]
         if found is None:
             raise NotFound("Delivery not found")
         return found

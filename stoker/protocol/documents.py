@@ -17,7 +17,8 @@ from stoker.core.errors import DocumentChanged, NotFound, ProtocolRefusal
 from stoker.core.ids import check_name, new_id
 from stoker.protocol.connection import Connection
 from stoker.protocol.keys import Keys
-from stoker.protocol.streams import mapping, pairs
+from stoker.protocol.pages import page_of
+from stoker.protocol.streams import mapping
 
 _encode = msgspec.json.Encoder().encode
 DUE_LATER_S: Final = 60.0
@@ -132,15 +133,7 @@ class Documents:
         self, kind: str, owner_id: str, cursor: str = "", limit: int = 20
     ) -> tuple[list[str], str]:
         """Ids of an owner's documents, newest first, and the cursor of the next page ('' at the end)."""
-        top = f"({cursor}" if cursor else "+inf"
-        found = pairs(
-            await self._connection.command(
-                *("ZREVRANGEBYSCORE", self._keys.owner_documents(owner_id, kind), top, "-inf"),
-                *("WITHSCORES", "LIMIT", 0, limit + 1),
-            )
-        )
-        ids = [member.decode() for member, _ in found[:limit]]
-        return ids, f"{found[limit - 1][1]:.0f}" if len(found) > limit else ""
+        return await page_of(self._connection, self._keys.owner_documents(owner_id, kind), cursor, limit)
 
     async def count(self, kind: str, owner_id: str) -> int:
         """How many documents an owner's index holds."""

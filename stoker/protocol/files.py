@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from stoker.core.errors import NotFound
+from stoker.core.ids import may_be_id
 from stoker.core.messages import StoredFile, TaskId
 from stoker.core.states import TaskState
 from stoker.protocol.connection import Arg, Connection
@@ -58,7 +59,7 @@ class Files:
         Raises:
             NotFound: no file has this id.
         """
-        raw = await self._call("GET", self._keys.file(file_id))
+        raw = await self._call("GET", self._keys.file(file_id)) if may_be_id(file_id) else None
         if raw is None:
             raise NotFound("File not found")
         return _file.decode(raw)

@@ -28,7 +28,8 @@ from stoker.log import get_logger
 from stoker.protocol.admission import ANY_ROOM, Repeat, Room, submit_error
 from stoker.protocol.connection import Connection
 from stoker.protocol.keys import Keys
-from stoker.protocol.streams import entries, mapping, pairs
+from stoker.protocol.pages import page_of
+from stoker.protocol.streams import entries, mapping
 from stoker.protocol.task_logs import Tail, TaskLogs, engine_of
 
 _CANCEL_TRIES = 5
@@ -218,14 +219,8 @@ class Tasks:
 
     async def page(self, owner_id: str, cursor: str = "", limit: int = 20) -> tuple[list[TaskId], str]:
         """Ids of an owner's tasks, newest first, and the cursor of the next page ('' at the end)."""
-        index = self._keys.owner_tasks(owner_id)
-        top = f"({cursor}" if cursor else "+inf"
-        raw = await self._connection.command(
-            "ZREVRANGEBYSCORE", index, top, "-inf", "WITHSCORES", "LIMIT", 0, limit + 1
-        )
-        found = pairs(raw)
-        ids = [TaskId(member.decode()) for member, _ in found[:limit]]
-        return ids, f"{found[limit - 1][1]:.0f}" if len(found) > limit else ""
+        found, following = await page_of(self._connection, self._keys.owner_tasks(owner_id), cursor, limit)
+        return [TaskId(member) for member in found], following
 
     async def count(self, owner_id: str) -> int:
         """How many tasks an owner's index holds."""

@@ -48,13 +48,17 @@ class Work:
         self._keys = keys
 
     async def waiting(self, limit: int) -> Waiting:
-        """At most `limit` tasks that wait. Cost: three batches, O(limit + log of the queue)."""
+        """At most `limit` tasks that wait, without those that were given to a worker while they were read.
+
+        Cost: three batches, O(limit + log of the queue).
+        """
         start, keys = self._connection.start, self._keys
         counts = [start("ZCARD", keys.pending), start("ZCARD", keys.delayed)]
         heads = [start("ZRANGE", index, 0, limit - 1) for index in (keys.pending, keys.delayed)]
         pending, delayed = [int(await count) for count in counts]
         ids = [TaskId(task_id.decode()) for head in heads for task_id in await head][:limit]
-        return Waiting(items=await self.read(ids), pending=pending, delayed=delayed)
+        items = tuple(item for item in await self.read(ids) if item.state is TaskState.QUEUED)
+        return Waiting(items=items, pending=pending, delayed=delayed)
 
     async def read(self, task_ids: Sequence[TaskId]) -> tuple[WorkItem, ...]:
         """Tasks as they are now, without their inputs and outputs; those that have ended are left out.

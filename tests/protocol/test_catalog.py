@@ -99,6 +99,12 @@ async def test_code_goes_when_the_last_task_has_ended(store, files, run_at_ms):
     assert await sweeper.sweep(GRACE_MS) == []
 
 
+async def test_an_id_of_a_file_that_leads_to_another_key_is_nobodys(store, files):
+    await store.files.use(["file1"], "t1", 0)
+    with pytest.raises(NotFound):
+        await store.files.get("file1:users")
+
+
 async def test_code_that_another_app_has_too_stays(store, files):
     await store.catalog.add_app(app("b", "copy"))
     for app_id in ("a", "b"):

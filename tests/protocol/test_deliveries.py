@@ -187,6 +187,13 @@ async def test_a_replay_of_what_is_not_kept_is_refused(store):
         await store.deliveries.replay(delivery())
 
 
+async def test_an_id_that_leads_to_another_key_is_nobodys(store):
+    await store.deliveries.open(delivery())
+    await tried(store, delivery(), FAILED, LATER)
+    with pytest.raises(NotFound):
+        await store.deliveries.read("d1:tries")
+
+
 async def test_a_delivery_that_is_gone_leaves_its_lane_to_the_others(store):
     each = delivery()
     await store.deliveries.open(each)

@@ -56,6 +56,20 @@ async def test_a_list_shows_the_newest_first_and_no_deleted_one(store):
         await store.documents.get(KIND, "r2")
 
 
+@pytest.mark.parametrize("limit", [1, 2, 3, 10])
+async def test_pages_leave_out_nothing_of_one_moment_and_repeat_nothing(store, limit):
+    index = store._keys.owner_documents("u1", KIND)
+    moments = {"a": 1, "b": 2, "c": 2, "d": 2, "e": 2, "f": 3, "g": 3}
+    for name, moment in moments.items():
+        await store._connection.command("ZADD", index, moment, name)
+    ids, cursor = await store.documents.page(KIND, "u1", limit=limit)
+    while cursor:
+        more, cursor = await store.documents.page(KIND, "u1", cursor, limit)
+        assert len(more) <= limit
+        ids += more
+    assert ids == ["g", "f", "e", "d", "c", "b", "a"]
+
+
 async def test_an_expired_document_leaves_the_index_and_one_that_goes_on_does_not_expire(store):
     await put(store, b"{}", keep_s=0.001, parts={"a": "1"})
     await put(store, b"{}", document="r2", keep_s=0.05)

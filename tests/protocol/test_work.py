@@ -46,6 +46,12 @@ async def test_what_a_worker_holds_is_told_with_its_state(scene, store):
     assert (item.reason, (await store.work.waiting(5)).items) == ("", ())
 
 
+async def test_what_was_given_to_a_worker_meanwhile_does_not_wait(scene, store):
+    await scene.running()
+    await store._connection.command("ZADD", store._keys.pending, 0, "t1")  # as it was when the queue was read
+    assert (await store.work.waiting(5)).items == ()
+
+
 async def test_what_has_ended_is_left_out(scene, store):
     order = await scene.running()
     await store.engines.finish(order, "box", DONE)

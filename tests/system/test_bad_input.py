@@ -57,7 +57,7 @@ def test_a_wrong_run_says_what_is_wrong(http, body, status, words):
     is_problem(http.post("/apps/run", json=body), status, *words)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'"text"', b"[1]", b"null"])
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'"text"', b"[1]", b"null", b"[" * 5000])
 def test_a_body_that_is_no_object_is_refused(http, content):
     is_problem(http.post("/apps/run", content=content), 400, "Input validation failed")
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from stoker.core.events import Event
 from stoker.core.messages import Resident, SetupKey, WorkerInfo
-from stoker.core.states import ResidentState, Temperature
+from stoker.core.states import ResidentState
 from stoker.core.vram import GIB
 from stoker.log import get_logger
 from stoker_worker.ledger import MEMORY_SLACK_BYTES, Ledger
@@ -195,21 +195,7 @@ class Bay:
 
     def snapshot(self) -> tuple[Resident, ...]:
         """What is parked here, for a report."""
-        return tuple(
-            Resident(
-                worker_id=self._worker.id,
-                setup_key=r.setup_key,
-                version_id=r.version_id,
-                app=r.app,
-                state=r.state,
-                vram_bytes=r.vram_bytes,
-                load_s=r.load_s,
-                since_ms=r.since_ms,
-                temperature=Temperature.PARKED,
-                host_bytes=r.host_bytes,
-            )
-            for r in self._parked.values()
-        )
+        return tuple(residence.reported(self._worker.id) for residence in self._parked.values())
 
     def _way_of(self, residence: Residence) -> Way | None:
         if residence.instance is None or residence.instance.exited.is_set():

@@ -3,9 +3,9 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from stoker.core.messages import LogType, SetupKey
+from stoker.core.messages import LogType, Resident, SetupKey, WorkerId
 from stoker.core.sessions import session_of
-from stoker.core.states import ResidentState
+from stoker.core.states import ResidentState, Temperature
 from stoker_worker.ports import OnLine, RunningInstance
 
 
@@ -43,6 +43,24 @@ class Residence:
         """Whether its process may hold memory for good."""
         return self.state is not ResidentState.STOPPING and not (
             self.instance is not None and self.instance.exited.is_set()
+        )
+
+    def reported(self, worker_id: WorkerId, *, parks: bool = False) -> Resident:
+        """As a report has it. Args: parks: it would be parked if it made room."""
+        parked = self.state is ResidentState.PARKED
+        return Resident(
+            worker_id=worker_id,
+            setup_key=self.setup_key,
+            version_id=self.version_id,
+            app=self.app,
+            state=self.state,
+            vram_bytes=self.vram_bytes if parked else self.peak_bytes,
+            load_s=self.load_s,
+            since_ms=self.since_ms,
+            task_id=self.task_id,
+            temperature=Temperature.PARKED if parked else Temperature.HOT,
+            parks=parks,
+            host_bytes=self.host_bytes if parked else 0,
         )
 
     def emit(self, kind: LogType, text: str) -> None:

@@ -280,21 +280,7 @@ class Residency:
 
     def snapshot(self) -> tuple[Resident, ...]:
         """What lives here, for a report."""
-        return tuple(
-            Resident(
-                worker_id=self._worker.id,
-                setup_key=r.setup_key,
-                version_id=r.version_id,
-                app=r.app,
-                state=r.state,
-                vram_bytes=r.peak_bytes,
-                load_s=r.load_s,
-                since_ms=r.since_ms,
-                task_id=r.task_id,
-                parks=self.bay.takes(r),
-            )
-            for r in self._residents.values()
-        )
+        return tuple(r.reported(self._worker.id, parks=self.bay.takes(r)) for r in self._residents.values())
 
     def _standing(self, residence: Residence, ordered: Collection[SetupKey]) -> Standing:
         leased = bool(residence.session) and residence.setup_key not in ordered

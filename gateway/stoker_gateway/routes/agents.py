@@ -28,13 +28,12 @@ from stoker_gateway.agent_runs import AgentRunBody, AgentRuns
 from stoker_gateway.chat_dto import agent_dto, agent_version_dto, message_dto
 from stoker_gateway.chat_stream import ChatStream
 from stoker_gateway.door import caller_of
-from stoker_gateway.numbers import whole
-from stoker_gateway.registration import DEFAULT_NAMESPACE, VISIBILITIES
+from stoker_gateway.numbers import check_cursor
+from stoker_gateway.registration import DEFAULT_NAMESPACE, check_visibility
 from stoker_gateway.routes.tasks import PAGE_LIMIT, STREAM_HEADERS, ListBody
 from stoker_gateway.services import Answer, AnyRequest, answer, page, services_of
 from stoker_gateway.skills import with_skills
-
-SSE = "text/event-stream; charset=utf-8"
+from stoker_gateway.streams import SSE
 
 
 class AgentBody(Struct, kw_only=True):
@@ -107,7 +106,7 @@ async def _changed(request: AnyRequest, agent: Agent, data: AgentBody) -> Answer
         if getattr(data, name) is not None:
             agent = structs.replace(agent, **{name: getattr(data, name)})
     if data.visibility:
-        agent = structs.replace(agent, visibility=_visibility(data.visibility))
+        agent = structs.replace(agent, visibility=check_visibility(data.visibility))
     if data.version is not None or not agent.versions:
         config = await with_skills(data.version or {}, services.settings)
         await prepare(read_config(config), services, user_id)
@@ -126,9 +125,7 @@ async def _changed(request: AnyRequest, agent: Agent, data: AgentBody) -> Answer
 async def list_agents(request: AnyRequest, data: ListBody | None = None) -> Answer:
     """The caller's agents, newest first, page by page."""
     wanted = data or ListBody()
-    cursor = wanted.cursor or ""
-    if cursor and whole(cursor) is None:
-        raise InvalidRequest("Input validation failed: cursor: take it from next_cursor of the page before")
+    cursor = check_cursor(wanted.cursor or "")
     store, user_id = services_of(request).store, caller_of(request).owner.user_id
     limit = max(1, min(wanted.limit, PAGE_LIMIT))
     ids, following = await store.documents.page(AGENT_KIND, user_id, cursor, limit)
@@ -238,14 +235,6 @@ async def _own(request: AnyRequest, wanted_id: str) -> Agent:
     if agent.owner_id != user_id:
         raise NotFound("Agent not found")
     return agent
-
-
-def _visibility(wanted: str) -> str:
-    if wanted not in VISIBILITIES:
-        raise InvalidRequest(
-            f"Input validation failed: visibility: {wanted!r} is unknown; it may be {', '.join(VISIBILITIES)}"
-        )
-    return wanted
 
 
 ROUTES = [

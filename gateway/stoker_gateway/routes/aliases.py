@@ -17,7 +17,7 @@ from stoker.core.setup_key import fill_defaults, known_only
 from stoker_gateway.access import needs
 from stoker_gateway.app_dto import app_dto
 from stoker_gateway.door import caller_of
-from stoker_gateway.registration import VISIBILITIES
+from stoker_gateway.registration import check_visibility
 from stoker_gateway.routes.apps import record_app
 from stoker_gateway.services import Answer, AnyRequest, Services, answer, services_of
 
@@ -38,10 +38,7 @@ async def put_alias(request: AnyRequest, data: AliasBody) -> Answer:
     A version in a reference to the alias has no meaning. It is removed like an app (`DELETE /apps/{id}`).
     """
     services, owner = services_of(request), caller_of(request).owner
-    if data.visibility not in VISIBILITIES:
-        raise InvalidRequest(
-            f"Input validation failed: visibility: {data.visibility!r} is unknown; it may be {', '.join(VISIBILITIES)}"
-        )
+    check_visibility(data.visibility)
     version = await _target(services, data, owner)
     alias = await _named(services, data, owner)
     await services.store.catalog.put_app(alias)

@@ -22,12 +22,10 @@ from stoker_gateway.access import needs
 from stoker_gateway.chat_dto import call_dto, chat_dto, interrupt_dto, interrupts, message_dto
 from stoker_gateway.chat_stream import ChatStream
 from stoker_gateway.door import caller_of
-from stoker_gateway.numbers import whole
+from stoker_gateway.numbers import check_cursor, whole
 from stoker_gateway.routes.tasks import PAGE_LIMIT, STREAM_HEADERS, ListBody
 from stoker_gateway.services import Answer, AnyRequest, answer, page, services_of
-
-NDJSON = "application/x-ndjson"
-SSE = "text/event-stream; charset=utf-8"
+from stoker_gateway.streams import NDJSON, SSE
 
 
 class RejectBody(Struct, kw_only=True):
@@ -80,9 +78,7 @@ async def stream_chat(request: AnyRequest, chat_id: str) -> Stream:
 async def list_messages(request: AnyRequest, chat_id: str, limit: int = 50, cursor: str = "") -> Answer:
     """A chat's messages, newest page first; within a page the oldest is first."""
     chat = await _own(request, chat_id)
-    before = whole(cursor) if cursor else None
-    if cursor and before is None:
-        raise InvalidRequest("Input validation failed: cursor: take it from next_cursor of the page before")
+    before = whole(check_cursor(cursor))
     limit = max(1, min(limit, PAGE_LIMIT))
     older = [message for message in chat.messages if before is None or message.order < before]
     shown = older[-limit:]
@@ -105,11 +101,9 @@ async def get_chats(request: AnyRequest, cursor: str = "", limit: int = 20) -> A
 
 
 async def _page(request: AnyRequest, cursor: str, limit: int) -> dict[str, Any]:
-    if cursor and whole(cursor) is None:
-        raise InvalidRequest("Input validation failed: cursor: take it from next_cursor of the page before")
     store, user_id = services_of(request).store, caller_of(request).owner.user_id
     limit = max(1, min(limit, PAGE_LIMIT))
-    ids, following = await store.documents.page(KIND, user_id, cursor, limit)
+    ids, following = await store.documents.page(KIND, user_id, check_cursor(cursor), limit)
     found = [
         msgspec.json.decode(document.body, type=Chat)
         for document in await store.documents.get_many(KIND, ids)
@@ -245,12 +239,16 @@ def result_of(raw: bytes) -> str:
     """
     try:
         body = msgspec.json.decode(raw)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidRequest(f"Input validation failed: the body is not valid JSON ({error})") from error
     if not isinstance(body, dict) or "result" not in body:
         return as_text(body)
-    text = as_text(body["result"])
-    files = [str(file.get("uri")) for file in body.get("attachments") or () if isinstance(file, dict)]
+    text, attached = as_text(body["result"]), body.get("attachments")
+    files = [
+        str(file.get("uri"))
+        for file in (attached if isinstance(attached, list) else ())
+        if isinstance(file, dict)
+    ]
     return "\n".join([text, *files])
 
 

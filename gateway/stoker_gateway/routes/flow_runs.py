@@ -21,8 +21,9 @@ from stoker_gateway.document_streams import follow, framed
 from stoker_gateway.door import caller_of
 from stoker_gateway.dto import task_dto
 from stoker_gateway.flow_dto import run_dto, task_ids
+from stoker_gateway.numbers import check_cursor
+from stoker_gateway.registration import check_visibility
 from stoker_gateway.routes.apps import VisibilityBody
-from stoker_gateway.routes.flows import check_cursor, check_visibility
 from stoker_gateway.routes.tasks import PAGE_LIMIT, STREAM_HEADERS
 from stoker_gateway.services import Answer, AnyRequest, answer, page, services_of
 from stoker_gateway.streams import HEARTBEAT_COMMENT, HEARTBEAT_LINE, media_type

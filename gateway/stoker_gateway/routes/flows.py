@@ -19,8 +19,8 @@ from stoker_gateway.document_streams import follow
 from stoker_gateway.door import caller_of
 from stoker_gateway.flow_dto import flow_dto, version_dto
 from stoker_gateway.flows import Flow, flow_of, slug
-from stoker_gateway.numbers import whole
-from stoker_gateway.registration import VISIBILITIES
+from stoker_gateway.numbers import check_cursor, whole
+from stoker_gateway.registration import check_visibility
 from stoker_gateway.routes.apps import TransferBody, VisibilityBody, record_app
 from stoker_gateway.routes.tasks import PAGE_LIMIT, STREAM_HEADERS
 from stoker_gateway.services import Answer, AnyRequest, answer, page, services_of
@@ -115,17 +115,6 @@ def term_of(search: Any) -> str:
     return str(search.get("term") or "") if isinstance(search, dict) else str(search or "")
 
 
-def check_cursor(cursor: str) -> str:
-    """`cursor` when it is one of a list's.
-
-    Raises:
-        InvalidRequest: it is not.
-    """
-    if cursor and whole(cursor) is None:
-        raise InvalidRequest("Input validation failed: cursor: take it from next_cursor of the page before")
-    return cursor
-
-
 async def flow_page(request: AnyRequest, cursor: str, limit: int, term: str) -> dict[str, Any]:
     """One page of the caller's flows."""
     documents, user_id = services_of(request).store.documents, caller_of(request).owner.user_id
@@ -175,19 +164,6 @@ async def _change(request: AnyRequest, flow_id: str, data: FlowChange) -> Answer
     document = flow.document
     changed = await services_of(request).flows.put(document.id, document.owner_id, document.revision, body)
     return await flow_answer(request, changed)
-
-
-def check_visibility(value: str) -> str:
-    """`value` when it is a visibility.
-
-    Raises:
-        InvalidRequest: it is not.
-    """
-    if value not in VISIBILITIES:
-        raise InvalidRequest(
-            f"Input validation failed: visibility: {value!r} is unknown; it may be {', '.join(VISIBILITIES)}"
-        )
-    return value
 
 
 @delete("/flows/{flow_id:str}", status_code=200, tags=["flows"], summary="Delete a flow")

@@ -30,9 +30,8 @@ from stoker_gateway.openai_answer import DONE, Completion, error_body
 from stoker_gateway.openai_request import ChatRequest, llm_input
 from stoker_gateway.routes.tasks import STREAM_HEADERS
 from stoker_gateway.services import JSON, Answer, AnyRequest, Services, services_of
-from stoker_gateway.streams import HEARTBEAT_COMMENT, StreamCut
+from stoker_gateway.streams import HEARTBEAT_COMMENT, SSE, StreamCut
 
-SSE: Final = "text/event-stream; charset=utf-8"
 COMPLETIONS: Final = ["/models/openai/chat/completions", "/chat/completions"]
 MODELS: Final = ["/models/openai/models", "/models"]
 """Each also below /v1, which the door takes away."""

@@ -10,7 +10,7 @@ from litestar.response import Stream
 from msgspec import Struct
 from msgspec.structs import replace
 
-from stoker.core.errors import FilesUnavailable, InvalidRequest
+from stoker.core.errors import FilesUnavailable
 from stoker.core.messages import TaskId
 from stoker.core.scopes import Scope
 from stoker.core.telemetry import without_others
@@ -20,7 +20,7 @@ from stoker_gateway.access import needs
 from stoker_gateway.dialect import Deltas, status_number
 from stoker_gateway.door import caller_of
 from stoker_gateway.dto import explanation_dto, iso, task_dto, timings_dto
-from stoker_gateway.numbers import whole
+from stoker_gateway.numbers import check_cursor
 from stoker_gateway.run_again import retry_body
 from stoker_gateway.services import Answer, AnyRequest, answer, own_task, page, services_of
 from stoker_gateway.streams import media_type
@@ -192,12 +192,10 @@ async def task_page(request: AnyRequest, cursor: str, limit: int) -> dict[str, A
     Raises:
         InvalidRequest: the cursor is none of ours.
     """
-    if cursor and whole(cursor) is None:
-        raise InvalidRequest("Input validation failed: cursor: take it from next_cursor of the page before")
     caller, tasks = caller_of(request), services_of(request).store.tasks
     limit = max(1, min(limit, PAGE_LIMIT))
     user_id = caller.owner.user_id
-    ids, following = await tasks.page(user_id, cursor, limit)
+    ids, following = await tasks.page(user_id, check_cursor(cursor), limit)
     views = await tasks.read_many(ids, with_logs=False)
     items = [task_dto(view, caller.dialect, user_id) for view in views if view is not None]
     return page(items, following, cursor, limit, await tasks.count(user_id))

@@ -97,6 +97,29 @@ def test_what_is_wrong_is_named(given, says):
     assert says in refusal.value.message
 
 
+@pytest.mark.parametrize(
+    ("kind", "own", "more", "says"),
+    [
+        ("client", {}, {"description": ["x"]}, "tools.0.description: it must be a text, not list"),
+        ("client", {}, {"display_name": 5}, "tools.0.display_name: it must be a text, not int"),
+        ("client", {}, {"type": ["client"]}, "tools of the type ['client'] are not run here"),
+        ("client", {"input_schema": "x"}, {}, "tools.0.client.input_schema: it must be an object"),
+        ("app", {"ref": "a/b", "function": 5}, {}, "tools.0.app.function: it must be a text, not int"),
+        ("app", {"ref": "a/b", "setup": []}, {}, "tools.0.app.setup: it must be an object"),
+        ("agent", {"ref": {"a": 1}}, {}, "tools.0.agent.ref: it must be a text, not dict"),
+        ("http", {"url": "http://["}, {}, "tools.0.http.url: 'http://[' is no http"),
+        ("http", {"url": "http://x", "headers": ["a"]}, {}, "tools.0.http.headers: it must be an object"),
+        ("http", {"url": "http://x", "auth": {"type": ["bearer"]}}, {}, "auth.type: it must be a text"),
+        ("hook", {"url": "http://x", "secret": 5}, {}, "tools.0.hook.secret: it must be a text, not int"),
+    ],
+)
+def test_a_field_of_a_tool_that_has_another_type_is_refused_and_not_stored(kind, own, more, says):
+    """Stored as it is it would be read by no step, and the chat would hang."""
+    with pytest.raises(InvalidRequest) as refusal:
+        read_config(REF | {"tools": [tool(kind, own, **more)]})
+    assert says in refusal.value.message
+
+
 def test_tools_of_every_kind():
     tools = [
         tool("client", {"input_schema": {"type": "object"}}, require_approval=None),
@@ -148,6 +171,10 @@ def test_a_schema_loses_what_older_clients_leave_in_it_but_no_field():
 def test_arguments_that_were_encoded_twice():
     assert read_arguments('"{\\"a\\": 1}"') == ({"a": 1}, "")
     assert read_arguments("7")[0] is None
+
+
+def test_arguments_that_are_nested_too_deeply_go_back_to_the_model():
+    assert read_arguments("[" * 5000)[0] is None
 
 
 def test_a_schema_that_cannot_be_compiled_refuses_nothing():

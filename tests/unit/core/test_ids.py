@@ -16,7 +16,7 @@ def test_a_short_id_is_the_beginning():
     assert short_id("abcdefghij") == "abcdefgh"
 
 
-@pytest.mark.parametrize("name", ["", "a:b", "A", "a{b", "-a", "a" * 64, "é"])
+@pytest.mark.parametrize("name", ["", "a:b", "A", "a{b", "-a", "a" * 64, "é", "a\n"])
 def test_names_that_could_confuse_keys_are_refused(name):
     with pytest.raises(InvalidRequest, match="engine id"):
         check_name("engine id", name)

@@ -23,7 +23,8 @@ def test_references_are_parsed(text, expected):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "/echo", "a/b/c", "echo@", "echo:", "echo:2x", "é", "a b", "infsh/echo@v 1", "../x"]
+    "text",
+    ["", "/echo", "a/b/c", "echo@", "echo:", "echo:2x", "é", "a b", "infsh/echo@v 1", "../x", "echo\n"],
 )
 def test_what_is_no_reference_is_refused_with_the_form(text):
     with pytest.raises(InvalidRequest, match="namespace/name@version"):

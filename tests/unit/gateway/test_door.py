@@ -34,7 +34,12 @@ def test_everything_else_needs_one(path):
 @pytest.mark.parametrize(
     ("method", "path", "kind"),
     [("POST", "/run", "run"), ("POST", "/apps/run", "run"), ("POST", "/files", "upload"), ("GET", "/files", "get"),
-     ("POST", "/webhooks/test", "run"), ("POST", "/tasks/x/retry", "run"), ("POST", "/tasks/list", "get"), ("DELETE", "/tasks/x", "get")],
+     ("POST", "/webhooks/test", "run"), ("POST", "/tasks/x/retry", "run"), ("POST", "/tasks/list", "get"), ("DELETE", "/tasks/x", "get"),
+     ("POST", "/apps/run/", "run"), ("POST", "/files/", "upload"), ("POST", "/agents/run", "run"), ("POST", "/chats/x/messages", "run"),
+     ("GET", "/chats/x/messages", "get"), ("POST", "/chats/x/stop", "get"), ("POST", "/flowruns", "run"), ("GET", "/flowruns", "get"),
+     ("POST", "/flowruns/x/clone", "run"), ("POST", "/flowruns/x/cancel", "get"), ("POST", "/flowruns/list", "get"),
+     ("POST", "/chat/completions", "run"), ("POST", "/models/openai/chat/completions", "run"),
+     ("POST", "/webhooks/deliveries/x/replay", "run"), ("POST", "/webhooks/secret", "get")],
 )  # fmt: skip
 def test_requests_count_against_their_limit(method, path, kind):
     assert rate_kind(method, path) == kind

@@ -147,6 +147,21 @@ def test_a_message_of_nobody_is_refused():
         given({"role": "system", "content": "alone"})
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": ["user"]},
+        {"role": {}},
+        {"role": "assistant", "function_call": "add"},
+        {"role": "user", "content": [{"type": ["text"]}]},
+        {"role": "user", "content": {"type": {}}},
+    ],
+)
+def test_a_message_with_something_else_where_a_text_is_to_be_is_refused(message):
+    with pytest.raises(InvalidRequest, match=r"messages\.0"):
+        given(message, USER)
+
+
 def test_an_app_is_a_model_by_the_fields_of_its_default_function():
     def version(**schemas):
         return AppVersion(
@@ -175,6 +190,14 @@ def test_outputs_of_any_spelling():
         ("call_2", "h", "{}"),
     ]
     assert read_output(b"null") == LlmOutput()
+
+
+def test_an_output_that_is_nested_too_deeply_is_an_empty_one():
+    assert read_output(b"[" * 5000 + b"]" * 5000) == LlmOutput()
+
+
+def test_a_reason_to_stop_that_is_no_text_means_nothing():
+    assert finish_reason(LlmOutput(usage={"stop_reason": ["length"]})) == "stop"
 
 
 def test_a_completion_and_its_chunks():

@@ -3,18 +3,15 @@
 import asyncio
 
 import pytest
-from executions import WORKER
-from recorders import MachineRecorder, NoDevices, StoreRecorder, Version, log_spool, order, until
+from executions import WORKER, recording_tools
+from recorders import NoDevices, Version, order, until
 from structlog.testing import capture_logs
 
 from stoker.core.events import Event
 from stoker.core.loads import ENDED_KEPT, LoadState
 from stoker.core.messages import LoadOrder, LogType, PinOrder
 from stoker.core.states import ResidentState
-from stoker_worker.execution import Tools
-from stoker_worker.instance import RunResult
 from stoker_worker.instance_errors import InstanceFailed
-from stoker_worker.spool import Spool
 from stoker_worker.workload import Workload
 
 BROKEN = InstanceFailed("RuntimeError: there is no such model")
@@ -24,18 +21,8 @@ class Scene:
     """A workload of one worker that is served."""
 
     def __init__(self, folder):
-        self.store = StoreRecorder()
-        self.machine = MachineRecorder(RunResult(output={"ok": 1}, files=[]))
-        tools = Tools(
-            store=self.store,
-            engine_id="box",
-            spool=Spool(folder),
-            logs=log_spool(folder),
-            machine=self.machine,
-            setup_timeout_s=60,
-            run_timeout_s=60,
-            upload_timeout_s=60,
-        )
+        tools = recording_tools(folder)
+        self.store, self.machine = tools.store, tools.machine
         self.changes = 0
         self.workload = Workload([WORKER], tools, NoDevices(), self.changed)
         self.serving = asyncio.ensure_future(self.workload.serve())

@@ -4,13 +4,12 @@ import asyncio
 
 import msgspec
 import pytest
-from recorders import DONE, MachineRecorder, NoDevices, StoreRecorder, log_spool, order, until
+from executions import recording_tools
+from recorders import DONE, NoDevices, order, until
 
 from stoker.core.messages import CancelOrder, EvictOrder, WorkerInfo
 from stoker.core.states import TaskState as S
-from stoker_worker.execution import Tools
-from stoker_worker.instance import RunResult
-from stoker_worker.spool import Spool, Spooled
+from stoker_worker.spool import Spooled
 from stoker_worker.workload import QUEUE_LIMIT, Workload
 
 WORKERS = tuple(WorkerInfo(id=f"box-cpu-{i}", index=i) for i in range(2))
@@ -20,18 +19,8 @@ class Scene:
     """A workload that is not served until `serve`."""
 
     def __init__(self, folder):
-        self.store = StoreRecorder()
-        self.machine = MachineRecorder(RunResult(output={"ok": 1}, files=[]))
-        tools = Tools(
-            store=self.store,
-            engine_id="box",
-            spool=Spool(folder),
-            logs=log_spool(folder),
-            machine=self.machine,
-            setup_timeout_s=60,
-            run_timeout_s=60,
-            upload_timeout_s=60,
-        )
+        tools = recording_tools(folder)
+        self.store, self.machine = tools.store, tools.machine
         self.workload = Workload(WORKERS, tools, NoDevices(), lambda: None)
         self.serving = None
 

@@ -1,0 +1,66 @@
+import asyncio
+import contextlib
+
+import pytest
+
+from stoker.agents.chat import Chat
+from stoker.agents.chats import Kept
+from stoker.agents.config import read_config
+from stoker.agents.step import Said, Steps
+from stoker.core.messages import Owner
+from stoker.llm.growth import Growth
+from stoker_gateway import chat_stream
+from stoker_gateway.chat_stream import ChatStream
+
+pytestmark = pytest.mark.unit
+
+STEPS = Steps(now_ms=1000)
+
+
+class Hub:
+    """The chat was changed once, and no more."""
+
+    async def document_changes(self, *_document):
+        yield True
+        await asyncio.Event().wait()
+
+
+def feeds(*tries):
+    """Feeds of an answer, one after the other: what each tells before its task cannot be read; the last one goes on."""
+    made = []
+
+    class Feed:
+        def __init__(self, _store, _hub, _heartbeat_s, _task_id, growth=None):
+            self.growth = growth or Growth()
+            self.words = tries[len(made)]
+            made.append(self)
+
+        async def parts(self):
+            if self.words:
+                yield self.growth.add({"response": self.words})
+            if made[-1] is self and len(made) == len(tries):
+                await asyncio.Event().wait()
+
+    return Feed, made
+
+
+@pytest.mark.parametrize("tries", [("", "hi"), ("he", "llo")], ids=["not there yet", "Redis was away"])
+async def test_an_answer_whose_task_cannot_be_read_is_followed_again(monkeypatch, tries):
+    """A chat is written with the id of the task before the task is submitted, and its reader may be quicker than that."""
+    chat = Chat(id="c", owner=Owner(user_id="u", key_id="k"), config=read_config({"core_app_ref": "a/b"}))
+    chat = STEPS.asked(STEPS.say(chat, Said(text="a")), "c-1", "task1")
+
+    async def load_chat(_store, _chat_id):
+        return Kept(chat=chat, revision=1)
+
+    feed, made = feeds(*tries)
+    monkeypatch.setattr(chat_stream, "load_chat", load_chat)
+    monkeypatch.setattr(chat_stream, "AnswerFeed", feed)
+    monkeypatch.setattr(chat_stream, "RETRY_S", 0.0)
+    stream = ChatStream(None, Hub(), 3600.0, "c", ndjson=True)
+    async with asyncio.timeout(60), contextlib.aclosing(stream.events()) as lines:
+        async for line in lines:
+            if line.startswith(b'{"event":"delta"') and tries[-1].encode() in line:
+                break
+    assert len(made) == 2
+    assert made[-1].growth.response == "".join(tries)
