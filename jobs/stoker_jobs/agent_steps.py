@@ -51,9 +51,8 @@ async def step_chat(desk: Desk, chat_id: str) -> None:
             return
         steps = steps_now(desk.settings)
         chat = steps.expire(await _caught_up(desk, steps, before.chat), desk.settings.client_tool_wait_s)
-        await _give_up(desk, chat)
-        chat = without(steps.tidied(chat), *await tell_behind(desk, before.chat))
-        chat = with_ids(desk, steps, chat)
+        chat = steps.tidied(chat, await _give_up(desk, chat))
+        chat = with_ids(desk, steps, without(chat, *await tell_behind(desk, before.chat)))
         try:
             kept = before if chat == before.chat else await _save(desk, before, chat, steps)
         except DocumentChanged:
@@ -124,14 +123,18 @@ async def _child_ended(desk: Desk, steps: Steps, chat: Chat, order: UseTool) -> 
     return steps.worked(chat, order.call.id, text, failed=failed)
 
 
-async def _give_up(desk: Desk, chat: Chat) -> None:
-    """End what nobody waits for any more. Harmless when done again."""
+async def _give_up(desk: Desk, chat: Chat) -> list[str]:
+    """End what nobody waits for any more, and tell what was not there. Harmless when done again."""
+    missing = []
     for name in chat.to_cancel:
-        with contextlib.suppress(NotFound):
+        try:
             if name.startswith(CHAT_PREFIX):
                 await change_chat(desk, name.removeprefix(CHAT_PREFIX), Steps.stop)
             else:
                 await desk.store.tasks.cancel(TaskId(name))
+        except NotFound:
+            missing.append(name)
+    return missing
 
 
 async def _tell_parent(desk: Desk, steps: Steps, kept: Kept) -> None:

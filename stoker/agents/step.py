@@ -5,7 +5,7 @@ crash between a step and its orders loses nothing, and an event that comes twice
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -43,6 +43,8 @@ from stoker.llm.contract import LlmOutput
 
 MAX_NAME: Final = 60
 """Of a chat's name, which is the beginning of its first message."""
+UNBORN_S: Final = 10.0
+"""How long what is to end and is not there is looked for: whoever submits it may be slower than who stops it."""
 DENIED: Final = "The user did not allow this call"
 _ENDINGS: Final = {RunState.FAILED: HookEvent.ERROR, RunState.COMPLETED: HookEvent.COMPLETE}
 _encode = msgspec.json.Encoder().encode
@@ -200,9 +202,10 @@ class Steps(Struct, frozen=True, kw_only=True):
             return self.failed(chat, chat.turn.id if chat.turn else "", why)
         return chat
 
-    def tidied(self, chat: Chat) -> Chat:
-        """What nobody waits for any more was ended."""
-        return replace(chat, to_cancel=()) if chat.to_cancel else chat
+    def tidied(self, chat: Chat, missing: Sequence[str] = ()) -> Chat:
+        """What nobody waits for any more was ended; what was `missing` is looked for again, for it may be about to begin."""
+        left = tuple(missing) if self.now_ms < chat.updated_ms + UNBORN_S * 1000 else ()
+        return replace(chat, to_cancel=left) if chat.to_cancel != left else chat
 
     def told_parent(self, chat: Chat) -> Chat:
         """The chat that waits for this one knows that the run is over."""

@@ -227,6 +227,14 @@ def test_stop_cancels_the_models_task_and_what_waits():
     assert statuses(STEPS.stop(called(("mine", '{"a":1}')))) == [CallStatus.CANCELLED]
 
 
+def test_what_is_to_end_and_is_not_there_yet_is_looked_for_once_more():
+    stopped = STEPS.stop(STEPS.asked(new(), "c-1", "t1"))
+    assert STEPS.tidied(stopped, ["t1"]).to_cancel == ("t1",)
+    assert STEPS.tidied(stopped).to_cancel == ()
+    later = Steps(now_ms=STEPS.now_ms + 60_000)
+    assert later.tidied(stopped, ["t1"]).to_cancel == ()
+
+
 def test_a_late_answer_of_a_stopped_run_changes_nothing():
     chat = STEPS.stop(STEPS.asked(new(), "c-1", "t1"))
     assert STEPS.answered(chat, "c-1", LlmOutput(response="late")) == chat
