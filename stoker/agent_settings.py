@@ -4,6 +4,8 @@ from typing import Final
 
 from pydantic import BaseModel, Field
 
+from stoker.run_settings import RunFields
+
 _DAY_S: Final = 86_400
 
 
@@ -30,3 +32,7 @@ class AgentFields(BaseModel):
         ge=0,
         description="Seconds that a chat is kept in which nothing happens; 0 = until it is deleted.",
     )
+
+
+class ChatFields(RunFields, AgentFields):
+    """What whoever goes on with a chat needs to know: of chats, and of the tasks that they submit."""

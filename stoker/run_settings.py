@@ -21,5 +21,5 @@ class RunFields(RetryFields):
     )
     verified_owners: tuple[str, ...] = Field(
         default=("admin",),
-        description="Users whose public apps are given the secrets of whoever runs them; '*' = all.",
+        description="Users whose public apps and agents are given the secrets of whoever runs them; '*' = all.",
     )

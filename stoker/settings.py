@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from stoker.access_settings import KeyRetentionFields
-from stoker.agent_settings import AgentFields
+from stoker.agent_settings import ChatFields
 from stoker.core.errors import CallerError
 from stoker.core.messages import CANCEL_GRACE_MS
 from stoker.enrolment_settings import EnrolmentFields, JoinFields
@@ -32,7 +32,6 @@ from stoker.file_settings import FileFields
 from stoker.parking_settings import ParkingFields
 from stoker.queue_settings import QueueFields
 from stoker.retry_settings import QuarantineFields
-from stoker.run_settings import RunFields
 from stoker.secret_settings import (
     PRIVATE_FIELDS,
     KeyRingFields,
@@ -41,6 +40,7 @@ from stoker.secret_settings import (
     yaml_problem,
 )
 from stoker.server_address import embedded_url, parse_redis
+from stoker.skill_settings import SkillFields
 from stoker.slot_settings import WorkerSlots
 from stoker.store_settings import StoreFields
 from stoker.tls_settings import ServerTlsFields, TlsFields
@@ -204,7 +204,7 @@ class FilesSettings(CommonSettings, FileFields):
 
 
 class VaultSettings(FilesSettings, KeyRingFields):
-    """What the parts need besides that open secrets: the gateway for apps, the jobs for what signs webhooks."""
+    """What the parts need besides that open secrets: the gateway for apps, the jobs for webhooks and tools."""
 
     @property
     def secrets_key_path(self) -> Path:
@@ -213,7 +213,7 @@ class VaultSettings(FilesSettings, KeyRingFields):
 
 
 class GatewaySettings(
-    VaultSettings, SecretFields, EnrolmentFields, ServerTlsFields, QueueFields, RunFields, AgentFields
+    VaultSettings, SecretFields, EnrolmentFields, ServerTlsFields, QueueFields, ChatFields, SkillFields
 ):
     """The front door."""
 
@@ -374,7 +374,7 @@ class WorkerSettings(CommonSettings, FetchFields, EnvironmentFields, JoinFields,
         return (self.spool_dir or self.data_dir / "spool").expanduser().absolute()
 
 
-class JobsSettings(VaultSettings, KeyRetentionFields, RunFields, WebhookFields, AgentFields):
+class JobsSettings(VaultSettings, KeyRetentionFields, WebhookFields, ChatFields):
     """Background work on RQ."""
 
     jobs_redis_url: str = Field(

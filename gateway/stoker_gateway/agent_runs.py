@@ -13,12 +13,13 @@ from stoker.agents.chat import Chat, Message
 from stoker.agents.chats import Kept, load_chat
 from stoker.agents.config import AgentConfig, fill_context, read_config
 from stoker.agents.prepare import prepare
-from stoker.agents.records import find_agent, read_agent
+from stoker.agents.records import Agent, find_agent, read_agent
 from stoker.agents.step import Said, steps_now
 from stoker.core.errors import Conflict, DocumentChanged, InvalidRequest, NotFound
 from stoker.core.ids import new_id
 from stoker.core.messages import Owner
 from stoker_gateway.services import Services
+from stoker_gateway.skills import with_skills
 
 _PICTURE: Final = "image/"
 _FILE_KEYS: Final = ("uri", "filename", "content_type", "size")
@@ -120,22 +121,22 @@ class AgentRuns:
             InvalidRequest: names the field.
             NotFound: no such agent or app for this user.
         """
-        config, agent_id, version_id = await self._config(body, user_id)
+        config, agent, version_id = await self._config(body, user_id)
         if body.agent_name and not config.get("name"):
             config = config | {"name": body.agent_name}
-        services = self._services
-        prepared = await prepare(read_config(config), services.store, services.registry, user_id)
+        prepared = await prepare(read_config(config), self._services, user_id, agent)
         digest = digest_of(body.agent_config) if body.agent_config else ""
+        agent_id = agent.id if agent is not None else ""
         return Meant(config=prepared, digest=digest, agent_id=agent_id, version_id=version_id)
 
-    async def _config(self, body: AgentRunBody, user_id: str) -> tuple[dict[str, Any], str, str]:
+    async def _config(self, body: AgentRunBody, user_id: str) -> tuple[dict[str, Any], Agent | None, str]:
         store = self._services.store
         if body.agent_config:
-            return body.agent_config, "", ""
+            return await with_skills(body.agent_config, self._services.settings), None, ""
         if body.agent_id:
             agent = await read_agent(store, body.agent_id, user_id)
             version = agent.version(body.agent_version_id or "")
-            return version.config, agent.id, version.id
+            return version.config, agent, version.id
         if not body.agent:
             raise InvalidRequest(
                 "Input validation failed: agent: say which agent (namespace/name), or describe one in agent_config"
@@ -148,8 +149,8 @@ class AgentRuns:
                 await self._services.registry.resolve(body.agent, user_id)
             except NotFound:
                 raise error from None
-            return {"core_app_ref": body.agent}, "", ""
-        return version.config, agent.id, version.id
+            return {"core_app_ref": body.agent}, None, ""
+        return version.config, agent, version.id
 
 
 def with_agent(chat: Chat, meant: Meant) -> Chat:

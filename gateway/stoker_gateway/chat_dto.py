@@ -5,6 +5,7 @@ from typing import Any
 from stoker.agents.chat import CHAT_PREFIX, CallStatus, Chat, Message, Run, ToolCall, interrupt_id
 from stoker.agents.prompt import as_text
 from stoker.agents.records import Agent, AgentVersion
+from stoker.agents.secrets import is_reference
 from stoker.core.ids import short_id
 from stoker_gateway.dto import iso
 
@@ -197,7 +198,10 @@ def _without_secrets(value: Any) -> Any:
 
 
 def _masked(value: Any) -> Any:
-    return dict.fromkeys(value, _SECRET) if isinstance(value, dict) else _SECRET
+    """Instead of a value that may be a key; a reference to a secret is none."""
+    if isinstance(value, dict):
+        return {name: _masked(item) for name, item in value.items()}
+    return value if is_reference(value) else _SECRET
 
 
 def _base(

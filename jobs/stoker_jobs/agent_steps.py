@@ -17,11 +17,13 @@ from stoker.agents.chats import Kept, load_chat, save_chat
 from stoker.agents.orders import AskModel, UseTool, decide_orders, must_tell_parent
 from stoker.agents.prompt import as_text, outcome
 from stoker.agents.step import Steps, steps_now
+from stoker.agents.telling import without
 from stoker.agents.tools import ToolType
 from stoker.core.errors import DocumentChanged, NotFound
 from stoker.core.messages import TaskId, TaskView
 from stoker.core.states import TERMINAL, TaskState
 from stoker.llm.contract import read_output
+from stoker_jobs.chat_hooks import enqueue_hook, tell_behind
 from stoker_jobs.desk import Desk
 from stoker_jobs.queue import open_queue
 from stoker_jobs.tool_calls import enqueue_call
@@ -49,14 +51,24 @@ async def step_chat(desk: Desk, chat_id: str) -> None:
             return
         steps = steps_now(desk.settings)
         chat = steps.expire(await _caught_up(desk, steps, before.chat), desk.settings.client_tool_wait_s)
-        chat = with_ids(desk, steps, steps.tidied(chat, await _give_up(desk, chat)))
+        chat = steps.tidied(chat, await _give_up(desk, chat))
+        chat = with_ids(desk, steps, without(chat, *await tell_behind(desk, before.chat)))
         try:
             kept = before if chat == before.chat else await _save(desk, before, chat, steps)
         except DocumentChanged:
             continue
+        await _tell_hooks(desk, kept.chat)
         if await begin_all(desk, steps, kept, before.chat, partial(_call_address, desk)):
             await _tell_parent(desk, steps, kept)
             return
+
+
+async def _tell_hooks(desk: Desk, chat: Chat) -> None:
+    """Have the hooks told of what is stored now. The next step takes those out that nobody waits for."""
+    await tell_behind(desk, chat)
+    for one in chat.hooks:
+        if one.hook.waits:
+            await asyncio.to_thread(enqueue_hook, _queue(desk.settings.jobs_url), chat.id, one.id)
 
 
 async def _save(desk: Desk, before: Kept | None, chat: Chat, steps: Steps, *, wake: bool = False) -> Kept:

@@ -15,15 +15,18 @@ from rq.job import Job
 from stoker import __version__
 from stoker.agents.beginning import change_chat
 from stoker.agents.calls import RESULT_CHARS, ToolRequest, answer_text, tool_request
-from stoker.agents.chat import KIND, CallStatus
+from stoker.agents.chat import KIND, CallStatus, Chat, ToolCall
 from stoker.agents.chats import load_chat
 from stoker.agents.step import find_tool
+from stoker.agents.tools import Tool
 from stoker.core.addresses import AllowList
-from stoker.core.errors import NotFound
+from stoker.core.errors import CallerError, NotFound, SecretUnreadable
 from stoker.outbound import PERMITS, AddressRefused, checked_client, may_reach
+from stoker.redaction import Redactor
 from stoker.settings import JobsSettings
 from stoker_jobs.desk import STEP_TIMEOUT_S, Desk, at_desk
 from stoker_jobs.queue import document_job_id
+from stoker_jobs.secret_values import secret_values
 
 CALL_TIMEOUT_S: Final = 30.0
 PAUSES_S: Final = (0.5, 2.0)
@@ -69,8 +72,19 @@ async def _call(desk: Desk, chat_id: str, call_id: str) -> None:
     tool = find_tool(chat, call.name) if call is not None else None
     if call is None or tool is None or call.status is not CallStatus.IN_PROGRESS:
         return
-    text, failed = await ask(desk.settings, tool_request(chat, tool, call, int(time.time())))
+    text, failed = await _answer(desk, chat, tool, call)
     await change_chat(desk, chat_id, lambda steps, now: steps.worked(now, call_id, text, failed=failed))
+
+
+async def _answer(desk: Desk, chat: Chat, tool: Tool, call: ToolCall) -> tuple[str, bool]:
+    """Make a call; what the model is told, and whether it failed. No value of a secret is in it."""
+    try:
+        secrets = await secret_values(desk, chat.owner.user_id, tool.secrets, chat.id)
+        wanted = tool_request(chat, tool, call, int(time.time()), secrets)
+    except (CallerError, SecretUnreadable) as error:
+        return error.message, True
+    text, failed = await ask(desk.settings, wanted)
+    return Redactor(secrets).text(text), failed
 
 
 async def ask(settings: JobsSettings, wanted: ToolRequest) -> tuple[str, bool]:
@@ -110,7 +124,11 @@ async def _try(settings: JobsSettings, wanted: ToolRequest) -> tuple[str, bool, 
         return "A header of this tool has characters that no header can have.", True, False
     except (TimeoutError, httpx.HTTPError) as error:
         why = str(error) or f"no answer within {CALL_TIMEOUT_S:g} s"
-        return f"The tool could not be reached: {why}", True, isinstance(error, httpx.ConnectError)
+        return (
+            f"{httpx.URL(wanted.url).host} could not be reached: {why}",
+            True,
+            isinstance(error, httpx.ConnectError),
+        )
     text, failed = answer_text(url.host, answer.status_code, body)
     return text, failed, answer.status_code in LATER
 

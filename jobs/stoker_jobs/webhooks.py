@@ -21,14 +21,10 @@ from stoker.core.states import DeliveryState
 from stoker.core.webhooks import (
     DELIVERY,
     EVENT,
-    SIGNATURE,
-    SIGNATURE_PREVIOUS,
-    TIMESTAMP,
     Outcome,
     Try,
     decide_next,
     shown_receiver,
-    signature,
 )
 from stoker.log import Logger
 from stoker.outbound import checked_client
@@ -40,6 +36,7 @@ from stoker.vault import Vault
 from stoker_jobs.hook_body import event_of
 from stoker_jobs.hook_call import EXCERPT_S, HookCaller
 from stoker_jobs.relay import RETRY_DELAY_S, pause
+from stoker_jobs.signing import signed_headers
 
 WEBHOOKS: Final = "webhooks"
 """The loop that reads, by the name that people see."""
@@ -162,7 +159,7 @@ class Deliverer:
             event = await event_of(self._store, view)
             body = msgspec.json.encode(event)
             headers = {DELIVERY: view.about.id, EVENT: str(event["event"])}
-            headers |= await self._signed(view.about.owner_id, body)
+            headers |= await signed_headers(self._store, self._vault, view.about.owner_id, body)
             return await self._caller.call(view.about.url, headers, body)
         except StoreUnavailable:
             raise
@@ -173,23 +170,6 @@ class Deliverer:
             return Outcome(
                 done=Try(at_ms=began_ms, error="an error of Stoker itself; the jobs' log has more")
             )
-
-    async def _signed(self, owner_id: str, body: bytes) -> dict[str, str]:
-        """The time, and the signatures, if the owner has made a secret.
-
-        Raises:
-            SecretUnreadable: it is not sent unsigned then.
-        """
-        now_s = time.time()
-        headers = {TIMESTAMP: str(int(now_s))}
-        record = await self._store.signing_secrets.get(owner_id)
-        if record is None:
-            return headers
-        good = record.good(int(now_s * 1000))
-        for name, sealed in zip((SIGNATURE, SIGNATURE_PREVIOUS), good, strict=False):
-            secret = self._vault.open(owner_id, sealed.name, sealed.sealed, sealed.sealed_by)
-            headers[name] = signature(secret, int(now_s), body)
-        return headers
 
     async def _note(self, claim: Claim, view: DeliveryView, outcome: Outcome) -> None:
         settings, about, tries = self._settings, view.about, view.tries + 1

@@ -6,13 +6,13 @@ done. Only Redis is spoken to here; calls of addresses are left to the jobs.
 
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Final, Protocol
+from typing import Final
 
-from stoker.agent_settings import AgentFields
 from stoker.agents.chat import CHAT_PREFIX, KIND, Chat
 from stoker.agents.chats import Kept, load_chat, save_chat
 from stoker.agents.config import fill_context, read_config
 from stoker.agents.orders import AskModel, Order, UseTool, decide_orders, must_tell_parent
+from stoker.agents.place import Workplace
 from stoker.agents.prepare import prepare
 from stoker.agents.prompt import model_input
 from stoker.agents.records import find_agent
@@ -21,9 +21,7 @@ from stoker.agents.tools import ToolType
 from stoker.core.errors import CallerError, Conflict, DocumentChanged, NotFound, WorkerLost
 from stoker.core.ids import derived_id
 from stoker.core.messages import TaskId, TaskView, Waiter
-from stoker.protocol import Store
-from stoker.runs.registry import Registry
-from stoker.runs.submit import Origin, RunBody, Submitter
+from stoker.runs.submit import Origin, RunBody
 
 TRIES: Final = 20
 """Of a change that others forestall: each of them got through."""
@@ -33,22 +31,6 @@ IN_THE_JOBS: Final = frozenset({ToolType.HTTP, ToolType.HOOK})
 
 CallAddress = Callable[[str, str], Awaitable[None]]
 """Has a call of an address made, by the ids of chat and call."""
-
-
-class Workplace(Protocol):
-    """What the gateway and the jobs have in common."""
-
-    @property
-    def store(self) -> Store: ...
-
-    @property
-    def settings(self) -> AgentFields: ...
-
-    @property
-    def submitter(self) -> Submitter: ...
-
-    @property
-    def registry(self) -> Registry: ...
 
 
 async def change_chat(
@@ -96,7 +78,7 @@ def needs_jobs(chat: Chat) -> bool:
     """Whether a chat needs what only a step of the jobs does."""
     calls = [order for order in decide_orders(chat) if isinstance(order, UseTool)]
     return (
-        bool(chat.to_cancel)
+        bool(chat.to_cancel or chat.hooks)
         or must_tell_parent(chat)
         or any(order.tool.type in IN_THE_JOBS for order in calls)
     )
@@ -225,7 +207,7 @@ async def _begin_agent(place: Workplace, steps: Steps, chat: Chat, order: UseToo
         raise CallerError(f"Agents may ask agents {MAX_DEPTH} deep, not deeper.")
     user_id = chat.owner.user_id
     agent, version = await find_agent(place.store, order.tool.ref, user_id)
-    config = await prepare(read_config(version.config), place.store, place.registry, user_id)
+    config = await prepare(read_config(version.config), place, user_id, agent)
     child = Chat(
         id=child_id,
         owner=chat.owner,

@@ -1,5 +1,6 @@
 """Calls of addresses that tools name: what is sent, and what a model is told of the answer. Pure."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -7,7 +8,9 @@ from msgspec import Struct
 
 from stoker.agents.chat import Chat, ToolCall
 from stoker.agents.prompt import as_text, in_context
+from stoker.agents.secrets import filled, wrong_header
 from stoker.agents.tools import Tool, ToolType
+from stoker.core.errors import InvalidRequest
 from stoker.core.webhooks import DELIVERY, SIGNATURE, TIMESTAMP, signature
 
 RESULT_CHARS: Final = 100_000
@@ -26,11 +29,17 @@ class ToolRequest(Struct, frozen=True, kw_only=True):
     body: bytes | None = None
 
 
-def tool_request(chat: Chat, tool: Tool, call: ToolCall, wall_s: int) -> ToolRequest:
+def tool_request(
+    chat: Chat, tool: Tool, call: ToolCall, wall_s: int, secrets: Mapping[str, str]
+) -> ToolRequest:
     """The request of a call.
 
     Args:
         wall_s: seconds since 1970, for the signature.
+        secrets: the values of those that the tool refers to.
+
+    Raises:
+        InvalidRequest: a header cannot be sent.
     """
     url = in_context(tool.url, chat.context, in_url=True)
     if tool.type is ToolType.HOOK:
@@ -41,12 +50,18 @@ def tool_request(chat: Chat, tool: Tool, call: ToolCall, wall_s: int) -> ToolReq
             "tool": tool.name,
             "arguments": call.arguments,
         }
-        return _signed(url, _encode(body), tool.secret, call.id, wall_s)
-    headers = {name: in_context(value, chat.context) for name, value in tool.headers.items()}
+        return _signed(url, _encode(body), filled(tool.secret, {}, secrets), call.id, wall_s)
+    headers = {name: filled(value, chat.context, secrets).strip() for name, value in tool.headers.items()}
     if tool.auth is not None:
         bearer = tool.auth.type == "bearer"
         name = "Authorization" if bearer else tool.auth.header
-        headers[name] = f"Bearer {tool.auth.secret}" if bearer else tool.auth.secret
+        secret = filled(tool.auth.secret, {}, secrets).strip()
+        headers[name] = f"Bearer {secret}" if bearer else secret
+    if wrong := wrong_header(headers):
+        raise InvalidRequest(
+            f"The header {wrong} of this tool cannot be sent: its value holds a line end, or a character that is not "
+            "ASCII. Its owner has to change it, or the secret that it refers to."
+        )
     headers.setdefault("Idempotency-Key", call.id)
     if tool.method in _IN_QUERY:
         query = {name: as_text(value) for name, value in call.arguments.items()}

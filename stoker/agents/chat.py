@@ -10,6 +10,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from stoker.agents.config import AgentConfig
+from stoker.agents.hooks import HookCall
 from stoker.agents.tools import ToolType
 from stoker.core.messages import Owner
 
@@ -81,6 +82,7 @@ class ToolCall(Struct, frozen=True, kw_only=True):
     asked_ms: int = 0  # since when somebody is waited for
     approval: str = ""  # allow | deny, once somebody has decided
     ended_ms: int = 0  # since when it is over; 0 = it is not, or nobody noted it
+    suspended: bool = False  # a hook wants people to decide
 
 
 class Message(Struct, frozen=True, kw_only=True):
@@ -147,6 +149,7 @@ class Chat(Struct, frozen=True, kw_only=True):
     runs: int = 0
     to_cancel: tuple[str, ...] = ()  # tasks and chats of sub-agents that nobody waits for any more
     parent_told: bool = False
+    hooks: tuple[HookCall, ...] = ()  # that are to be told of something
     files_url: str = ""
     created_ms: int = 0
     updated_ms: int = 0

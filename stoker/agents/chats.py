@@ -1,5 +1,9 @@
-"""Chats as documents: the head is the body, each message a part, so that a change writes what has changed."""
+"""Chats as documents: the head is the body, each message a part, so that a change writes what has changed.
 
+The texts of skills are parts too: a head is written with each change, and they do not change.
+"""
+
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -9,11 +13,14 @@ from msgspec.structs import replace
 from stoker.agent_settings import AgentFields
 from stoker.agents.chat import KIND, Chat, Message
 from stoker.agents.orders import decide_due_s
+from stoker.agents.skills import Skill
 from stoker.protocol import Store
 from stoker.protocol.documents import Change
 
 SOON_S: Final = 15.0
 """A model that answers sooner costs no look in vain."""
+_SKILL: Final = "skill-"
+"""Parts whose names begin so are texts of skills, by their numbers; the others are messages."""
 _encode = msgspec.json.Encoder().encode
 _chat = msgspec.json.Decoder(Chat)
 _message = msgspec.json.Decoder(Message)
@@ -35,8 +42,10 @@ async def load_chat(store: Store, chat_id: str) -> Kept:
     # The head first: beside it the messages may be newer, which a write would notice and a reader may see.
     document = await store.documents.get(KIND, chat_id)
     parts = await store.documents.parts(KIND, chat_id)
-    messages = (_message.decode(text) for text in parts.values())
+    messages = (_message.decode(text) for name, text in parts.items() if not name.startswith(_SKILL))
     chat = _chat.decode(document.body)
+    if chat.config.skills:
+        chat = _with_texts(chat, parts)
     ordered = tuple(sorted(messages, key=lambda message: message.order))
     times = {"created_ms": document.created_ms, "updated_ms": document.updated_ms}
     return Kept(chat=replace(chat, messages=ordered, **times), revision=document.revision)
@@ -68,9 +77,18 @@ async def save_chat(
         for message in chat.messages
         if known.get(message.id) != message
     }
+    head = replace(chat, messages=())
+    if chat.config.skills:
+        parts |= {
+            f"{_SKILL}{number}": skill.content
+            for number, skill in enumerate(chat.config.skills)
+            if skill.content and not skill.apart
+        }
+        chat = replace(chat, config=replace(chat.config, skills=_apart(chat.config.skills, keep=True)))
+        head = replace(head, config=replace(chat.config, skills=_apart(chat.config.skills, keep=False)))
     due_s = decide_due_s(chat, now_ms, settings.client_tool_wait_s)
     change = Change(
-        body=_encode(replace(chat, messages=())),
+        body=_encode(head),
         parts=parts,
         due_s=due_s if due_s is None or not soon else min(due_s, SOON_S),
         wake=wake,
@@ -79,3 +97,20 @@ async def save_chat(
     revision = before.revision if before else 0
     new = await store.documents.put(KIND, chat.id, chat.owner.user_id, revision, change)
     return Kept(chat=chat, revision=new)
+
+
+def _apart(skills: tuple[Skill, ...], *, keep: bool) -> tuple[Skill, ...]:
+    """Skills whose texts are parts.
+
+    Args:
+        keep: with their texts nevertheless, for those who go on with the chat.
+    """
+    return tuple(replace(one, apart=True, content=one.content if keep else "") for one in skills)
+
+
+def _with_texts(chat: Chat, parts: Mapping[str, str]) -> Chat:
+    skills = tuple(
+        replace(skill, content=parts.get(f"{_SKILL}{number}", "")) if skill.apart else skill
+        for number, skill in enumerate(chat.config.skills)
+    )
+    return replace(chat, config=replace(chat.config, skills=skills))

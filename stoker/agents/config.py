@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from stoker.agents.hooks import Hook, read_hooks
+from stoker.agents.skills import Skill, read_skills
 from stoker.agents.tools import Internal, Tool, read_tool
 from stoker.core.errors import InvalidRequest
 
@@ -24,15 +26,6 @@ class Core(Struct, frozen=True, kw_only=True):
     version_id: str = ""
     setup: dict[str, Any] = {}
     input: dict[str, Any] = {}
-
-
-class Skill(Struct, frozen=True, kw_only=True):
-    """A text that the model is given, or told of."""
-
-    name: str
-    description: str = ""
-    content: str = ""
-    preload: bool = False
 
 
 class ContextField(Struct, frozen=True, kw_only=True):
@@ -64,6 +57,7 @@ class AgentConfig(Struct, frozen=True, kw_only=True):
     internal: tuple[Internal, ...] = ()
     output_schema: dict[str, Any] | None = None
     skills: tuple[Skill, ...] = ()
+    hooks: tuple[Hook, ...] = ()
     context: tuple[ContextField, ...] = ()
     allow_all_tools: bool = False
     limits: Limits = Limits()
@@ -81,7 +75,8 @@ def read_config(given: Mapping[str, Any]) -> AgentConfig:
         InvalidRequest: names the field and what it may be.
     """
     tools = tuple(read_tool(tool, f"tools.{number}") for number, tool in enumerate(_maps(given, "tools")))
-    internal = _internal(given)
+    skills = read_skills(_maps(given, "skills"))
+    internal = _internal(given, skills)
     _check_names(tools, internal)
     schema = given.get("output_schema")
     if schema is not None and not isinstance(schema, Mapping):
@@ -96,7 +91,8 @@ def read_config(given: Mapping[str, Any]) -> AgentConfig:
         tools=tools,
         internal=internal,
         output_schema=dict(schema) if schema else None,
-        skills=tuple(_skill(skill) for skill in _maps(given, "skills")),
+        skills=skills,
+        hooks=read_hooks(_maps(given, "hooks")),
         context=tuple(_context_field(field) for field in _maps(given, "context")),
         allow_all_tools=permissions.get("allow_all_tools") is True,
         limits=_limits(_mapped(given, "limits")),
@@ -143,9 +139,14 @@ def _core(given: Mapping[str, Any]) -> Core:
     )
 
 
-def _internal(given: Mapping[str, Any]) -> tuple[Internal, ...]:
-    """Those that are on. Others belong to the platform's own pages: a config may name them, and nothing comes of it."""
-    flags = _mapped(given, "internal_tools")
+def _internal(given: Mapping[str, Any], skills: Sequence[Skill]) -> tuple[Internal, ...]:
+    """Those that are on. Others belong to the platform's own pages: a config may name them, and nothing comes of it.
+
+    Reading skills is on unless it is turned off, when there is anything to read.
+    """
+    flags = dict(_mapped(given, "internal_tools"))
+    reads = flags.get(Internal.SKILLS.value) is not False and not all(skill.preload for skill in skills)
+    flags[Internal.SKILLS.value] = reads
     return tuple(tool for tool in Internal if flags.get(tool.value) is True)
 
 
@@ -157,20 +158,6 @@ def _check_names(tools: Sequence[Tool], internal: Sequence[Internal]) -> None:
         if tool.name in taken:
             raise refused(f"tools.{number}.name", f"{tool.name!r} is the name of another tool of this agent")
         taken.add(tool.name)
-
-
-def _skill(given: Mapping[str, Any]) -> Skill:
-    if not isinstance(given.get("content"), str):
-        raise refused(
-            "skills",
-            f"the skill {given.get('name')!r} has no content; there is no store of skills here: send its text",
-        )
-    return Skill(
-        name=_text(given, "name"),
-        description=_text(given, "description"),
-        content=_text(given, "content"),
-        preload=given.get("preload") is True,
-    )
 
 
 def _context_field(given: Mapping[str, Any]) -> ContextField:

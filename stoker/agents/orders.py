@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from stoker.agents.chat import CallStatus, Chat, MessageStatus, ToolCall
 from stoker.agents.step import find_tool
+from stoker.agents.telling import hold_the_model
 from stoker.agents.tools import Tool, ToolType
 
 LOOK_AGAIN_S: Final = 60.0
@@ -39,7 +40,7 @@ def decide_orders(chat: Chat) -> tuple[Order, ...]:
     if not chat.busy or turn is None:
         return ()
     orders: list[Order] = []
-    if turn.status is MessageStatus.PENDING:
+    if turn.status is MessageStatus.PENDING and not hold_the_model(chat):
         orders.append(AskModel(answer_id=turn.id, task_id=turn.task_id))
     for call in turn.calls:
         tool = find_tool(chat, call.name)
@@ -52,11 +53,11 @@ def decide_orders(chat: Chat) -> tuple[Order, ...]:
 def decide_due_s(chat: Chat, now_ms: int, wait_s: float) -> float | None:
     """When to look at a chat again if nothing comes; None = never."""
     if not chat.busy:
-        return LOOK_AGAIN_S if chat.to_cancel or must_tell_parent(chat) else None
+        return LOOK_AGAIN_S if chat.to_cancel or chat.hooks or must_tell_parent(chat) else None
     asked = [call.asked_ms for call in chat.open_calls if call.status is CallStatus.AWAITING_INPUT]
     if asked:
         return min(LOOK_AGAIN_S, max(0.0, (min(asked) - now_ms) / 1000 + wait_s))
-    return LOOK_AGAIN_S if decide_orders(chat) else None
+    return LOOK_AGAIN_S if chat.hooks or decide_orders(chat) else None
 
 
 def must_tell_parent(chat: Chat) -> bool:

@@ -6,8 +6,9 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from stoker.agents.config import AgentConfig, refused
-from stoker.agents.records import find_agent
-from stoker.agents.tools import Tool, ToolType, clean_schema
+from stoker.agents.place import Workplace
+from stoker.agents.records import Agent, find_agent
+from stoker.agents.tools import Internal, Tool, ToolType, clean_schema
 from stoker.core.apps import AppVersion
 from stoker.core.errors import InvalidRequest, NotFound
 from stoker.llm.contract import llm_function, properties_of
@@ -22,13 +23,19 @@ ASKS_AN_AGENT: Final = {
 }
 
 
-async def prepare(config: AgentConfig, store: Store, registry: Registry, user_id: str) -> AgentConfig:
+async def prepare(
+    config: AgentConfig, place: Workplace, user_id: str, agent: Agent | None = None
+) -> AgentConfig:
     """The config with what its language model takes, and with the schemas of its tools.
+
+    Args:
+        agent: the stored agent that it is of; None = the user's own words.
 
     Raises:
         NotFound: an app or an agent that it names is not there for this user.
-        InvalidRequest: its core app is no language model, or does not take what the agent needs.
+        InvalidRequest: its core app is no language model, or does not take what the agent needs; or a secret is missing.
     """
+    store, registry = place.store, place.registry
     version, name = await _core_version(config, registry, user_id)
     function = llm_function(version)
     if function is None:
@@ -37,10 +44,42 @@ async def prepare(config: AgentConfig, store: Store, registry: Registry, user_id
             f"{name} is no language model: its default function does not take text and context and give a response",
         )
     fields = properties_of(function.input_schema)
+    if "tools" not in fields:  # the skills then are in the prompt
+        config = replace(config, internal=tuple(one for one in config.internal if one is not Internal.SKILLS))
     if (config.tools or config.internal or config.output_schema) and "tools" not in fields:
         raise refused("tools", f"the language model {name} takes no tools")
+    await _check_secrets(config, place, user_id, agent)
     tools = [await _tool(tool, store, registry, user_id) for tool in config.tools]
-    return replace(config, tools=tuple(tools), fields=tuple(sorted(fields)))
+    owner_id = agent.owner_id if agent is not None else user_id
+    hooks = tuple(replace(hook, owner_id=owner_id) for hook in config.hooks)
+    return replace(config, tools=tuple(tools), hooks=hooks, fields=tuple(sorted(fields)))
+
+
+async def _check_secrets(config: AgentConfig, place: Workplace, user_id: str, agent: Agent | None) -> None:
+    """Whether the user has what the tools refer to, and the agent may use it. Asks for nothing when they do not.
+
+    Raises:
+        InvalidRequest: names the tool and the secret.
+    """
+    wanted = {name: tool.name for tool in reversed(config.tools) for name in tool.secrets}
+    if not wanted:
+        return
+    verified = {user_id, *place.settings.verified_owners}
+    if agent is not None and not verified & {agent.owner_id, "*"}:
+        raise refused(
+            "tools",
+            f"{agent.namespace}/{agent.name} belongs to another user, whose agents are not given your secrets "
+            f"({', '.join(sorted(wanted))}). Copy it (POST /agents/{agent.id}/duplicate), or ask the operator to list "
+            "its owner in the setting verified_owners",
+        )
+    have = await place.store.secrets.get_many(user_id, sorted(wanted))
+    for name, tool in sorted(wanted.items()):
+        if name not in have:
+            raise refused(
+                "tools",
+                f"{tool}: it refers to the secret {name}, which is missing. Add it: stoker secrets set {name}, or "
+                "POST /secrets",
+            )
 
 
 async def _core_version(config: AgentConfig, registry: Registry, user_id: str) -> tuple[AppVersion, str]:

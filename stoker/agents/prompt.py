@@ -8,6 +8,7 @@ from urllib.parse import quote
 import msgspec
 
 from stoker.agents.chat import Chat, Message, MessageStatus, RunState
+from stoker.agents.skills import Skill
 from stoker.agents.step import all_tools
 from stoker.agents.tools import Internal
 from stoker.llm.contract import SETTINGS
@@ -59,9 +60,15 @@ def conversation(chat: Chat, before: int) -> list[dict[str, Any]]:
 def system_prompt(chat: Chat) -> str:
     """The agent's own prompt, its skills, and what the chat remembers."""
     parts = [in_context(chat.config.system_prompt, chat.context)]
-    for skill in chat.config.skills:
-        about = f": {skill.description}" if skill.description else ""
-        parts.append(f"# Skill {skill.name}{about}\n{skill.content}")
+    reads = Internal.SKILLS in chat.config.internal
+    told = [skill for skill in chat.config.skills if reads and not skill.preload]
+    given = [skill for skill in chat.config.skills if skill not in told]
+    parts += [f"# Skill {skill.name}{_about(skill)}\n{skill.content}" for skill in given]
+    if told:
+        lines = [f"- {skill.name}{_about(skill)}" for skill in told]
+        parts.append(
+            "\n".join([f"# Skills\nRead one with the tool {Internal.SKILLS} before you need it.", *lines])
+        )
     if Internal.MEMORY in chat.config.internal and chat.memory:
         facts = "\n".join(f"- {name}: {value}" for name, value in chat.memory.items())
         parts.append(f"# What you remember\n{facts}")
@@ -113,6 +120,10 @@ def _answer(message: Message) -> list[dict[str, Any]]:
         for c in message.calls
     ]
     return [_with_files(message, turn), *results]
+
+
+def _about(skill: Skill) -> str:
+    return f": {skill.description}" if skill.description else ""
 
 
 def _written(arguments: str) -> str:

@@ -26,6 +26,9 @@ from stoker.agents.chat import (
     message_id,
 )
 from stoker.agents.config import Limits
+from stoker.agents.hooks import Decision, HookEvent, Verdict
+from stoker.agents.skills import skills_tool
+from stoker.agents.telling import hold_call, told, without
 from stoker.agents.tools import (
     INTERNAL_TOOLS,
     Internal,
@@ -43,6 +46,7 @@ MAX_NAME: Final = 60
 UNBORN_S: Final = 10.0
 """How long what is to end and is not there is looked for: whoever submits it may be slower than who stops it."""
 DENIED: Final = "The user did not allow this call"
+_ENDINGS: Final = {RunState.FAILED: HookEvent.ERROR, RunState.COMPLETED: HookEvent.COMPLETE}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -109,7 +113,9 @@ class Steps(Struct, frozen=True, kw_only=True):
             calls=calls,
         )
         for call in calls:
-            chat = self._inside(chat, call)
+            if call.status not in CALL_OVER:
+                chat = self._told(chat, HookEvent.TOOL_CALL, call.id)
+                chat = self._let(chat, call)
         return self._go_on(chat)
 
     def failed(self, chat: Chat, answer_id: str, why: str, *, cancelled: bool = False) -> Chat:
@@ -175,7 +181,26 @@ class Steps(Struct, frozen=True, kw_only=True):
         for message in chat.messages:
             if message.status is MessageStatus.QUEUED:
                 chat = self._put(chat, message, status=MessageStatus.CANCELLED)
-        return self._end(chat, RunState.CANCELED)
+        return self._idle(self._end(chat, RunState.CANCELED))
+
+    def hooked(self, chat: Chat, hook_id: str, said: Verdict) -> Chat:
+        """A hook that is waited for has answered."""
+        asked = next((one for one in chat.hooks if one.id == hook_id), None)
+        if asked is None:
+            return chat
+        chat = without(chat, hook_id)
+        if not chat.busy or chat.run is None or chat.run.id != asked.run_id:
+            return chat
+        did = "stopped the run" if said.decision is Decision.STOP else "did not allow it"
+        why = f"The hook of {asked.event} {did}" + (f": {said.reason}" if said.reason else ".")
+        if said.decision is Decision.STOP:
+            return self._next(self._end(chat, RunState.CANCELED, why))
+        if asked.event is HookEvent.TOOL_CALL:
+            call = self._open(chat, asked.part)
+            return self._go_on(self._let(chat, call, said.decision, why)) if call is not None else chat
+        if said.decision is Decision.DENY and asked.event in {HookEvent.START, HookEvent.TURN_START}:
+            return self.failed(chat, chat.turn.id if chat.turn else "", why)
+        return chat
 
     def tidied(self, chat: Chat, missing: Sequence[str] = ()) -> Chat:
         """What nobody waits for any more was ended; what was `missing` is looked for again, for it may be about to begin."""
@@ -218,6 +243,7 @@ class Steps(Struct, frozen=True, kw_only=True):
             updated_ms=self.now_ms,
         )
         chat = replace(chat, run=run, runs=chat.runs + 1, parent_told=False)
+        chat = self._told(chat, HookEvent.START, run.id)
         return self._turn(self._put(chat, message, status=MessageStatus.READY, run_id=run.id))
 
     def _turn(self, chat: Chat) -> Chat:
@@ -236,7 +262,8 @@ class Steps(Struct, frozen=True, kw_only=True):
                     )
                 )
         chat = replace(chat, run=replace(run, turns=run.turns + 1, updated_ms=self.now_ms))
-        return self._append(chat, status=MessageStatus.PENDING)
+        chat = self._append(chat, status=MessageStatus.PENDING)
+        return self._told(chat, HookEvent.TURN_START, chat.messages[-1].id)
 
     def _go_on(self, chat: Chat) -> Chat:
         """After a call has changed: ask people, wait for tools, or give the model its turn; or the run is over."""
@@ -244,12 +271,14 @@ class Steps(Struct, frozen=True, kw_only=True):
         if turn is None or chat.run is None or chat.run.over or turn.status is not MessageStatus.READY:
             return chat
         done = next((call for call in turn.calls if _finished(call)), None)
+        waits = {call.status for call in turn.calls} - CALL_OVER
+        if done is not None or not waits:
+            chat = self._told(chat, HookEvent.TURN_COMPLETE, turn.id)
         if done is not None:
             chat = self._end(chat, RunState.COMPLETED, output=done.arguments)
             return self._next(replace(chat, output=done.arguments))
         if not turn.calls:
             return self._next(self._end(chat, RunState.COMPLETED))
-        waits = {call.status for call in turn.calls} - CALL_OVER
         if waits:
             asks = waits == {CallStatus.AWAITING_APPROVAL}
             return self._state(chat, RunState.INPUT_REQUIRED if asks else RunState.WORKING)
@@ -281,12 +310,18 @@ class Steps(Struct, frozen=True, kw_only=True):
                     )
         ended = replace(run, state=state, error=error, output=output, updated_ms=self.now_ms)
         to_cancel = (*chat.to_cancel, *(task for task in lost if task))
-        return replace(chat, run=ended, to_cancel=to_cancel, updated_ms=self.now_ms)
+        chat = replace(chat, run=ended, to_cancel=to_cancel, updated_ms=self.now_ms)
+        event = _ENDINGS.get(state)
+        return self._told(chat, event, run.id) if event is not None else chat
 
     def _next(self, chat: Chat) -> Chat:
         """What was said meanwhile has its turn."""
         queued = next((m for m in chat.messages if m.status is MessageStatus.QUEUED), None)
-        return self._begin(chat, queued) if queued is not None else chat
+        return self._begin(chat, queued) if queued is not None else self._idle(chat)
+
+    def _idle(self, chat: Chat) -> Chat:
+        run = chat.run
+        return self._told(chat, HookEvent.IDLE, run.id, run.state) if run is not None else chat
 
     def _call(self, chat: Chat, message: Message, number: int, asked: Any) -> ToolCall:
         """A call as the model wants it; what cannot be made is over at once, with the reason as its result."""
@@ -310,10 +345,24 @@ class Steps(Struct, frozen=True, kw_only=True):
         )
         if tool is None or wrong:
             return replace(call, result=wrong, ended_ms=self.now_ms)
-        if tool.require_approval and not (chat.config.allow_all_tools or tool.name in chat.always_allowed):
-            return replace(call, status=CallStatus.AWAITING_APPROVAL)
-        client = tool.type is ToolType.CLIENT
-        return replace(call, status=CallStatus.AWAITING_INPUT if client else CallStatus.IN_PROGRESS)
+        return replace(call, status=CallStatus.PENDING)
+
+    def _let(self, chat: Chat, call: ToolCall, decision: Decision = Decision.ALLOW, why: str = "") -> Chat:
+        """Go on with a call that is pending: unless a hook is asked still, people are, or it is made."""
+        if call.status is not CallStatus.PENDING:
+            return chat
+        if decision is Decision.DENY:
+            return self._put_call(chat, call, status=CallStatus.CANCELLED, result=why)
+        call = replace(call, suspended=call.suspended or decision is Decision.SUSPEND)
+        if hold_call(chat, call.id):
+            return self._put_call(chat, call)
+        tool = find_tool(chat, call.name)
+        asks = tool is not None and tool.require_approval
+        asks = asks and not (chat.config.allow_all_tools or call.name in chat.always_allowed)
+        status = CallStatus.AWAITING_INPUT if call.type is ToolType.CLIENT else CallStatus.IN_PROGRESS
+        status = CallStatus.AWAITING_APPROVAL if asks or call.suspended else status
+        call = replace(call, status=status, asked_ms=self.now_ms)
+        return self._inside(self._put_call(chat, call), call)
 
     def _inside(self, chat: Chat, call: ToolCall) -> Chat:
         """Do what a tool of the chat itself does."""
@@ -330,6 +379,9 @@ class Steps(Struct, frozen=True, kw_only=True):
                 memory.pop(name, None)
             chat = replace(chat, memory=memory)
             result = _encode(memory).decode()
+        elif call.name == Internal.SKILLS:
+            wanted = call.arguments.get("name")
+            result = next((one.content for one in chat.config.skills if one.name == wanted), result)
         return self._put_call(chat, call, status=CallStatus.COMPLETED, result=result)
 
     def _awaited(self, chat: Chat, answer_id: str) -> Message | None:
@@ -379,11 +431,18 @@ class Steps(Struct, frozen=True, kw_only=True):
 
     def _put_call(self, chat: Chat, call: ToolCall, **changes: Any) -> Chat:
         message = next(one for one in chat.messages if any(c.id == call.id for c in one.calls))
+        before = next(one for one in message.calls if one.id == call.id)
         changed = replace(call, **changes)
-        if call.status not in CALL_OVER and changed.status in CALL_OVER:
+        ended = changed.status in CALL_OVER and before.status not in CALL_OVER
+        if ended:
             changed = replace(changed, ended_ms=self.now_ms)
-        calls = tuple(changed if one.id == call.id else one for one in message.calls)
-        return self._put(chat, message, calls=calls)
+        chat = self._put(
+            chat, message, calls=tuple(changed if one.id == call.id else one for one in message.calls)
+        )
+        return self._told(chat, HookEvent.TOOL_RESULT, call.id) if ended else chat
+
+    def _told(self, chat: Chat, event: HookEvent, part: str, detail: str = "") -> Chat:
+        return told(chat, event, part, self.now_ms, detail)
 
 
 def steps_now(settings: AgentFields) -> Steps:
@@ -400,6 +459,8 @@ def all_tools(chat: Chat) -> tuple[Tool, ...]:
     """The tools that the model is told of."""
     config = chat.config
     inside = [INTERNAL_TOOLS[name] for name in config.internal if name in INTERNAL_TOOLS]
+    if Internal.SKILLS in config.internal:
+        inside.append(skills_tool(config.skills))
     if Internal.FINISH in config.internal or config.output_schema:
         inside.append(finish_tool(config.output_schema))
     return (*config.tools, *inside)

@@ -10,15 +10,16 @@ import jsonschema_rs
 import msgspec
 from msgspec import Struct
 
+from stoker.agents.secrets import check_references, names_in
 from stoker.core.errors import InvalidRequest
 
 NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What the APIs of language models take as the name of a function."""
 ERRORS_SHOWN: Final = 5
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
-SECRET: Final = re.compile(r"\$\{\{\s*secrets\.[^}]*\}\}")
+TAKES_SECRETS: Final = {"http": ("headers", "auth"), "call": ("headers", "auth"), "hook": ("secret",)}
+"""The fields of a tool in which `${{secrets.NAME}}` stands for a value."""
 _decode = msgspec.json.Decoder().decode
-_encode = msgspec.json.Encoder().encode
 
 
 class ToolType(StrEnum):
@@ -44,6 +45,7 @@ class Internal(StrEnum):
     PLAN = "plan"
     MEMORY = "memory"
     FINISH = "finish"
+    SKILLS = "skills"
 
 
 class Auth(Struct, frozen=True, kw_only=True):
@@ -73,6 +75,12 @@ class Tool(Struct, frozen=True, kw_only=True):
     headers: dict[str, str] = {}
     auth: Auth | None = None
     secret: str = ""
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The names of the secrets that it refers to; their values are put in when it is called."""
+        shown = self.auth.secret if self.auth is not None else ""
+        return names_in([*self.headers.values(), self.secret, shown])
 
     def as_function(self) -> dict[str, Any]:
         """In the form that models know."""
@@ -170,11 +178,7 @@ def read_tool(given: Mapping[str, Any], where: str) -> Tool:
     own = given.get(str(given.get("type"))) or given.get(kind) or {}
     if not isinstance(own, Mapping):
         raise _refused(f"{where}.{kind}", "it must be an object")
-    if found := SECRET.search(_encode(own).decode()):
-        raise _refused(
-            f"{where}.{kind}",
-            f"it refers to a secret ({found.group()}), which tools cannot do here yet: give its value",
-        )
+    check_references(own, TAKES_SECRETS.get(kind, ()), f"{where}.{kind}")
     common: dict[str, Any] = {
         "name": name,
         "type": type_,

@@ -26,6 +26,7 @@ class Event(StrEnum):
     GPU_MEMORY_HELD = "gpu.memory_held"
     GPU_UNREADABLE = "gpu.unreadable"
     GPU_XID = "gpu.xid"
+    HOOK_FAILED = "hook.failed"
     INPUT_FETCHED = "input.fetched"
     INPUT_REFUSED = "input.refused"
     INSTANCE_DIED = "instance.died"

@@ -36,14 +36,20 @@ _UNSHOWN: Final = re.compile(r"[^\x20-\x7e\xa1-\u1fff\u2c00-\ud7ff\uf900-\ufdff]
 """Control characters, line ends, and what turns the direction of writing."""
 
 
-class Delivery(Struct, frozen=True, kw_only=True):
-    """One ending that is told to one address. The id is the same for every try, also after a replay."""
+class Delivery(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is told to one address: a task's ending, or what a chat's hook is told.
+
+    The id is the same for every try, also after a replay.
+    """
 
     id: str
     owner_id: str
     url: str
     event: str
-    task_id: str = ""  # '' = a test
+    task_id: str = ""  # '' = a test, or of a chat
+    chat_id: str = ""
+    part: str = ""  # the chat's run, message or call that it is about
+    detail: str = ""
     tries: int = 0  # how many it gets at most; 0 = as the settings say
 
 

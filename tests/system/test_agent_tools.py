@@ -7,12 +7,11 @@ import json
 import os
 import signal
 import tempfile
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
 import pytest
+from agent_scene import Receiver
 from clients import raw
 from helpers import EXAMPLES, start_system, wait_until
 from scripted_llm import ScriptedLLM, calls, says
@@ -25,7 +24,8 @@ ANY = {"type": "object", "properties": {"q": {"type": "string"}}, "required": ["
 @pytest.fixture(scope="module")
 def system():
     with tempfile.TemporaryDirectory(prefix="stoker agents ", ignore_cleanup_errors=True) as folder:
-        running = start_system(Path(folder) / "data", "--workers", "2", STOKER_WEBHOOK_ALLOW="127.0.0.1")
+        allowed = {f"STOKER_{what}_ALLOW": "127.0.0.1" for what in ("WEBHOOK", "SKILL")}
+        running = start_system(Path(folder) / "data", "--workers", "2", **allowed)
         running.deploy(EXAMPLES / "llm")
         running.deploy(EXAMPLES / "text")
         yield running
@@ -43,38 +43,6 @@ def model():
     served = ScriptedLLM()
     yield served
     served.close()
-
-
-class Receiver:
-    """What was called, and the answer to it."""
-
-    def __init__(self):
-        self.requests = []
-        self.answer = (200, "fine")
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def log_message(self, *_line):
-                """Tests print nothing."""
-
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                receiver.requests.append((self.path, dict(self.headers), body))
-                status, text = receiver.answer
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(text)))
-                self.end_headers()
-                self.wfile.write(text.encode())
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
-        self.thread.start()
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-
-    def close(self):
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
 
 
 @pytest.fixture
@@ -136,12 +104,13 @@ def test_an_app_as_a_tool_is_a_task_of_the_chat(http, model):
 
 def test_an_address_as_a_tool_gets_the_arguments_and_the_chats_context(http, model, receiver):
     model.script = [calls("search", '{"q": "x"}'), says("ok"), calls("search", '{"q": "y"}'), says("no")]
+    http.post("/secrets", json={"key": "TOOL_KEY", "value": "s3-from-the-vault"}).raise_for_status()
     search = {
         "name": "search",
         "type": "call",
         "call": {
             "url": receiver.url + "/of/{{context.user}}",
-            "auth": {"type": "api_key", "secret": "s3", "header": "X-Key"},
+            "auth": {"type": "api_key", "secret": "${{secrets.TOOL_KEY}}", "header": "X-Key"},
             "headers": {"X-Who": "{{context.user}}"},
             "input_schema": ANY,
         },
@@ -152,7 +121,7 @@ def test_an_address_as_a_tool_gets_the_arguments_and_the_chats_context(http, mod
     assert results(chat) == [("completed", "fine")]
     path, headers, body = receiver.requests[0]
     assert (path, json.loads(body)) == ("/of/a%2Fb", {"q": "x"})
-    assert (headers["X-Key"], headers["X-Who"]) == ("s3", "a/b")
+    assert (headers["X-Key"], headers["X-Who"]) == ("s3-from-the-vault", "a/b")
     receiver.answer = (400, "bad q")
     say(http, chat_id=chat_id)
     assert results(ended(http, chat_id))[1] == ("failed", "127.0.0.1 answered with status 400: bad q")
@@ -172,6 +141,41 @@ def test_a_hook_is_signed(http, model, receiver):
     signed = headers["X-Webhook-Timestamp"].encode() + b"." + body
     assert headers["X-Webhook-Signature"] == "sha256=" + hmac.new(b"key", signed, hashlib.sha256).hexdigest()
     assert json.loads(body)["arguments"] == {"q": "x"}
+
+
+def test_hooks_are_told_and_one_that_is_waited_for_may_refuse_a_call(http, model, receiver):
+    model.script = [calls("hook", '{"q": "x"}'), says("ok")]
+    receiver.answer = (200, '{"decision": "deny", "reason": "not now"}')
+    tool = {"name": "hook", "type": "hook", "hook": {"url": receiver.url + "/tool", "input_schema": ANY}}
+    asks = {"event": "agent.tool_call", "type": "webhook", "handler": receiver.url + "/ask"}
+    told = {"event": "agent.complete", "type": "webhook", "handler": receiver.url + "/told", "async": True}
+    chat = ended(http, say(http, agent_config=config(model, tool, hooks=[asks, told])))
+    assert results(chat) == [("cancelled", "The hook of agent.tool_call did not allow it: not now")]
+    wait_until(lambda: len(receiver.requests) == 2, "the delivery of the end")
+    bodies = {path: json.loads(body) for path, _, body in receiver.requests}
+    assert set(bodies) == {"/ask", "/told"}
+    assert bodies["/ask"]["arguments"] == {"q": "x"}
+    assert (bodies["/told"]["event"], bodies["/told"]["text"]) == ("agent.complete", "ok")
+
+
+def test_a_skill_is_fetched_once_for_a_chat(http, model, receiver):
+    model.script = [says("a"), calls("skills", '{"name": "taxes"}'), says("b")]
+    receiver.answer = (200, "Be kind.")
+    skills = [
+        {"name": "tone", "url": receiver.url + "/tone.md", "preload": True},
+        {"name": "taxes", "url": receiver.url + "/taxes.md"},
+    ]
+    agent = config(model, skills=skills)
+    chat_id = say(http, agent_config=agent)
+    ended(http, chat_id)
+    say(http, chat_id=chat_id, agent_config=agent)
+    assert results(ended(http, chat_id)) == [("completed", "Be kind.")]
+    assert sorted(path for path, _, _ in receiver.requests) == ["/taxes.md", "/tone.md"]
+    assert "# Skill tone\nBe kind." in model.requests[0]["messages"][0]["content"]
+    receiver.answer = (404, "")
+    again = http.post("/agents/run", json={"input": {"text": "x"}, "agent_config": agent})
+    assert again.status_code == 400
+    assert "cannot be had: the answer has status 404" in again.json()["detail"]
 
 
 def test_an_agent_asks_a_stored_agent(http, model):

@@ -24,6 +24,7 @@ from typing import Any, Final
 import msgspec
 
 from stoker.core.messages import LogType
+from stoker.redaction import Redactor
 from stoker_worker.installer import guarded
 from stoker_worker.instance_errors import (
     AppError,
@@ -36,7 +37,6 @@ from stoker_worker.instance_errors import (
 )
 from stoker_worker.link import Link, Message
 from stoker_worker.procs import LinePipe, ShortPath, clean_environment, describe_exit, signal_group
-from stoker_worker.redaction import Redactor
 from stoker_worker.runner.frames import FrameTooLarge
 from stoker_worker.runner.shortage import says_so
 from stoker_worker.strays import Namespace, end_strays

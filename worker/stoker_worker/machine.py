@@ -17,6 +17,7 @@ from stoker.core.errors import StokerError
 from stoker.core.events import Event
 from stoker.core.messages import Assignment, LogType, TaskRequest, WorkerInfo
 from stoker.log import get_logger
+from stoker.redaction import Redactor, secret_looking
 from stoker.settings import WorkerSettings
 from stoker.slot_settings import WorkerSlots
 from stoker_worker.budget import Budget
@@ -30,7 +31,6 @@ from stoker_worker.pointers import put_at
 from stoker_worker.ports import OnLine, Prepared, RunningInstance
 from stoker_worker.private_tmp import PrivateTmp, names_tmp, paths_to_keep
 from stoker_worker.procs import sweep_short_paths
-from stoker_worker.redaction import Redactor, secret_looking
 from stoker_worker.shelf import Use
 from stoker_worker.versions import Versions
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+from stoker.redaction import Redactor, secret_looking
 from stoker.server_address import PLAIN_PATH
-from stoker_worker.redaction import Redactor, secret_looking
 
 MAX_LINE_BYTES: Final = 64 * 1024
 """A longer line is cut: progress bars without an end, or binary data that was printed."""

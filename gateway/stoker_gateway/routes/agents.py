@@ -18,6 +18,7 @@ from stoker.agents.records import (
     version_of,
     write_agent,
 )
+from stoker.agents.skills import skills_tool
 from stoker.agents.tools import INTERNAL_TOOLS, Internal, finish_tool
 from stoker.core.errors import Conflict, DocumentChanged, InvalidRequest, NotFound
 from stoker.core.ids import check_name, new_id
@@ -31,6 +32,7 @@ from stoker_gateway.numbers import check_cursor
 from stoker_gateway.registration import DEFAULT_NAMESPACE, check_visibility
 from stoker_gateway.routes.tasks import PAGE_LIMIT, STREAM_HEADERS, ListBody
 from stoker_gateway.services import Answer, AnyRequest, answer, page, services_of
+from stoker_gateway.skills import with_skills
 from stoker_gateway.streams import SSE
 
 
@@ -106,8 +108,8 @@ async def _changed(request: AnyRequest, agent: Agent, data: AgentBody) -> Answer
     if data.visibility:
         agent = structs.replace(agent, visibility=check_visibility(data.visibility))
     if data.version is not None or not agent.versions:
-        config = data.version or {}
-        await prepare(read_config(config), services.store, services.registry, user_id)
+        config = await with_skills(data.version or {}, services.settings)
+        await prepare(read_config(config), services, user_id)
         new = version_of(config, await services.store.now_ms())
         kept = tuple(version for version in agent.versions if version.id != new.id)
         agent = structs.replace(agent, versions=(*kept, new))
@@ -140,7 +142,7 @@ async def list_agents(request: AnyRequest, data: ListBody | None = None) -> Answ
 @get("/agents/internal-tools", tags=["agents"], summary="List internal tools")
 async def internal_tools(request: AnyRequest) -> Answer:
     """The tools of the chat itself, which a config turns on by `internal_tools`."""
-    tools = {**INTERNAL_TOOLS, Internal.FINISH: finish_tool(None)}
+    tools = {**INTERNAL_TOOLS, Internal.FINISH: finish_tool(None), Internal.SKILLS: skills_tool(())}
     shown = [
         {
             "id": tool.name,
@@ -148,10 +150,10 @@ async def internal_tools(request: AnyRequest) -> Answer:
             "description": tool.description,
             "tools": [tool.name],
             "scope": "chat",
-            "default_enabled": False,
+            "default_enabled": name is Internal.SKILLS,
             "input_schema": tool.schema,
         }
-        for tool in tools.values()
+        for name, tool in tools.items()
     ]
     return answer(request, shown)
 

@@ -50,6 +50,7 @@ def delivery_dto(view: DeliveryView) -> dict[str, Any]:
         "state": view.state,
         "event": about.event,
         "task_id": about.task_id or None,
+        "chat_id": about.chat_id or None,
         "receiver": shown_receiver(about.url),
         "try_count": view.total,
         "next_try_at": iso(view.due_ms) if view.due_ms else None,

@@ -53,12 +53,41 @@ def test_both_generations_mean_the_same(given):
             REF | {"tools": [tool("http", {"url": "https://x", "auth": {"type": "credential"}})]},
             "auth.type: 'credential' is not known here",
         ),
-        (REF | {"skills": [{"name": "s", "url": "https://x"}]}, "skills: the skill 's' has no content"),
+        (REF | {"skills": [{"name": "s"}]}, "skills.0: it has no text: give `content`, or the `url`"),
+        (
+            REF | {"skills": [{"name": "s", "skill_id": "x"}]},
+            "skills.0: skill_id names a skill of a store, and",
+        ),
+        (
+            REF | {"skills": [{"name": "s", "url": "file:///x"}]},
+            "skills.0.url: 'file:///x' is no http or https",
+        ),
+        (REF | {"skills": [{"name": "s", "content": 5}]}, "skills.0.content: it must be a text, not int"),
+        (
+            REF | {"skills": [{"name": "s", "content": "a"}, {"name": "s", "content": "b"}]},
+            "skills.1.name: 's' is the name of another skill",
+        ),
+        (
+            REF | {"skills": [{"content": "a"}], "tools": [{"name": "skills", "type": "client"}]},
+            "tools.0.name: 'skills' is the name of another tool",
+        ),
         (REF | {"system_prompt": 5}, "system_prompt: it must be a text, not int"),
         (REF | {"limits": {"turns": -1}}, "limits.turns: -1 is no number of turns"),
         (
-            REF | {"tools": [tool("http", {"url": "https://x", "headers": {"K": "${{secrets.KEY}}"}})]},
-            "tools.0.http: it refers to a secret (${{secrets.KEY}})",
+            REF | {"tools": [tool("http", {"url": "https://x/${{secrets.KEY}}"})]},
+            "tools.0.http.url: ${{secrets.KEY}} stands where no secret is put in: that is done in `headers`, ",
+        ),
+        (
+            REF | {"tools": [tool("app", {"ref": "a/b", "setup": {"k": "${{ secrets.KEY }}"}})]},
+            "tools.0.app.setup: ${{ secrets.KEY }} stands where no secret is put in",
+        ),
+        (
+            REF | {"tools": [tool("hook", {"url": "https://x", "secret": "${{secrets.a-b}}"})]},
+            "tools.0.hook.secret: ${{secrets.a-b}} names no secret; write ${{secrets.NAME}}",
+        ),
+        (
+            REF | {"tools": [tool("http", {"url": "https://x", "headers": [1]})]},
+            "tools.0.http.headers: it must",
         ),
     ],
 )
@@ -173,7 +202,7 @@ def test_the_prompt_has_skills_and_memory():
         REF
         | {
             "system_prompt": "For {{context.who}}.",
-            "skills": [{"name": "s", "description": "d", "content": "text"}],
+            "skills": [{"name": "s", "description": "d", "content": "text", "preload": True}],
             "internal_tools": {"memory": True},
         }
     )

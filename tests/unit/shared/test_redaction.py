@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoker_worker.redaction import MIN_BYTES, Redactor, secret_looking
+from stoker.redaction import MIN_BYTES, Redactor, secret_looking
 
 TOKEN = "tok-9f8e7d6c5b4a"
 FILLER = " .:\n<>"
