@@ -103,8 +103,8 @@ async def test_an_ending_is_told_to_the_webhook_once_more_after_a_failure(store,
 async def test_a_webhook_of_killed_jobs_is_delivered_by_the_next_ones(store, receiver, start_jobs):
     receiver.well.clear()
     first = start_jobs()
-    await submit(store, "t1", webhook=receiver.url)
-    await store.tasks.cancel(TaskId("t1"))
+    await submit(store, "t2", webhook=receiver.url)
+    await store.tasks.cancel(TaskId("t2"))
     told = await asyncio.to_thread(receiver.calls.get, timeout=60)
     first.kill()
     first.wait(30)
