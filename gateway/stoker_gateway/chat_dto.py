@@ -20,7 +20,7 @@ def chat_dto(chat: Chat, *, with_messages: bool = True) -> dict[str, Any]:
     """A chat; on streams without its messages, which come one by one there."""
     return _base(chat.id, chat.created_ms, chat.updated_ms, chat.owner.user_id) | {
         "parent_id": chat.parent_id or None,
-        "children": list(chat.children),
+        "children": [],
         "status": chat.status,
         "name": chat.name,
         "description": chat.config.description,

@@ -23,10 +23,10 @@ from stoker.core.errors import DocumentChanged, NotFound
 from stoker.core.messages import TaskId, TaskView
 from stoker.core.states import TERMINAL, TaskState
 from stoker.llm.contract import read_output
-from stoker_jobs.chat_hooks import enqueue_hook, tell_behind
+from stoker_jobs.chat_hooks import call_hook, tell_behind
 from stoker_jobs.desk import Desk
-from stoker_jobs.queue import open_queue
-from stoker_jobs.tool_calls import enqueue_call
+from stoker_jobs.queue import Planned, hand_on, open_queue
+from stoker_jobs.tool_calls import call_tool, planned_call
 
 
 @lru_cache(maxsize=1)
@@ -35,7 +35,11 @@ def _queue(url: str) -> Queue:
 
 
 async def _call_address(desk: Desk, chat_id: str, call_id: str) -> None:
-    await asyncio.to_thread(enqueue_call, _queue(desk.settings.jobs_url), chat_id, call_id)
+    await _enqueue(desk, planned_call(call_tool, chat_id, call_id))
+
+
+async def _enqueue(desk: Desk, *planned: Planned) -> None:
+    await asyncio.to_thread(hand_on, _queue(desk.settings.jobs_url), planned)
 
 
 async def step_chat(desk: Desk, chat_id: str) -> None:
@@ -66,9 +70,7 @@ async def step_chat(desk: Desk, chat_id: str) -> None:
 async def _tell_hooks(desk: Desk, chat: Chat) -> None:
     """Have the hooks told of what is stored now. The next step takes those out that nobody waits for."""
     await tell_behind(desk, chat)
-    for one in chat.hooks:
-        if one.hook.waits:
-            await asyncio.to_thread(enqueue_hook, _queue(desk.settings.jobs_url), chat.id, one.id)
+    await _enqueue(desk, *(planned_call(call_hook, chat.id, one.id) for one in chat.hooks if one.hook.waits))
 
 
 async def _save(desk: Desk, before: Kept | None, chat: Chat, steps: Steps, *, wake: bool = False) -> Kept:

@@ -7,12 +7,10 @@ what a process that died has told is told again, under the same id.
 import asyncio
 
 import msgspec
-from rq import Queue, Retry
-from rq.job import Job
 
 from stoker.agents.beginning import change_chat
 from stoker.agents.calls import ToolRequest
-from stoker.agents.chat import KIND, Chat
+from stoker.agents.chat import Chat
 from stoker.agents.chats import load_chat
 from stoker.agents.hooks import HookCall, Verdict, read_verdict, verdict_of
 from stoker.agents.telling import hook_event
@@ -23,9 +21,8 @@ from stoker.core.webhooks import DELIVERY, EVENT, Delivery, shown_receiver
 from stoker.log import get_logger
 from stoker.vault import Vault
 from stoker_jobs.desk import Desk, at_desk
-from stoker_jobs.queue import document_job_id
 from stoker_jobs.signing import signed_headers
-from stoker_jobs.tool_calls import JOB_PAUSES_S, KEEP_S, ask
+from stoker_jobs.tool_calls import ask
 
 _encode = msgspec.json.Encoder().encode
 
@@ -54,21 +51,6 @@ async def tell_behind(desk: Desk, chat: Chat) -> tuple[str, ...]:
         )
         await desk.store.deliveries.open(made)
     return tuple(one.id for one in told)
-
-
-def enqueue_hook(queue: Queue, chat_id: str, hook_id: str) -> None:
-    """Have a hook called that is waited for, once."""
-    identity = document_job_id(KIND, chat_id, hook_id)
-    if not Job.exists(identity, connection=queue.connection):
-        queue.enqueue(
-            call_hook,
-            chat_id,
-            hook_id,
-            job_id=identity,
-            retry=Retry(max=len(JOB_PAUSES_S), interval=list(JOB_PAUSES_S)),
-            result_ttl=KEEP_S,
-            failure_ttl=KEEP_S,
-        )
 
 
 def call_hook(chat_id: str, hook_id: str) -> None:

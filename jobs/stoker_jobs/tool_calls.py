@@ -6,11 +6,10 @@ same `Idempotency-Key` or `X-Delivery-Id` then.
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Final
 
 import httpx
-from rq import Queue, Retry
-from rq.job import Job
 
 from stoker import __version__
 from stoker.agents.beginning import change_chat
@@ -25,7 +24,7 @@ from stoker.outbound import PERMITS, AddressRefused, checked_client, may_reach
 from stoker.redaction import Redactor
 from stoker.settings import JobsSettings
 from stoker_jobs.desk import STEP_TIMEOUT_S, Desk, at_desk
-from stoker_jobs.queue import document_job_id
+from stoker_jobs.queue import Planned, document_job_id
 from stoker_jobs.secret_values import secret_values
 
 CALL_TIMEOUT_S: Final = 30.0
@@ -37,21 +36,20 @@ LATER: Final = frozenset({429, 502, 503, 504})
 JOB_PAUSES_S: Final = (1, 5, 15)
 """Between the tries of a job whose result could not be written."""
 KEEP_S: Final = 3600
+FAILED_KEEP_S: Final = 30
+"""The chat still waits for a job that failed: its next look makes it anew."""
 
 
-def enqueue_call(queue: Queue, chat_id: str, call_id: str) -> None:
-    """Have a call made, once."""
-    identity = document_job_id(KIND, chat_id, call_id)
-    if not Job.exists(identity, connection=queue.connection):
-        queue.enqueue(
-            call_tool,
-            chat_id,
-            call_id,
-            job_id=identity,
-            retry=Retry(max=len(JOB_PAUSES_S), interval=list(JOB_PAUSES_S)),
-            result_ttl=KEEP_S,
-            failure_ttl=KEEP_S,
-        )
+def planned_call(function: Callable[[str, str], None], chat_id: str, part_id: str) -> Planned:
+    """The job that calls an address for a part of a chat: one of its calls of a tool, or of its hooks."""
+    return Planned(
+        id=document_job_id(KIND, chat_id, part_id),
+        function=function,
+        arguments=(chat_id, part_id),
+        pauses_s=JOB_PAUSES_S,
+        keep_s=KEEP_S,
+        failed_keep_s=FAILED_KEEP_S,
+    )
 
 
 def call_tool(chat_id: str, call_id: str) -> None:

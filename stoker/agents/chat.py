@@ -139,7 +139,6 @@ class Chat(Struct, frozen=True, kw_only=True):
     agent_version_id: str = ""
     parent_id: str = ""
     parent_call: str = ""
-    children: tuple[str, ...] = ()
     context: dict[str, str] = {}
     output: Any = None
     plan: tuple[dict[str, Any], ...] = ()

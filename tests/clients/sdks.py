@@ -65,7 +65,6 @@ def run_plan(command: list[str], plan: dict[str, Any], timeout_s: float) -> dict
         capture_output=True,
         timeout=timeout_s,
         check=False,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
     )
     assert done.returncode == 0, done.stderr.decode(errors="replace")[-4000:]
     return json.loads(done.stdout)

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from agent_scene import AgentScene, Receiver
 from instances import APPS, LIMIT_S, Driver
 
 from stoker_worker.instance import Instance, InstanceSpec
@@ -50,3 +51,19 @@ async def gateway(request, tmp_path, s3_server, store):
     )
     async with running(settings) as made:
         yield made
+
+
+@pytest.fixture
+def receiver():
+    """An address that tools and hooks call."""
+    made = Receiver()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+async def scene(fake_store, tmp_path):
+    """Chats without a system, whose model is deployed."""
+    made = AgentScene(fake_store, tmp_path)
+    await made.deploy_model()
+    return made

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from agent_scene import Receiver
 from clients import raw
 from helpers import EXAMPLES, start_system, wait_until
 from scripted_llm import ScriptedLLM, calls, says
@@ -43,13 +42,6 @@ def model():
     served = ScriptedLLM()
     yield served
     served.close()
-
-
-@pytest.fixture
-def receiver():
-    made = Receiver()
-    yield made
-    made.close()
 
 
 def config(model, *tools, **more):

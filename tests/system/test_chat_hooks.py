@@ -7,7 +7,7 @@ import json
 
 import httpx
 import pytest
-from agent_scene import AgentScene, Receiver
+from agent_scene import AgentScene
 
 from stoker.agents.chat import KIND, CallStatus
 from stoker.core.audit import Actor
@@ -21,20 +21,6 @@ from stoker_jobs.chat_hooks import ask_hook, delivery_id
 from stoker_jobs.webhooks import Deliverer
 
 MINE = {"name": "mine", "type": "client", "client": {}}
-
-
-@pytest.fixture
-def receiver():
-    made = Receiver()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-async def scene(fake_store, tmp_path):
-    made = AgentScene(fake_store, tmp_path)
-    await made.deploy_model()
-    return made
 
 
 def hook(receiver, event="agent.tool_call", **more):

@@ -12,13 +12,6 @@ from stoker.agents.tools import Internal
 SKILLS = [{"name": "tone", "content": "Be kind."}, {"name": "taxes", "content": "Form 7."}]
 
 
-@pytest.fixture
-async def scene(fake_store, tmp_path):
-    made = AgentScene(fake_store, tmp_path)
-    await made.deploy_model()
-    return made
-
-
 async def test_the_texts_of_skills_are_beside_what_each_step_writes(scene):
     chat_id = await scene.called("skills", '{"name": "taxes"}', skills=SKILLS)
     await change_chat(scene.desk, chat_id, lambda steps, chat: steps.stop(chat))

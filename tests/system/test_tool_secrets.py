@@ -1,7 +1,7 @@
 """Secrets of tools from the vault to the address that is called, and that they are nowhere else."""
 
 import pytest
-from agent_scene import MODEL, AgentScene, Receiver
+from agent_scene import MODEL, AgentScene
 
 from stoker.agents.config import read_config
 from stoker.agents.prepare import prepare
@@ -12,20 +12,6 @@ from stoker.vault import Vault
 from stoker_jobs.tool_calls import _call
 
 KEY = "very-secret-value-1"
-
-
-@pytest.fixture
-def receiver():
-    made = Receiver()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-async def scene(fake_store, tmp_path):
-    made = AgentScene(fake_store, tmp_path)
-    await made.deploy_model()
-    return made
 
 
 def tool(receiver, **own):
