@@ -169,6 +169,7 @@ def with_agent(chat: Chat, meant: Meant) -> Chat:
         config_digest=meant.digest,
         agent_id=meant.agent_id,
         agent_version_id=meant.version_id,
+        sessions={},  # of the tools that the other one had
     )
 
 

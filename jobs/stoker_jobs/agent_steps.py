@@ -91,6 +91,8 @@ async def _caught_up(desk: Desk, steps: Steps, chat: Chat) -> Chat:
                 text = (
                     (view.error or f"The task was {view.state.wire_name}.") if failed else _output_text(view)
                 )
+                if order.tool.session_enabled and view.request.session_id:
+                    chat = steps.in_session(chat, order.tool, view.request.session_id)
                 chat = steps.worked(chat, order.call.id, text, failed=failed)
         elif order.tool.type is ToolType.AGENT and order.call.execution_id:
             chat = await _child_ended(desk, steps, chat, order)

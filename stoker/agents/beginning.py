@@ -18,15 +18,36 @@ from stoker.agents.prompt import model_input
 from stoker.agents.records import find_agent
 from stoker.agents.step import Said, Steps, steps_now
 from stoker.agents.tools import ToolType
-from stoker.core.errors import CallerError, Conflict, DocumentChanged, NotFound, WorkerLost
+from stoker.core.errors import (
+    AppMismatch,
+    CallerError,
+    Conflict,
+    DocumentChanged,
+    NotFound,
+    SessionEnded,
+    SessionExpired,
+    SessionNotFound,
+    VersionMismatch,
+    WorkerLost,
+)
 from stoker.core.ids import derived_id
 from stoker.core.messages import TaskId, TaskView, Waiter
+from stoker.core.sessions import NEW
 from stoker.runs.submit import Origin, RunBody
 
 TRIES: Final = 20
 """Of a change that others forestall: each of them got through."""
 MAX_DEPTH: Final = 5
 """Agents that ask agents, at most."""
+SESSION_OVER: Final = (
+    AppMismatch,
+    SessionNotFound,
+    SessionExpired,
+    SessionEnded,
+    VersionMismatch,
+    WorkerLost,
+)
+"""What a run is told whose session does not go on; it does in another one."""
 IN_THE_JOBS: Final = frozenset({ToolType.HTTP, ToolType.HOOK})
 
 CallAddress = Callable[[str, str], Awaitable[None]]
@@ -117,6 +138,7 @@ async def begin_all(
     """
     chat = kept.chat
     refusals: dict[str, str] = {}
+    over: set[str] = set()
     maybe_begun = frozenset(_ids(before)) if before is not None else frozenset()
     for order in decide_orders(chat):
         part_id = order.answer_id if isinstance(order, AskModel) else order.call.id
@@ -124,10 +146,17 @@ async def begin_all(
             if not await _has_begun(place, order, maybe_begun):
                 await _begin(place, steps, chat, order, call_address)
         except (CallerError, WorkerLost) as error:
-            refusals[part_id] = error.message
-    if not refusals:
+            if (
+                isinstance(order, UseTool)
+                and isinstance(error, SESSION_OVER)
+                and order.tool.name in chat.sessions
+            ):
+                over.add(order.tool.name)
+            else:
+                refusals[part_id] = error.message
+    if not refusals and not over:
         return True
-    changed = chat
+    changed = steps.out_of_session(chat, over)
     for part_id, why in refusals.items():
         if chat.message(part_id) is not None:
             changed = steps.failed(changed, part_id, why)
@@ -191,6 +220,7 @@ async def _begin_app(place: Workplace, chat: Chat, order: UseTool) -> None:
         input={**tool.input, **call.arguments},
         setup=tool.setup,
         infra="private",
+        session=chat.sessions.get(tool.name, NEW) if tool.session_enabled else None,
     )
     await _submit(place, chat, body, call.execution_id, call.id)
 

@@ -144,6 +144,7 @@ class Chat(Struct, frozen=True, kw_only=True):
     plan: tuple[dict[str, Any], ...] = ()
     memory: dict[str, str] = {}
     always_allowed: tuple[str, ...] = ()
+    sessions: dict[str, str] = {}  # by the names of the tools whose calls share one
     run: Run | None = None
     runs: int = 0
     to_cancel: tuple[str, ...] = ()  # tasks and chats of sub-agents that nobody waits for any more

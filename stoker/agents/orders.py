@@ -8,7 +8,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from stoker.agents.chat import CallStatus, Chat, MessageStatus, ToolCall
+from stoker.agents.chat import CallStatus, Chat, Message, MessageStatus, ToolCall
 from stoker.agents.step import find_tool
 from stoker.agents.telling import hold_the_model
 from stoker.agents.tools import Tool, ToolType
@@ -45,9 +45,17 @@ def decide_orders(chat: Chat) -> tuple[Order, ...]:
     for call in turn.calls:
         tool = find_tool(chat, call.name)
         works = call.status is CallStatus.IN_PROGRESS and call.type is not ToolType.INTERNAL
-        if works and tool is not None:
+        if works and tool is not None and not _awaits_session(chat, turn, call, tool):
             orders.append(UseTool(call=call, tool=tool))
     return tuple(orders)
+
+
+def _awaits_session(chat: Chat, turn: Message, call: ToolCall, tool: Tool) -> bool:
+    """Whether a call is to join a session that another call of this answer opens."""
+    if not tool.session_enabled or tool.name in chat.sessions:
+        return False
+    opener = next(c for c in turn.calls if c.name == call.name and c.status is CallStatus.IN_PROGRESS)
+    return opener.id != call.id
 
 
 def decide_due_s(chat: Chat, now_ms: int, wait_s: float) -> float | None:

@@ -5,7 +5,7 @@ crash between a step and its orders loses nothing, and an event that comes twice
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -134,6 +134,14 @@ class Steps(Struct, frozen=True, kw_only=True):
             return chat
         status = CallStatus.FAILED if failed else CallStatus.COMPLETED
         return self._go_on(self._put_call(chat, call, status=status, result=result))
+
+    def in_session(self, chat: Chat, tool: Tool, session_id: str) -> Chat:
+        """A call of a tool has opened a session, which the next ones join."""
+        return replace(chat, sessions=chat.sessions | {tool.name: session_id})
+
+    def out_of_session(self, chat: Chat, tools: Collection[str]) -> Chat:
+        """The sessions of these tools are over: the next call of each opens another."""
+        return replace(chat, sessions={name: of for name, of in chat.sessions.items() if name not in tools})
 
     def give(self, chat: Chat, call_id: str, result: str) -> Chat:
         """The caller's own tool is done. The first result wins.

@@ -94,6 +94,30 @@ def test_an_app_as_a_tool_is_a_task_of_the_chat(http, model):
     assert all(n["ready_at"] <= n["started_at"] <= n["completed_at"] for n in (asked, tool, last))
 
 
+def test_the_calls_of_a_tool_with_a_session_find_what_those_before_left(system, http, model):
+    system.deploy(EXAMPLES / "counter")
+    step, both = (
+        '{"step": 2}',
+        calls("count", '{"step": 1}') + calls("count", '{"step": 2}', call_id="b", index=1),
+    )
+    model.script = [both, says("3"), calls("count", step), says("5"), calls("count", step), says("again")]
+    tool = {"name": "count", "type": "app", "app": {"ref": "examples/counter", "session_enabled": True}}
+    agent = config(model, tool)
+
+    def counts(chat):
+        return [(json.loads(result)["count"], status) for status, result in results(chat)]
+
+    chat_id = say(http, agent_config=agent)
+    done = counts(ended(http, chat_id))
+    say(http, chat_id=chat_id, agent_config=agent)
+    done = counts(ended(http, chat_id))
+    assert done == [(1, "completed"), (3, "completed"), (5, "completed")]
+    [session] = raw.data_of(http.get("/sessions"))
+    assert http.delete(f"/sessions/{session['id']}").status_code in {200, 204}
+    say(http, chat_id=chat_id, agent_config=agent)
+    assert counts(ended(http, chat_id)) == [*done, (2, "completed")]
+
+
 def test_an_address_as_a_tool_gets_the_arguments_and_the_chats_context(http, model, receiver):
     model.script = [calls("search", '{"q": "x"}'), says("ok"), calls("search", '{"q": "y"}'), says("no")]
     http.post("/secrets", json={"key": "TOOL_KEY", "value": "s3-from-the-vault"}).raise_for_status()

@@ -107,6 +107,17 @@ def test_parallel_calls_are_collected_before_the_model_goes_on():
     assert [turn["role"] for turn in given["context"]] == ["user", "assistant", "tool", "tool"]
 
 
+def test_of_a_tool_with_a_session_one_call_opens_it_and_the_others_join():
+    tool = {"name": "count", "type": "app", "app": {"ref": "a/counter", "session_enabled": True}}
+    chat = called(("count", "{}"), ("count", "{}"), ("app", "{}"), tools=[*CONFIG["tools"], tool])
+    assert [order.call.id for order in decide_orders(chat)] == ["c-1-0", "c-1-2"]
+    failed = STEPS.worked(chat, "c-1-0", "no", failed=True)
+    assert [order.call.id for order in decide_orders(failed)] == ["c-1-1", "c-1-2"]
+    opened = STEPS.in_session(chat, chat.config.tools[-1], "s1")
+    assert [order.call.id for order in decide_orders(opened)] == ["c-1-0", "c-1-1", "c-1-2"]
+    assert decide_orders(STEPS.out_of_session(opened, {"count"})) == decide_orders(chat)
+
+
 def test_the_first_result_wins():
     chat = STEPS.give(called(("mine", '{"a":1}')), "c-1-0", "one")
     with pytest.raises(Conflict, match="does not wait for a result: it is completed"):
