@@ -163,6 +163,7 @@ def test_what_a_run_leaves_out_has_its_default_in_the_app_and_what_it_adds_is_ke
     assert task["output"]["text"] == "x!"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("template", ["basic", "files", "setup", "stream"])
 def test_a_new_app_runs_and_deploys_as_it_is(system, tmp_path, monkeypatch, template):
     monkeypatch.chdir(tmp_path)

@@ -12,7 +12,7 @@ from wheels import make_wheel
 from stoker_worker.nodes import NodeMissing, choose, npm_of
 from stoker_worker.nodes import find_nodes as find_all
 
-pytestmark = pytest.mark.timeout(240)  # builds environments
+pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]  # builds environments
 
 CODE = "import stokertiny\nclass App:\n    def run(self, given):\n        return {'version': stokertiny.VERSION}\n"
 
