@@ -34,5 +34,16 @@ class AgentFields(BaseModel):
     )
 
 
+class CallFields(BaseModel):
+    """How the jobs call addresses for chats."""
+
+    address_call_concurrency: int = Field(
+        default=64,
+        ge=1,
+        le=1000,
+        description="Addresses that are called at once for tools and hooks of chats, in each process of the jobs.",
+    )
+
+
 class ChatFields(RunFields, AgentFields):
     """What whoever goes on with a chat needs to know: of chats, and of the tasks that they submit."""

@@ -3,6 +3,8 @@
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import httpx
+
 from stoker.agents.chat import CallStatus, Chat
 from stoker.agents.chats import load_chat, save_chat
 from stoker.agents.config import read_config
@@ -12,6 +14,7 @@ from stoker.core.audit import Actor
 from stoker.core.messages import Owner
 from stoker.llm.contract import LlmOutput
 from stoker.llm.contract import ToolCall as Asked
+from stoker.outbound import checked_client
 from stoker.runs.registry import Registry
 from stoker.runs.submit import Submitter
 from stoker.settings import GatewaySettings, JobsSettings
@@ -94,15 +97,20 @@ class AgentScene:
     async def set_secret(self, name, value, user="ann"):
         await self.secrets.set(Actor(user_id=user, key_id="k"), name, value, None)
 
-    async def called(self, name, arguments="{}", **config):
+    async def called(self, name, arguments="{}", chat_id="c", **config):
         """A stored chat whose model has just called a tool; its id."""
-        chat = Chat(id="c", owner=ANN, config=read_config({"core_app_ref": MODEL} | config))
+        chat = Chat(id=chat_id, owner=ANN, config=read_config({"core_app_ref": MODEL} | config))
         steps = steps_now(self.settings)
         chat = steps.say(chat, Said(text="Go"))
         asked = Asked(id="m0", name=name, arguments=arguments)
         chat = steps.answered(chat, chat.turn.id, LlmOutput(tool_calls=(asked,)))
         await save_chat(self.store, None, chat, self.settings, steps.now_ms, wake=False)
         return chat.id
+
+    async def call_address(self, make, part_id):
+        """Have an address called for a part of the chat, by `call_tool` or `ask_hook`."""
+        async with checked_client(httpx.Timeout(5)) as client:
+            await make(self.desk, client, "c", part_id)
 
     async def chat(self, chat_id="c"):
         return (await load_chat(self.store, chat_id)).chat

@@ -1,15 +1,13 @@
 """The step of a chat: see what has ended, let the chat go on, begin what is to be done.
 
 The chat says what it waits for (`stoker.agents.orders`), and is written with the id of each task before the task is
-submitted. Only Redis is spoken to here; what calls other addresses is a job of its own (`tool_calls.py`).
+submitted. Only Redis is spoken to here; other addresses are called elsewhere (`address_calls.py`).
 """
 
-import asyncio
 import contextlib
-from functools import lru_cache, partial
+from functools import partial
 
 import msgspec
-from rq import Queue
 
 from stoker.agents.beginning import TRIES, begin_all, change_chat, task, with_ids
 from stoker.agents.chat import CHAT_PREFIX, Chat
@@ -23,23 +21,13 @@ from stoker.core.errors import DocumentChanged, NotFound
 from stoker.core.messages import TaskId, TaskView
 from stoker.core.states import TERMINAL, TaskState
 from stoker.llm.contract import read_output
-from stoker_jobs.chat_hooks import call_hook, tell_behind
+from stoker.protocol.calls import AddressCall, CallKind
+from stoker_jobs.chat_hooks import tell_behind
 from stoker_jobs.desk import Desk
-from stoker_jobs.queue import Planned, hand_on, open_queue
-from stoker_jobs.tool_calls import call_tool, planned_call
-
-
-@lru_cache(maxsize=1)
-def _queue(url: str) -> Queue:
-    return open_queue(url)
 
 
 async def _call_address(desk: Desk, chat_id: str, call_id: str) -> None:
-    await _enqueue(desk, planned_call(call_tool, chat_id, call_id))
-
-
-async def _enqueue(desk: Desk, *planned: Planned) -> None:
-    await asyncio.to_thread(hand_on, _queue(desk.settings.jobs_url), planned)
+    await desk.store.calls.ask(AddressCall(kind=CallKind.TOOL, chat_id=chat_id, part_id=call_id))
 
 
 async def step_chat(desk: Desk, chat_id: str) -> None:
@@ -70,7 +58,9 @@ async def step_chat(desk: Desk, chat_id: str) -> None:
 async def _tell_hooks(desk: Desk, chat: Chat) -> None:
     """Have the hooks told of what is stored now. The next step takes those out that nobody waits for."""
     await tell_behind(desk, chat)
-    await _enqueue(desk, *(planned_call(call_hook, chat.id, one.id) for one in chat.hooks if one.hook.waits))
+    for one in chat.hooks:
+        if one.hook.waits:
+            await desk.store.calls.ask(AddressCall(kind=CallKind.HOOK, chat_id=chat.id, part_id=one.id))
 
 
 async def _save(desk: Desk, before: Kept | None, chat: Chat, steps: Steps, *, wake: bool = False) -> Kept:

@@ -1,4 +1,4 @@
-"""Hooks of chats: those that nobody waits for become deliveries of webhooks, the others are called by jobs of their own.
+"""Hooks of chats: those that nobody waits for become deliveries of webhooks, the others are calls (`address_calls.py`).
 
 A chat says what its hooks are to be told (`Chat.hooks`). It is told after that was written, and taken out afterwards, so
 what a process that died has told is told again, under the same id.
@@ -6,9 +6,9 @@ what a process that died has told is told again, under the same id.
 
 import asyncio
 
+import httpx
 import msgspec
 
-from stoker.agents.beginning import change_chat
 from stoker.agents.calls import ToolRequest
 from stoker.agents.chat import Chat
 from stoker.agents.chats import load_chat
@@ -20,9 +20,9 @@ from stoker.core.ids import derived_id
 from stoker.core.webhooks import DELIVERY, EVENT, Delivery, shown_receiver
 from stoker.log import get_logger
 from stoker.vault import Vault
-from stoker_jobs.desk import Desk, at_desk
+from stoker_jobs.desk import Desk
 from stoker_jobs.signing import signed_headers
-from stoker_jobs.tool_calls import ask
+from stoker_jobs.tool_calls import ask, tell_chat
 
 _encode = msgspec.json.Encoder().encode
 
@@ -53,17 +53,12 @@ async def tell_behind(desk: Desk, chat: Chat) -> tuple[str, ...]:
     return tuple(one.id for one in told)
 
 
-def call_hook(chat_id: str, hook_id: str) -> None:
-    """Call a hook, and let the chat go on as it says.
+async def ask_hook(desk: Desk, client: httpx.AsyncClient, chat_id: str, hook_id: str) -> None:
+    """Call a hook that is waited for, and let the chat go on as it says; nothing when it was told before.
 
     Raises:
-        StoreUnavailable: RQ tries again.
+        StoreUnavailable: the chat does not know of it, and has it called again.
     """
-    at_desk(lambda desk: ask_hook(desk, chat_id, hook_id))
-
-
-async def ask_hook(desk: Desk, chat_id: str, hook_id: str) -> None:
-    """The same, at a desk."""
     try:
         chat = (await load_chat(desk.store, chat_id)).chat
     except NotFound:
@@ -71,11 +66,11 @@ async def ask_hook(desk: Desk, chat_id: str, hook_id: str) -> None:
     asked = next((one for one in chat.hooks if one.id == hook_id), None)
     if asked is None:
         return
-    said = await _verdict(desk, chat, asked)
-    await change_chat(desk, chat_id, lambda steps, now: steps.hooked(now, hook_id, said))
+    said = await _verdict(desk, client, chat, asked)
+    await tell_chat(desk, chat_id, lambda steps, now: steps.hooked(now, hook_id, said))
 
 
-async def _verdict(desk: Desk, chat: Chat, asked: HookCall) -> Verdict:
+async def _verdict(desk: Desk, client: httpx.AsyncClient, chat: Chat, asked: HookCall) -> Verdict:
     """What a hook says. One call with a time limit; what goes wrong is no `allow` for a call of a tool."""
     hook, settings = asked.hook, desk.settings
     body = _encode(hook_event(chat, asked.event, asked.part, asked.at_ms, asked.detail))
@@ -89,7 +84,7 @@ async def _verdict(desk: Desk, chat: Chat, asked: HookCall) -> Verdict:
         headers |= await signed_headers(desk.store, vault, hook.owner_id or chat.owner.user_id, body)
         wanted = ToolRequest(method="POST", url=hook.url, headers=headers, body=body)
         async with asyncio.timeout(hook.timeout_s):
-            text, failed = await ask(settings, wanted)
+            text, failed = await ask(client, settings, wanted)
     except SecretUnreadable as error:
         text, failed = error.message, True
     except TimeoutError:

@@ -1,4 +1,4 @@
-"""The jobs part: two RQ workers in child processes, RQ's cron, which plans the regular jobs, and webhooks on their way.
+"""The jobs part: two RQ workers in child processes, RQ's cron for the regular jobs, webhooks, calls of addresses.
 
 RQ's own cron loop takes the process's signals and sleeps; here its scheduler object is asked by an asyncio
 loop instead, so that stopping is immediate.
@@ -26,6 +26,7 @@ from stoker.protocol import Store
 from stoker.pulse import Pulse, tell_loop
 from stoker.service import PARENT_VARIABLE
 from stoker.settings import PREFIX, JobsSettings
+from stoker_jobs.address_calls import CALLS, call_loop
 from stoker_jobs.file_sweep import sweep_files, sweep_orphans
 from stoker_jobs.queue import QUEUE_NAME, STEP_QUEUE_NAME, connect
 from stoker_jobs.relay import OUTBOX, RETRY_DELAY_S, Relay, pause
@@ -55,7 +56,7 @@ class _Child:
 async def serve(settings: JobsSettings, stop: asyncio.Event) -> None:
     """Run the background work until `stop` is set; a job that runs then is finished first."""
     log = get_logger("jobs")
-    pulse = Pulse(OUTBOX, CRON, WEBHOOKS)
+    pulse = Pulse(OUTBOX, CRON, WEBHOOKS, CALLS)
     children = (_Child(QUEUE_NAME, RQ_WORKER), _Child(STEP_QUEUE_NAME, STEP_WORKER))
     relay = Relay(settings, log, pulse)
 
@@ -65,6 +66,7 @@ async def serve(settings: JobsSettings, stop: asyncio.Event) -> None:
     async with asyncio.TaskGroup() as group:
         group.create_task(relay.run(stop))
         group.create_task(deliver_loop(settings, stop, log, pulse))
+        group.create_task(call_loop(settings, stop, log, pulse))
         group.create_task(_cron_loop(settings, stop, log, pulse, children))
         for child, on_death in zip(children, (None, on_steps_died), strict=True):
             group.create_task(_worker_loop(settings, stop, log, child, on_death))

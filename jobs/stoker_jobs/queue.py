@@ -4,17 +4,14 @@ Apart from the protocol package this is the only code that opens a Redis connect
 """
 
 import re
-from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from msgspec import Struct
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.retry import Retry as Reconnect
+from redis.retry import Retry
 from redis.sentinel import Sentinel
-from rq import Queue, Retry
-from rq.job import Job
+from rq import Queue
 
 from stoker.protocol.servers import client_options, sentinel_options
 from stoker.server_address import parse_redis
@@ -28,24 +25,6 @@ CALL_TIMEOUT_S: Final = 4.0
 """Also for a worker's wait for a job, which is shorter: a connection that died without a word is noticed so late."""
 
 
-class Planned(Struct, frozen=True, kw_only=True):
-    """A job as it is to be enqueued.
-
-    Attributes:
-        id: what repeats share.
-        pauses_s: between its tries.
-        keep_s: how long RQ remembers that it was done: a repeat within it does nothing.
-        failed_keep_s: the same when all tries failed.
-    """
-
-    id: str
-    function: Callable[..., Any]
-    arguments: tuple[str, ...]
-    pauses_s: tuple[int, ...]
-    keep_s: int
-    failed_keep_s: int
-
-
 def connect(url: str) -> Redis:
     """A connection for RQ, which pickles: replies stay bytes. A connection that broke is opened anew once, at once.
 
@@ -54,7 +33,7 @@ def connect(url: str) -> Redis:
     common: dict[str, Any] = {
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
         "socket_timeout": CALL_TIMEOUT_S,
-        "retry": Reconnect(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+        "retry": Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
     }
     address = parse_redis(url)
     if address.kind != "sentinel":
@@ -70,29 +49,6 @@ def connect(url: str) -> Redis:
 def open_queue(url: str, name: str = QUEUE_NAME) -> Queue:
     """A queue of background jobs."""
     return Queue(name, connection=connect(url))
-
-
-def hand_on(queue: Queue, planned: Iterable[Planned]) -> None:
-    """Enqueue jobs, all in two round trips; a repeat finds the first one's and does nothing."""
-    jobs = {job.id: job for job in planned}
-    if not jobs:
-        return
-    with queue.connection.pipeline(transaction=False) as look:
-        for identity in jobs:
-            look.exists(Job.key_for(identity))
-        known = look.execute()
-    queue.enqueue_many(
-        Queue.prepare_data(
-            job.function,
-            job.arguments,
-            job_id=job.id,
-            retry=Retry(max=len(job.pauses_s), interval=list(job.pauses_s)),
-            result_ttl=job.keep_s,
-            failure_ttl=job.failed_keep_s,
-        )
-        for job, is_known in zip(jobs.values(), known, strict=True)
-        if not is_known
-    )
 
 
 def job_id(task_id: str, attempt: int, consumer: str) -> str:

@@ -9,9 +9,13 @@ import contextlib
 import os
 import socket
 import time
-from typing import Final, assert_never
+from collections.abc import Callable, Iterable
+from typing import Any, Final, assert_never
 
+from msgspec import Struct
 from redis.exceptions import RedisError
+from rq import Queue, Retry
+from rq.job import Job
 
 from stoker.core.errors import StoreUnavailable
 from stoker.core.events import Event
@@ -21,7 +25,7 @@ from stoker.protocol.documents import Due
 from stoker.protocol.outbox import Ending, Notice, Nudge
 from stoker.pulse import Pulse
 from stoker.settings import JobsSettings
-from stoker_jobs.queue import STEP_QUEUE_NAME, Planned, document_job_id, hand_on, job_id, open_queue
+from stoker_jobs.queue import STEP_QUEUE_NAME, document_job_id, job_id, open_queue
 from stoker_jobs.steps import advance
 from stoker_jobs.tasks import deliver_webhook
 
@@ -35,9 +39,19 @@ WEBHOOK_PAUSES_S: Final = (1, 5, 30, 120, 600, 3600, 3600 * 6)
 STEP_PAUSES_S: Final = (1, 2, 5, 15)
 """Between the tries of a step; after the last one the document's own time brings the next."""
 KEEP_S: Final = 86_400
-"""How long RQ remembers a webhook's job; and what failed, for people, who look at it."""
+"""How long RQ remembers a webhook's job: a repeat within it does nothing."""
 STEP_KEEP_S: Final = 300
-"""And a step that was done, of which there may be hundreds a second: a repeat after it finds nothing to do."""
+"""And a step's, of which there may be hundreds a second: a repeat after it finds nothing to do."""
+
+
+class Planned(Struct, frozen=True, kw_only=True):
+    """A job as it is to be enqueued."""
+
+    id: str
+    function: Callable[..., Any]
+    arguments: tuple[str, ...]
+    pauses_s: tuple[int, ...]
+    keep_s: int
 
 
 class Relay:
@@ -109,7 +123,6 @@ def plan(notice: Notice) -> tuple[Planned, ...]:
                         arguments=(notice.notify, notice.task_id, identity),
                         pauses_s=WEBHOOK_PAUSES_S,
                         keep_s=KEEP_S,
-                        failed_keep_s=KEEP_S,
                     )
                 )
             if waiter := notice.waiter:
@@ -132,7 +145,29 @@ def _step(identity: str, kind: str, document_id: str) -> Planned:
         arguments=(kind, document_id),
         pauses_s=STEP_PAUSES_S,
         keep_s=STEP_KEEP_S,
-        failed_keep_s=KEEP_S,
+    )
+
+
+def hand_on(queue: Queue, planned: Iterable[Planned]) -> None:
+    """Enqueue jobs, all in two round trips; a repeat finds the first one's and does nothing."""
+    jobs = {job.id: job for job in planned}
+    if not jobs:
+        return
+    with queue.connection.pipeline(transaction=False) as look:
+        for identity in jobs:
+            look.exists(Job.key_for(identity))
+        known = look.execute()
+    queue.enqueue_many(
+        Queue.prepare_data(
+            job.function,
+            job.arguments,
+            job_id=job.id,
+            retry=Retry(max=len(job.pauses_s), interval=list(job.pauses_s)),
+            result_ttl=job.keep_s,
+            failure_ttl=KEEP_S,  # for people, who look at what failed
+        )
+        for job, is_known in zip(jobs.values(), known, strict=True)
+        if not is_known
     )
 
 

@@ -1,8 +1,4 @@
-"""Calls of addresses for tools: each is a job of its own, for it waits for a stranger.
-
-A job may run twice, when its process died after the call and before the result was written; the receiver sees the
-same `Idempotency-Key` or `X-Delivery-Id` then.
-"""
+"""A call of an address for a tool (`address_calls.py` says when): the request, its tries, what the model is told."""
 
 import asyncio
 import time
@@ -14,54 +10,35 @@ import httpx
 from stoker import __version__
 from stoker.agents.beginning import change_chat
 from stoker.agents.calls import RESULT_CHARS, ToolRequest, answer_text, tool_request
-from stoker.agents.chat import KIND, CallStatus, Chat, ToolCall
+from stoker.agents.chat import CallStatus, Chat, ToolCall
 from stoker.agents.chats import load_chat
-from stoker.agents.step import find_tool
+from stoker.agents.step import Steps, find_tool
 from stoker.agents.tools import Tool
 from stoker.core.addresses import AllowList
-from stoker.core.errors import CallerError, NotFound, SecretUnreadable
-from stoker.outbound import PERMITS, AddressRefused, checked_client, may_reach
+from stoker.core.errors import CallerError, NotFound, SecretUnreadable, StoreUnavailable
+from stoker.outbound import PERMITS, AddressRefused, may_reach
 from stoker.redaction import Redactor
 from stoker.settings import JobsSettings
-from stoker_jobs.desk import STEP_TIMEOUT_S, Desk, at_desk
-from stoker_jobs.queue import Planned, document_job_id
+from stoker_jobs.desk import Desk
 from stoker_jobs.secret_values import secret_values
 
 CALL_TIMEOUT_S: Final = 30.0
 PAUSES_S: Final = (0.5, 2.0)
 """Between the tries of a call that was not answered, or that shall come later."""
-JOB_TIMEOUT_S: Final = (len(PAUSES_S) + 1) * CALL_TIMEOUT_S + sum(PAUSES_S) + STEP_TIMEOUT_S
-"""Of all tries of a call, and of a step for what it gave; RQ's own limit is 180 s."""
 LATER: Final = frozenset({429, 502, 503, 504})
-JOB_PAUSES_S: Final = (1, 5, 15)
-"""Between the tries of a job whose result could not be written."""
-KEEP_S: Final = 3600
-FAILED_KEEP_S: Final = 30
-"""The chat still waits for a job that failed: its next look makes it anew."""
+TELL_PAUSES_S: Final = (1, 5, 15)
+"""Between the tries to give a chat what a call gave."""
 
 
-def planned_call(function: Callable[[str, str], None], chat_id: str, part_id: str) -> Planned:
-    """The job that calls an address for a part of a chat: one of its calls of a tool, or of its hooks."""
-    return Planned(
-        id=document_job_id(KIND, chat_id, part_id),
-        function=function,
-        arguments=(chat_id, part_id),
-        pauses_s=JOB_PAUSES_S,
-        keep_s=KEEP_S,
-        failed_keep_s=FAILED_KEEP_S,
-    )
+async def call_tool(desk: Desk, client: httpx.AsyncClient, chat_id: str, call_id: str) -> None:
+    """Make a call of a tool, and give its result to the chat; nothing when it is over.
 
-
-def call_tool(chat_id: str, call_id: str) -> None:
-    """Make a call of a tool, and give its result to the chat.
+    Args:
+        client: a `stoker.outbound.checked_client`.
 
     Raises:
-        StoreUnavailable: RQ tries again.
+        StoreUnavailable: the chat does not know of it, and has it made again.
     """
-    at_desk(lambda desk: _call(desk, chat_id, call_id), JOB_TIMEOUT_S)
-
-
-async def _call(desk: Desk, chat_id: str, call_id: str) -> None:
     try:
         chat = (await load_chat(desk.store, chat_id)).chat
     except NotFound:
@@ -70,37 +47,60 @@ async def _call(desk: Desk, chat_id: str, call_id: str) -> None:
     tool = find_tool(chat, call.name) if call is not None else None
     if call is None or tool is None or call.status is not CallStatus.IN_PROGRESS:
         return
-    text, failed = await _answer(desk, chat, tool, call)
-    await change_chat(desk, chat_id, lambda steps, now: steps.worked(now, call_id, text, failed=failed))
+    text, failed = await _answer(desk, client, chat, tool, call)
+    await tell_chat(desk, chat_id, lambda steps, now: steps.worked(now, call_id, text, failed=failed))
 
 
-async def _answer(desk: Desk, chat: Chat, tool: Tool, call: ToolCall) -> tuple[str, bool]:
+async def tell_chat(desk: Desk, chat_id: str, step: Callable[[Steps, Chat], Chat]) -> None:
+    """Let a chat go on with what a call gave. Redis being away is waited out for a while: the call is not to be repeated.
+
+    Raises:
+        StoreUnavailable: it was away for longer.
+    """
+    for pause_s in (*TELL_PAUSES_S, None):
+        try:
+            await change_chat(desk, chat_id, step)
+        except NotFound:
+            return
+        except StoreUnavailable:
+            if pause_s is None:
+                raise
+            await asyncio.sleep(pause_s)
+        else:
+            return
+
+
+async def _answer(
+    desk: Desk, client: httpx.AsyncClient, chat: Chat, tool: Tool, call: ToolCall
+) -> tuple[str, bool]:
     """Make a call; what the model is told, and whether it failed. No value of a secret is in it."""
     try:
         secrets = await secret_values(desk, chat.owner.user_id, tool.secrets, chat.id)
         wanted = tool_request(chat, tool, call, int(time.time()), secrets)
     except (CallerError, SecretUnreadable) as error:
         return error.message, True
-    text, failed = await ask(desk.settings, wanted)
+    text, failed = await ask(client, desk.settings, wanted)
     return Redactor(secrets).text(text), failed
 
 
-async def ask(settings: JobsSettings, wanted: ToolRequest) -> tuple[str, bool]:
+async def ask(client: httpx.AsyncClient, settings: JobsSettings, wanted: ToolRequest) -> tuple[str, bool]:
     """Send a request to an address that a stranger named; what the model is told, and whether it failed."""
     for pause_s in (*PAUSES_S, None):
-        text, failed, again = await _try(settings, wanted)
+        text, failed, again = await _try(client, settings, wanted)
         if not again or pause_s is None:
             break
         await asyncio.sleep(pause_s)
     return text, failed
 
 
-async def _try(settings: JobsSettings, wanted: ToolRequest) -> tuple[str, bool, bool]:
+async def _try(
+    client: httpx.AsyncClient, settings: JobsSettings, wanted: ToolRequest
+) -> tuple[str, bool, bool]:
     try:
         url = httpx.URL(wanted.url)
         permits = may_reach(AllowList.parse(settings.webhook_allow), url)
         headers = {"User-Agent": f"stoker/{__version__}", **wanted.headers}
-        async with asyncio.timeout(CALL_TIMEOUT_S), checked_client(httpx.Timeout(CALL_TIMEOUT_S)) as client:
+        async with asyncio.timeout(CALL_TIMEOUT_S):
             request = client.build_request(
                 wanted.method,
                 url.copy_merge_params(wanted.query) if wanted.query else url,

@@ -26,6 +26,7 @@ class Event(StrEnum):
     GPU_MEMORY_HELD = "gpu.memory_held"
     GPU_UNREADABLE = "gpu.unreadable"
     GPU_XID = "gpu.xid"
+    CALL_FAILED = "call.failed"
     HOOK_FAILED = "hook.failed"
     INPUT_FETCHED = "input.fetched"
     INPUT_REFUSED = "input.refused"

@@ -45,11 +45,15 @@ class Keys:
         self.due_documents = f"{self.prefix}:due-documents"
         self.audit_refused = f"{self.prefix}:audit-refused"
         self.signing_secrets = f"{self.prefix}:signing-secrets"
+        self.calls = f"{self.prefix}:calls"
         self.lanes = f"{self.prefix}:webhook-lanes"
         self.busy_lanes = f"{self.prefix}:webhook-lanes-busy"
         self.pins = f"{self.prefix}:pins"
         self.pin_states = f"{self.prefix}:pin-states"
         self.keep_alives = f"{self.prefix}:keep-alives"
+
+    def call(self, part_id: str) -> str:
+        return f"{self.prefix}:call:{part_id}"
 
     def task(self, task_id: TaskId) -> str:
         return f"{self.prefix}:task:{task_id}"

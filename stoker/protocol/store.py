@@ -8,6 +8,7 @@ from redis.exceptions import ResponseError
 from stoker.core.errors import StoreUnavailable
 from stoker.protocol.announcements import Announcements
 from stoker.protocol.audit import Audit
+from stoker.protocol.calls import Calls
 from stoker.protocol.carried import Carried
 from stoker.protocol.catalog import ApiKeys, Catalog
 from stoker.protocol.connection import Connection
@@ -49,6 +50,7 @@ class Store:
         self.catalog = Catalog(connection, keys)
         self.audit = Audit(connection, keys)
         self.keys = ApiKeys(connection, keys, self.audit)
+        self.calls = Calls(connection, keys)
         self.carried = Carried(connection, keys)
         self.documents = Documents(connection, keys)
         self.files = Files(connection, keys)

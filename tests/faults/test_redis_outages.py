@@ -39,7 +39,7 @@ pytestmark = pytest.mark.long
 COMPLETED, RUNNING, ENDED = 9, 7, {9, 10, 11}
 SHORT_S, LONG_S = 4, 12
 LINES = 6
-LOOPS = {"announcements", "wake", "leader", "outbox", "webhooks", "cron", "rq", "steps"}
+LOOPS = {"announcements", "wake", "leader", "outbox", "webhooks", "calls", "cron", "rq", "steps"}
 """Those that tell every few seconds. That a daemon reads its inbox is proven by the tasks that waited."""
 IN_CI = {"hole", "kill", "oom", "readonly", "stop"}
 """Of those alike one runs with every change, the others with `make test-slow`."""

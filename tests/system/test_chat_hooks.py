@@ -67,14 +67,14 @@ async def test_a_hook_that_is_waited_for_is_signed_and_lets_the_call_go_on(scene
     )
     chat_id = await scene.called("mine", tools=[MINE], hooks=[hook(receiver)])
     assert [call.status for call in (await scene.chat()).open_calls] == [CallStatus.PENDING]
-    await ask_hook(scene.desk, chat_id, "c-1-0-tool_call-0")
+    await scene.call_address(ask_hook, "c-1-0-tool_call-0")
     [(_, headers, body)] = receiver.requests
     signed = headers["X-Webhook-Timestamp"].encode() + b"." + body
     expected = hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()
     assert headers["X-Webhook-Signature"] == "sha256=" + expected
     assert headers["X-Delivery-Id"] == delivery_id(chat_id, "c-1-0-tool_call-0")
     assert [call.status for call in (await scene.chat()).open_calls] == [CallStatus.AWAITING_INPUT]
-    await ask_hook(scene.desk, chat_id, "c-1-0-tool_call-0")
+    await scene.call_address(ask_hook, "c-1-0-tool_call-0")
     assert len(receiver.requests) == 1
 
 
@@ -93,10 +93,8 @@ async def test_a_call_that_its_hook_does_not_allow_is_not_made_and_the_model_goe
         receiver.hold.clear()
     else:
         receiver.answer = answer
-    chat_id = await scene.called(
-        "mine", tools=[MINE], hooks=[hook(receiver, timeout=0.2 if answer is None else 20)]
-    )
-    await ask_hook(scene.desk, chat_id, "c-1-0-tool_call-0")
+    await scene.called("mine", tools=[MINE], hooks=[hook(receiver, timeout=0.2 if answer is None else 20)])
+    await scene.call_address(ask_hook, "c-1-0-tool_call-0")
     [(status, result)] = await scene.results()
     assert status == "cancelled"
     assert says in result
@@ -106,7 +104,7 @@ async def test_a_call_that_its_hook_does_not_allow_is_not_made_and_the_model_goe
 
 async def test_what_may_not_be_reached_is_not_called(scene, receiver, tmp_path):
     strict = AgentScene(scene.store, tmp_path, webhook_allow=())
-    chat_id = await strict.called("mine", tools=[MINE], hooks=[hook(receiver)])
-    await ask_hook(strict.desk, chat_id, "c-1-0-tool_call-0")
+    await strict.called("mine", tools=[MINE], hooks=[hook(receiver)])
+    await strict.call_address(ask_hook, "c-1-0-tool_call-0")
     assert receiver.requests == []
     assert "is not public" in (await strict.results())[0][1]

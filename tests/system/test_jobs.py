@@ -18,8 +18,8 @@ from stoker.core.states import DeliveryState, TaskState
 from stoker.files.local import LocalFiles
 from stoker.files.logs import log_key, one
 from stoker.protocol.outbox import Ending
-from stoker_jobs.queue import connect, hand_on, job_id
-from stoker_jobs.relay import plan
+from stoker_jobs.queue import connect, job_id
+from stoker_jobs.relay import hand_on, plan
 
 OWNER = Owner(user_id="u1", key_id="k1")
 

@@ -9,7 +9,7 @@ from stoker.agents.records import Agent
 from stoker.core.audit import Actor
 from stoker.core.errors import InvalidRequest
 from stoker.vault import Vault
-from stoker_jobs.tool_calls import _call
+from stoker_jobs.tool_calls import call_tool
 
 KEY = "very-secret-value-1"
 
@@ -27,9 +27,9 @@ async def everything(store):
 
 async def test_a_call_shows_the_secret_and_nobody_else_sees_it(scene, receiver):
     await scene.set_secret("KEY", KEY)
-    chat_id = await scene.called("search", tools=[tool(receiver)])
+    await scene.called("search", tools=[tool(receiver)])
     receiver.answer = (200, "you sent {key}, or " + KEY.upper())
-    await _call(scene.desk, chat_id, "c-1-0")
+    await scene.call_address(call_tool, "c-1-0")
     assert receiver.requests[0][1]["X-Key"] == KEY
     assert await scene.results() == [("completed", "you sent [redacted:KEY], or " + KEY.upper())]
     assert (await scene.chat()).config.tools[0].headers == {"X-Key": "${{secrets.KEY}}"}
@@ -39,19 +39,19 @@ async def test_a_call_shows_the_secret_and_nobody_else_sees_it(scene, receiver):
 
 async def test_the_present_value_is_shown_and_a_refusal_does_not_tell_it(scene, receiver):
     await scene.set_secret("KEY", "older-value")
-    chat_id = await scene.called("search", tools=[tool(receiver)])
+    await scene.called("search", tools=[tool(receiver)])
     await scene.set_secret("KEY", KEY)
     receiver.answer = (403, "{key} may not")
-    await _call(scene.desk, chat_id, "c-1-0")
+    await scene.call_address(call_tool, "c-1-0")
     assert receiver.requests[0][1]["X-Key"] == KEY
     assert await scene.results() == [("failed", "127.0.0.1 answered with status 403: [redacted:KEY] may not")]
 
 
 async def test_a_secret_that_was_deleted_is_named_and_nothing_is_called(scene, receiver):
     await scene.set_secret("KEY", KEY)
-    chat_id = await scene.called("search", tools=[tool(receiver)])
+    await scene.called("search", tools=[tool(receiver)])
     await scene.secrets.delete(Actor(user_id="ann", key_id="k"), "KEY")
-    await _call(scene.desk, chat_id, "c-1-0")
+    await scene.call_address(call_tool, "c-1-0")
     [(status, result)] = await scene.results()
     assert status == "failed"
     assert "needs the secret KEY, which is missing" in result
@@ -60,11 +60,11 @@ async def test_a_secret_that_was_deleted_is_named_and_nothing_is_called(scene, r
 
 async def test_a_secret_that_cannot_be_opened_is_named_and_nothing_is_called(scene, receiver):
     await scene.set_secret("KEY", KEY)
-    chat_id = await scene.called("search", tools=[tool(receiver)])
+    await scene.called("search", tools=[tool(receiver)])
     settings = scene.desk.settings
     Vault("", settings.secrets_key_path).add_key()
     Vault("", settings.secrets_key_path).drop_old_keys()
-    await _call(scene.desk, chat_id, "c-1-0")
+    await scene.call_address(call_tool, "c-1-0")
     [(status, result)] = await scene.results()
     assert (status, receiver.requests) == ("failed", [])
     assert "The secret KEY was encrypted with the key" in result

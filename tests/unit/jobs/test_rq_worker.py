@@ -6,7 +6,7 @@ from rq import Queue, Worker
 from rq.job import Job, JobStatus
 from rq.suspension import suspend
 
-from stoker_jobs.queue import Planned, hand_on
+from stoker_jobs.relay import KEEP_S, Planned, hand_on
 from stoker_jobs.rq_worker import StepWorker
 
 
@@ -38,7 +38,7 @@ def work(queue):
 
 
 def planned(identity, function=len, **changes):
-    said = {"arguments": ("abc",), "pauses_s": (0,), "keep_s": 60, "failed_keep_s": 30}
+    said = {"arguments": ("abc",), "pauses_s": (0,), "keep_s": 60}
     return Planned(id=identity, function=function, **(said | changes))
 
 
@@ -60,13 +60,13 @@ def test_a_worker_of_many_steps_says_that_it_lives_no_more_than_once_a_step(queu
     assert len(alone) <= 5
 
 
-def test_a_step_that_raises_is_kept_as_failed_for_as_long_as_it_says(queue):
+def test_a_step_that_raises_is_kept_as_failed_for_people(queue):
     hand_on(queue, [planned("bad", function=ord)])
     work(queue)
     job = Job.fetch("bad", connection=queue.connection)
     assert job.get_status() is JobStatus.FAILED
     assert "expected a character" in job.latest_result().exc_string
-    assert 0 < queue.connection.ttl(Job.key_for("bad")) <= 30
+    assert 0 < queue.connection.ttl(Job.key_for("bad")) <= KEEP_S
 
 
 def test_a_repeat_is_none_while_the_first_is_remembered_and_a_job_once_it_is_forgotten(queue):
