@@ -34,9 +34,15 @@ class AgentFields(BaseModel):
     )
 
 
-class CallFields(BaseModel):
-    """How the jobs call addresses for chats."""
+class StepFields(BaseModel):
+    """How the jobs take flows and chats on."""
 
+    step_workers: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Processes that take the steps of flows and chats, in each process of the jobs; one takes some 250 a second on one core.",
+    )
     address_call_concurrency: int = Field(
         default=64,
         ge=1,

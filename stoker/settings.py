@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from stoker.access_settings import KeyRetentionFields
-from stoker.agent_settings import CallFields, ChatFields
+from stoker.agent_settings import ChatFields, StepFields
 from stoker.core.errors import CallerError
 from stoker.core.messages import CANCEL_GRACE_MS
 from stoker.enrolment_settings import EnrolmentFields, JoinFields
@@ -374,7 +374,7 @@ class WorkerSettings(CommonSettings, FetchFields, EnvironmentFields, JoinFields,
         return (self.spool_dir or self.data_dir / "spool").expanduser().absolute()
 
 
-class JobsSettings(VaultSettings, KeyRetentionFields, WebhookFields, ChatFields, CallFields):
+class JobsSettings(VaultSettings, KeyRetentionFields, WebhookFields, ChatFields, StepFields):
     """Background work on RQ."""
 
     jobs_redis_url: str = Field(

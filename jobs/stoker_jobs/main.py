@@ -1,4 +1,4 @@
-"""The jobs part: two RQ workers in child processes, RQ's cron for the regular jobs, webhooks, calls of addresses.
+"""The jobs part: RQ workers in child processes, RQ's cron for the regular jobs, webhooks, calls of addresses.
 
 RQ's own cron loop takes the process's signals and sleeps; here its scheduler object is asked by an asyncio
 loop instead, so that stopping is immediate.
@@ -57,7 +57,8 @@ async def serve(settings: JobsSettings, stop: asyncio.Event) -> None:
     """Run the background work until `stop` is set; a job that runs then is finished first."""
     log = get_logger("jobs")
     pulse = Pulse(OUTBOX, CRON, WEBHOOKS, CALLS)
-    children = (_Child(QUEUE_NAME, RQ_WORKER), _Child(STEP_QUEUE_NAME, STEP_WORKER))
+    jobs = _Child(QUEUE_NAME, RQ_WORKER)
+    steps = [_Child(STEP_QUEUE_NAME, step_worker_name(n)) for n in range(1, settings.step_workers + 1)]
     relay = Relay(settings, log, pulse)
 
     def on_steps_died() -> None:
@@ -67,12 +68,18 @@ async def serve(settings: JobsSettings, stop: asyncio.Event) -> None:
         group.create_task(relay.run(stop))
         group.create_task(deliver_loop(settings, stop, log, pulse))
         group.create_task(call_loop(settings, stop, log, pulse))
-        group.create_task(_cron_loop(settings, stop, log, pulse, children))
-        for child, on_death in zip(children, (None, on_steps_died), strict=True):
-            group.create_task(_worker_loop(settings, stop, log, child, on_death))
+        group.create_task(_cron_loop(settings, stop, log, pulse, (jobs, *steps)))
+        group.create_task(_worker_loop(settings, stop, log, jobs, None))
+        for child in steps:
+            group.create_task(_worker_loop(settings, stop, log, child, on_steps_died))
         telling = group.create_task(_tell_loop(settings, stop, pulse))
         await stop.wait()
         telling.cancel()
+
+
+def step_worker_name(number: int) -> str:
+    """What people see of the first, second ... worker of steps."""
+    return STEP_WORKER if number == 1 else f"{STEP_WORKER}-{number}"
 
 
 async def _tell_loop(settings: JobsSettings, stop: asyncio.Event, pulse: Pulse) -> None:

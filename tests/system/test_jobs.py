@@ -56,13 +56,14 @@ def start_jobs(store, redis_server, tmp_path):
     """A function that starts `stoker jobs` on the pool of `store`."""
     started = []
 
-    def start():
+    def start(**settings):
         env = environment(
             STOKER_DATA_DIR=str(tmp_path),
             STOKER_REDIS_URL=redis_server.url,
             STOKER_POOL=store.pool,
             STOKER_SWEEP_S="1",
             STOKER_WEBHOOK_ALLOW="127.0.0.1",
+            **settings,
         )
         started.append(subprocess.Popen([sys.executable, "-m", "stoker_cli", "jobs"], env=env))
         return started[-1]
@@ -162,6 +163,18 @@ async def test_the_log_of_an_expired_task_is_removed(store, jobs, tmp_path):
 
 async def _forgotten(store):
     return await store.logs.chunks(TaskId("gone")) == []
+
+
+async def test_several_workers_take_steps(store, start_jobs):
+    start_jobs(STOKER_STEP_WORKERS="2")
+
+    async def heard():
+        return {loop for told in await store.pulses.told() for loop in told.silent_s}
+
+    async def all_heard():
+        return {"rq", "steps", "steps-2"} <= await heard()
+
+    await eventually(all_heard, "both workers of steps")
 
 
 def test_a_repeated_ending_makes_no_second_job(redis_server):
