@@ -18,9 +18,9 @@ from stoker.protocol.calls import AddressCall, CallKind
 from stoker.pulse import Pulse
 from stoker.settings import JobsSettings
 from stoker_jobs.chat_hooks import ask_hook
-from stoker_jobs.desk import Desk, open_desk
-from stoker_jobs.relay import RETRY_DELAY_S, pause
+from stoker_jobs.desk import Desk, desk_on
 from stoker_jobs.tool_calls import CALL_TIMEOUT_S, call_tool
+from stoker_jobs.waiting import RETRY_DELAY_S, await_store, pause
 
 CALLS: Final = "calls"
 """The loop that reads, by the name that people see."""
@@ -33,18 +33,13 @@ STOP_S: Final = 4.0
 
 async def call_loop(settings: JobsSettings, stop: asyncio.Event, log: Logger, pulse: Pulse) -> None:
     """Make calls until `stop` is set. Redis being away is waited out."""
-    while not stop.is_set():
-        try:
-            desk = await open_desk(settings)
-        except StoreUnavailable as error:
-            log.warning(Event.JOBS_DELAYED, reason=error.message)
-            await pause(stop, RETRY_DELAY_S)
-            continue
+    store = await await_store(settings, stop, log)
+    if store is not None:
         try:
             async with checked_client(httpx.Timeout(CALL_TIMEOUT_S)) as client:
-                await Caller(desk, client, log).run(stop, pulse)
+                await Caller(desk_on(store, settings), client, log).run(stop, pulse)
         finally:
-            await desk.store.close()
+            await store.close()
 
 
 class Caller:

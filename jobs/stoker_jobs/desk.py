@@ -40,7 +40,11 @@ async def open_desk(settings: JobsSettings) -> Desk:
     Raises:
         StoreUnavailable: Redis does not answer.
     """
-    store = await Store.open(settings.store_url, settings.pool)
+    return desk_on(await Store.open(settings.store_url, settings.pool), settings)
+
+
+def desk_on(store: Store, settings: JobsSettings) -> Desk:
+    """A desk that speaks through a store."""
     registry = Registry(store)
     # Where clients see the files comes with what they sent (`Origin.files_url`).
     submitter = Submitter(store, registry, settings, base_url=settings.public_url)

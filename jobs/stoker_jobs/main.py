@@ -19,19 +19,18 @@ from redis.exceptions import RedisError
 from rq.cron import CronScheduler
 from rq.scheduler import RQScheduler
 
-from stoker.core.errors import StoreUnavailable
 from stoker.core.events import Event
 from stoker.log import Logger, get_logger
-from stoker.protocol import Store
 from stoker.pulse import Pulse, tell_loop
 from stoker.service import PARENT_VARIABLE
 from stoker.settings import PREFIX, JobsSettings
 from stoker_jobs.address_calls import CALLS, call_loop
 from stoker_jobs.file_sweep import sweep_files, sweep_orphans
 from stoker_jobs.queue import QUEUE_NAME, STEP_QUEUE_NAME, connect
-from stoker_jobs.relay import OUTBOX, RETRY_DELAY_S, Relay, pause
+from stoker_jobs.relay import OUTBOX, Relay
 from stoker_jobs.rq_worker import silent_worker_s
 from stoker_jobs.tasks import sweep_tasks
+from stoker_jobs.waiting import await_store, pause
 from stoker_jobs.webhooks import WEBHOOKS, deliver_loop
 
 TICK_S: Final = 1.0
@@ -72,7 +71,7 @@ async def serve(settings: JobsSettings, stop: asyncio.Event) -> None:
         group.create_task(_worker_loop(settings, stop, log, jobs, None))
         for child in steps:
             group.create_task(_worker_loop(settings, stop, log, child, on_steps_died))
-        telling = group.create_task(_tell_loop(settings, stop, pulse))
+        telling = group.create_task(_tell_loop(settings, stop, log, pulse))
         await stop.wait()
         telling.cancel()
 
@@ -82,14 +81,10 @@ def step_worker_name(number: int) -> str:
     return STEP_WORKER if number == 1 else f"{STEP_WORKER}-{number}"
 
 
-async def _tell_loop(settings: JobsSettings, stop: asyncio.Event, pulse: Pulse) -> None:
+async def _tell_loop(settings: JobsSettings, stop: asyncio.Event, log: Logger, pulse: Pulse) -> None:
     """Report how long each loop has heard nothing."""
-    while not stop.is_set():
-        try:
-            store = await Store.open(settings.store_url, settings.pool)
-        except StoreUnavailable:
-            await pause(stop, RETRY_DELAY_S)
-            continue
+    store = await await_store(settings, stop, log)
+    if store is not None:
         try:
             process = f"{socket.gethostname()}-{os.getpid()}"
             await tell_loop(store.pulses, process, "jobs", pulse.silent_s)

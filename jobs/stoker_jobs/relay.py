@@ -5,7 +5,6 @@ starts: what a process that died had taken is then made up for at once.
 """
 
 import asyncio
-import contextlib
 import os
 import socket
 import time
@@ -28,10 +27,10 @@ from stoker.settings import JobsSettings
 from stoker_jobs.queue import STEP_QUEUE_NAME, document_job_id, job_id, open_queue
 from stoker_jobs.steps import advance
 from stoker_jobs.tasks import deliver_webhook
+from stoker_jobs.waiting import RETRY_DELAY_S, await_store, pause
 
 OUTBOX: Final = "outbox"
 BLOCK_MS: Final = 1000
-RETRY_DELAY_S: Final = 0.5
 DUE_S: Final = 1.0
 """Between two looks at what is due."""
 WEBHOOK_PAUSES_S: Final = (1, 5, 30, 120, 600, 3600, 3600 * 6)
@@ -68,13 +67,7 @@ class Relay:
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set. Redis being away is waited out."""
         consumer = f"{socket.gethostname()}-{os.getpid()}"
-        while not stop.is_set():
-            try:
-                store = await Store.open(self._settings.store_url, self._settings.pool)
-            except StoreUnavailable as error:
-                self._log.warning(Event.JOBS_DELAYED, reason=error.message)
-                await pause(stop, RETRY_DELAY_S)
-                continue
+        while store := await await_store(self._settings, stop, self._log):
             try:
                 await store.outbox.open()
                 while not stop.is_set():
@@ -169,9 +162,3 @@ def hand_on(queue: Queue, planned: Iterable[Planned]) -> None:
         for job, is_known in zip(jobs.values(), known, strict=True)
         if not is_known
     )
-
-
-async def pause(stop: asyncio.Event, seconds: float) -> None:
-    """Wait, but not beyond `stop`."""
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), seconds)

@@ -35,8 +35,8 @@ from stoker.settings import JobsSettings
 from stoker.vault import Vault
 from stoker_jobs.hook_body import event_of
 from stoker_jobs.hook_call import EXCERPT_S, HookCaller
-from stoker_jobs.relay import RETRY_DELAY_S, pause
 from stoker_jobs.signing import signed_headers
+from stoker_jobs.waiting import RETRY_DELAY_S, await_store
 
 WEBHOOKS: Final = "webhooks"
 """The loop that reads, by the name that people see."""
@@ -52,13 +52,8 @@ STOP_S: Final = 4.0
 async def deliver_loop(settings: JobsSettings, stop: asyncio.Event, log: Logger, pulse: Pulse) -> None:
     """Deliver until `stop` is set. Redis being away is waited out."""
     async with checked_client(httpx.Timeout(settings.webhook_timeout_s)) as client:
-        while not stop.is_set():
-            try:
-                store = await Store.open(settings.store_url, settings.pool)
-            except StoreUnavailable as error:
-                log.warning(Event.JOBS_DELAYED, reason=error.message)
-                await pause(stop, RETRY_DELAY_S)
-                continue
+        store = await await_store(settings, stop, log)
+        if store is not None:
             try:
                 await Deliverer(store, settings, client, log).run(stop, pulse)
             finally:
