@@ -1,6 +1,7 @@
 """`make chaos`: print the report; exit 1 when anything was lost."""
 
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -17,10 +18,14 @@ def main() -> int:
         server_kill_s=float(os.environ["SERVER_KILL_S"]),
         daemons_only=os.environ["ONLY"] == "daemons",
     )
-    with tempfile.TemporaryDirectory(prefix="stoker-chaos-", ignore_cleanup_errors=True) as folder:
-        report = play(Path(folder), plan)
+    folder = Path(tempfile.mkdtemp(prefix="stoker-chaos-"))
+    report = play(folder, plan)
     print("\n".join(report.lines()))
-    return 0 if report.clean else 1
+    if not report.clean:
+        print(f"logs, what the server knew of the tasks, and its files: {folder}")
+        return 1
+    shutil.rmtree(folder, ignore_errors=True)
+    return 0
 
 
 if __name__ == "__main__":

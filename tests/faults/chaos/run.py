@@ -321,6 +321,20 @@ def keys_of_tasks(redis: Any) -> list[str]:
     )
 
 
+def contents(redis: Any) -> list[str]:
+    """What a server has, a line a key, but for the code of apps and the like: of engines, and of tasks that are left."""
+    found = []
+    for key in sorted(redis.scan_iter(count=1000)):
+        kind = redis.type(key)
+        if kind == b"hash":
+            found.append(f"{key!r} {redis.hgetall(key)}")
+        elif kind == b"stream":
+            found.append(f"{key!r} {redis.xrange(key)}")
+        elif kind == b"zset":
+            found.append(f"{key!r} {redis.zrange(key, 0, -1, withscores=True)}")
+    return found
+
+
 def play(folder: Path, plan: Plan) -> Report:
     """Start a system in `folder`, run, stop it, and look for what is left."""
     servers = SERVERS[plan.servers](folder)
@@ -341,6 +355,8 @@ def play(folder: Path, plan: Plan) -> Report:
         if report.clean:
             wait_until(lambda: not keys_of_tasks(servers.direct(system)), "the end of all tasks' keys")
         report.left += keys_of_tasks(servers.direct(system))
+        if report.left:
+            (folder / "keys.txt").write_text("\n".join(contents(servers.direct(system))))
     finally:
         if second is not None:
             second.stop()
