@@ -283,6 +283,11 @@ class Lifecycle(Draining, Delays, Loads, RuleBasedStateMachine):
                 self.taken_back(event.task_id, spend=True)
             assert got is (model.state if owned and not repeat else None)
 
+    @rule()
+    def read_wake_anew(self):
+        """As a new leader does, and one that Redis was away from: what it finds was acted upon by another, or by itself."""
+        self.wake_at = "0"
+
     # What engines do, with orders of any age.
 
     @some_orders

@@ -55,6 +55,9 @@ MUTATIONS: dict[str, tuple[Edit, ...]] = {
         Edit("append", "if have[1] == attempt and last <= tonumber(have[2] or '0') then", "if false then"),
     ),
     "a lost attempt that is not spent": (Edit("requeue", "redis.call('HINCRBY', k.task, 'spent', 1)", ""),),
+    "an old loss that takes the next attempt off its engine": (
+        Edit("requeue", "if owned and string.match(owned, '^%d+') == attempt then", "if owned then"),
+    ),
     "a failure that queues its task twice": (
         Edit("retry", "if have[1] == writer then", "if false then"),
         Edit("retry", "if have[2] ~= attempt or have[3] ~= redis.sha1hex(token) then", "if false then"),

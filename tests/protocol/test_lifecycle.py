@@ -269,6 +269,19 @@ async def test_an_engine_that_restarts_gives_its_tasks_back(scene):
     assert [(e.task_id, e.engine_id, e.attempt) for e in orphaned] == [("t1", "box", 1)]
 
 
+async def test_a_loss_that_is_named_again_does_not_touch_the_attempt_after_it(scene):
+    """A leader that Redis was away from reads again what it acted upon, and the task may be back on the same engine."""
+    await scene.running()
+    await scene.store.engines.register(info(), EngineReport(), {}, 30)
+    [orphan] = [e for e in await scene.wake() if e.kind is WakeKind.ORPHANED]
+    again = (scene.epoch, orphan.task_id, orphan.engine_id, orphan.attempt, orphan.reason)
+    assert await scene.store.scheduling.requeue(*again) is S.QUEUED
+    session, _ = await scene.store.engines.register(info(), EngineReport(), {}, 30)
+    assert (await scene.assign()).attempt == 2
+    assert await scene.store.scheduling.requeue(*again) is None
+    assert (await scene.store.engines.renew("box", session, TELEMETRY, {"t1": 2}, 30)).lost == frozenset()
+
+
 async def test_an_engine_that_returns_keeps_what_it_still_runs(scene):
     await scene.running()
     _, lost = await scene.store.engines.register(info(), EngineReport(), {"t1": 1, "other": 4}, 30)

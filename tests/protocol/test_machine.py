@@ -83,6 +83,12 @@ STORY = [
     ("submit_for_later", True),
     ("its_time_comes", 2),
     ("release", False),
+    ("assign", 2, "one", False),
+    ("register", "one", False),
+    ("take_orphans_back", False),
+    ("assign", 2, "one", False),
+    ("read_wake_anew",),
+    *[("take_orphans_back", False)] * 10,
 ]
 """One of each: what the mutations break lies on the way. `make fuzz` makes up its own."""
 

@@ -10,8 +10,10 @@ if not leads(KEYS[8], epoch) then
 end
 local have = redis.call('HMGET', KEYS[1], 'state', 'attempt')
 if not have[1] or have[2] ~= attempt or tonumber(have[1]) < 3 or tonumber(have[1]) > 8 then
-  -- Gone, ended, or taken back before: only the engine's own list may still name it.
-  if redis.call('HGET', KEYS[7], task_id) ~= false and (not have[1] or have[2] ~= attempt or have[1] ~= '2') then
+  -- Gone, ended, or taken back before: only the engine's own list may still name it. It may name a later attempt: this
+  -- call is repeated by each new leader, and by one that read `wake` anew.
+  local owned = redis.call('HGET', KEYS[7], task_id)
+  if owned and string.match(owned, '^%d+') == attempt then
     redis.call('HDEL', KEYS[7], task_id)
   end
   return {have[1] and 'STALE_ATTEMPT' or 'TASK_UNKNOWN'}
