@@ -19,13 +19,17 @@ def main() -> int:
         daemons_only=os.environ["ONLY"] == "daemons",
     )
     folder = Path(tempfile.mkdtemp(prefix="stoker-chaos-"))
-    report = play(folder, plan)
-    print("\n".join(report.lines()))
-    if not report.clean:
-        print(f"logs, what the server knew of the tasks, and its files: {folder}")
-        return 1
-    shutil.rmtree(folder, ignore_errors=True)
-    return 0
+    clean = False
+    try:
+        report = play(folder, plan)
+        print("\n".join(report.lines()))
+        clean = report.clean
+    finally:
+        if clean:
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            print(f"logs, and what the server knew of the tasks that are left (keys.txt): {folder}")
+    return 0 if clean else 1
 
 
 if __name__ == "__main__":

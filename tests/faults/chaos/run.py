@@ -322,7 +322,7 @@ def keys_of_tasks(redis: Any) -> list[str]:
 
 
 def contents(redis: Any) -> list[str]:
-    """What a server has, a line a key, but for the code of apps and the like: of engines, and of tasks that are left."""
+    """What a server has, a line a key: hashes, streams and sorted sets."""
     found = []
     for key in sorted(redis.scan_iter(count=1000)):
         kind = redis.type(key)
