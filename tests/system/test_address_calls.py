@@ -99,6 +99,24 @@ async def test_a_call_that_is_under_way_when_the_jobs_end_is_made_by_the_next(sc
     assert keys[0] == keys[1]
 
 
+async def test_a_call_that_takes_longer_than_its_lease_stays_with_who_makes_it(scene, silent, monkeypatch):
+    monkeypatch.setattr(address_calls, "LEASE_S", 0.6)
+    call = await asked(scene, "c", silent)
+    async with calling(scene):
+        await eventually(lambda: silent.requests, "the call")
+        renewed, hold = [], scene.store.calls.hold
+
+        async def holding(*arguments):
+            renewed.append(await hold(*arguments))
+
+        monkeypatch.setattr(scene.store.calls, "hold", holding)
+        await eventually(lambda: len(renewed) > 5, "more renewals than one lease needs")
+        assert not await scene.store.calls.ask(call), "it is held"
+        silent.hold.set()
+        await eventually(lambda: _over(scene, "c"), "its end")
+    assert len(silent.requests) == 1
+
+
 async def test_a_call_of_a_chat_that_is_gone_or_over_is_not_made(scene, receiver):
     call = await asked(scene, "c", receiver)
     async with calling(scene):
