@@ -7,6 +7,7 @@ from pathlib import Path
 
 import fakeredis
 import pytest
+import redis
 from helpers import start_system
 from library_line import LibraryLine
 
@@ -34,6 +35,8 @@ def redis_server():
     with tempfile.TemporaryDirectory(prefix="stoker-test-") as folder:
         server = EmbeddedServer(Path(folder))
         asyncio.run(server.start())
+        with redis.Redis.from_url(server.url) as client:
+            client.config_set("appendfsync", "no")  # each write of each test would wait for the disk
         yield server
         asyncio.run(server.stop())
 
