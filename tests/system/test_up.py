@@ -12,25 +12,14 @@ from helpers import EXAMPLES, alive, environment, family, start_system, wait_gon
 PARTS = {"up", "server", "gateway", "scheduler", "worker", "jobs"}
 
 
-@pytest.fixture
-def own_system(tmp_path):
-    """A system that the test may end."""
-    yield from running(tmp_path)
-
-
 @pytest.fixture(scope="module")
 def mended_system(tmp_path_factory):
     """A system whose parts a test may kill: they come back, and the next test finds it whole."""
-    yield from running(tmp_path_factory.mktemp("mended"))
-
-
-def running(folder):
-    system = start_system(folder / "data dir", "--workers", "1")
+    system = start_system(tmp_path_factory.mktemp("mended") / "data dir", "--workers", "1")
     yield system
-    if system.process.poll() is None:
-        everyone = family(system.process.pid)
-        system.stop()
-        wait_gone(everyone)
+    everyone = family(system.process.pid)
+    system.stop()
+    wait_gone(everyone)
 
 
 def test_all_parts_run_and_a_task_can(mended_system):
@@ -40,19 +29,6 @@ def test_all_parts_run_and_a_task_can(mended_system):
     done = mended_system.cli("run", "infsh/echo", "--input", '{"message": "hi"}')
     for words in ("queued", "running", "completed", "hi"):
         assert words in done.stdout
-
-
-def test_ctrl_c_ends_every_process(own_system):
-    everyone = family(own_system.process.pid)
-    assert own_system.stop() == 0
-    wait_gone(everyone)
-    assert not (own_system.data_dir / "gateway.url").exists()
-
-
-def test_kill_9_of_up_leaves_no_process(own_system):
-    everyone = family(own_system.process.pid)
-    own_system.process.kill()
-    wait_gone(everyone)
 
 
 @pytest.mark.parametrize("part", ["server", "gateway", "scheduler", "worker", "jobs"])
@@ -91,25 +67,26 @@ def test_a_second_copy_on_the_same_directory_is_refused(mended_system):
     assert alive(mended_system.process.pid)
 
 
-def test_two_systems_run_beside_each_other(mended_system, tmp_path):
+def test_two_systems_run_beside_each_other_and_kill_9_of_one_leaves_no_process_of_it(mended_system, tmp_path):
     other = start_system(tmp_path / "other", "--workers", "1")
+    everyone = family(other.process.pid)
     try:
         assert other.base_url != mended_system.base_url
         assert mended_system.cli_json("apps", "list") is not None
     finally:
-        everyone = family(other.process.pid)
-        other.stop()
+        other.process.kill()
         wait_gone(everyone)
     assert all(alive(pid) for pid in mended_system.pids.values())
 
 
-def test_what_was_accepted_is_there_after_a_restart(tmp_path):
+def test_ctrl_c_ends_every_process_and_what_was_accepted_is_there_after_a_restart(tmp_path):
     first = start_system(tmp_path / "data", "--workers", "1")
     first.deploy(EXAMPLES / "echo")
     task = first.cli_json("run", "infsh/echo", "--input", "message=kept")
     everyone = family(first.process.pid)
-    first.stop()
+    assert first.stop() == 0
     wait_gone(everyone)
+    assert not (first.data_dir / "gateway.url").exists()
     second = start_system(tmp_path / "data", "--workers", "1")
     try:
         assert second.api_key == first.api_key
