@@ -11,7 +11,8 @@ from typing import Any, Final
 import httpx
 
 from stoker import __version__
-from stoker.agents.skills import MAX_SKILLS, address_of, skill_refused
+from stoker.agents.fields import refused
+from stoker.agents.skills import MAX_SKILLS, address_of
 from stoker.core.addresses import AllowList
 from stoker.core.webhooks import shown_receiver
 from stoker.outbound import PERMITS, AddressRefused, checked_client, may_reach
@@ -129,4 +130,4 @@ class _Fetcher:
 
 def _refused(number: int, url: str, why: str) -> Exception:
     """Of the address only its beginning is told: the rest may be a key."""
-    return skill_refused(f".{number}.url", f"the text at {shown_receiver(url)} cannot be had: {why}")
+    return refused(f"skills.{number}.url", f"the text at {shown_receiver(url)} cannot be had: {why}")

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from stoker.agents.fields import list_of, object_of, objects_of, refused, text_of
 from stoker.agents.hooks import Hook, read_hooks
 from stoker.agents.skills import Skill, read_skills
 from stoker.agents.tools import Internal, Tool, read_tool
@@ -74,34 +75,34 @@ def read_config(given: Mapping[str, Any]) -> AgentConfig:
     Raises:
         InvalidRequest: names the field and what it may be.
     """
-    tools = tuple(read_tool(tool, f"tools.{number}") for number, tool in enumerate(_maps(given, "tools")))
-    skills = read_skills(_maps(given, "skills"))
+    tools = tuple(
+        read_tool(tool, f"tools.{number}") for number, tool in enumerate(objects_of(given, "tools"))
+    )
+    skills = read_skills(objects_of(given, "skills"))
     internal = _internal(given, skills)
     _check_names(tools, internal)
     schema = given.get("output_schema")
     if schema is not None and not isinstance(schema, Mapping):
         raise refused("output_schema", "it must be a JSON schema")
-    permissions = _mapped(given, "permissions")
+    permissions = object_of(given, "permissions")
     return AgentConfig(
         core=_core(given),
-        name=_text(given, "name"),
-        description=_text(given, "description"),
-        system_prompt=_text(given, "system_prompt"),
-        example_prompts=tuple(text for text in _listed(given, "example_prompts") if isinstance(text, str)),
+        name=text_of(given, "name"),
+        description=text_of(given, "description"),
+        system_prompt=text_of(given, "system_prompt"),
+        example_prompts=tuple(text for text in list_of(given, "example_prompts") if isinstance(text, str)),
         tools=tools,
         internal=internal,
         output_schema=dict(schema) if schema else None,
         skills=skills,
-        hooks=read_hooks(_maps(given, "hooks")),
-        context=tuple(_context_field(field) for field in _maps(given, "context")),
+        hooks=read_hooks(objects_of(given, "hooks")),
+        context=tuple(
+            _context_field(field, f"context.{number}")
+            for number, field in enumerate(objects_of(given, "context"))
+        ),
         allow_all_tools=permissions.get("allow_all_tools") is True,
-        limits=_limits(_mapped(given, "limits")),
+        limits=_limits(object_of(given, "limits")),
     )
-
-
-def refused(field: str, why: str) -> InvalidRequest:
-    """A refusal of one field of a config."""
-    return InvalidRequest(f"Input validation failed: agent_config.{field}: {why}")
 
 
 def fill_context(fields: Sequence[ContextField], given: Mapping[str, Any] | None) -> dict[str, str]:
@@ -123,9 +124,9 @@ def fill_context(fields: Sequence[ContextField], given: Mapping[str, Any] | None
 
 
 def _core(given: Mapping[str, Any]) -> Core:
-    newer, older = _mapped(given, "core_app"), _text(given, "core_app_ref")
-    ref = _text(newer, "ref") or older
-    app_id = _text(newer, "id")
+    newer, older = object_of(given, "core_app"), text_of(given, "core_app_ref")
+    ref = text_of(newer, "ref", "core_app") or older
+    app_id = text_of(newer, "id", "core_app")
     if not (ref or app_id):
         raise refused(
             "core_app.ref", "an agent needs the app that is its language model, for instance examples/llm"
@@ -133,9 +134,9 @@ def _core(given: Mapping[str, Any]) -> Core:
     return Core(
         ref=ref.removesuffix("@latest"),
         id=app_id,
-        version_id=_text(newer, "version_id"),
-        setup=dict(_mapped(newer, "setup")),
-        input=dict(_mapped(newer, "input") or _mapped(given, "core_app_input")),
+        version_id=text_of(newer, "version_id", "core_app"),
+        setup=object_of(newer, "setup", "core_app"),
+        input=object_of(newer, "input", "core_app") or object_of(given, "core_app_input"),
     )
 
 
@@ -144,7 +145,7 @@ def _internal(given: Mapping[str, Any], skills: Sequence[Skill]) -> tuple[Intern
 
     Reading skills is on unless it is turned off, when there is anything to read.
     """
-    flags = dict(_mapped(given, "internal_tools"))
+    flags = object_of(given, "internal_tools")
     reads = flags.get(Internal.SKILLS.value) is not False and not all(skill.preload for skill in skills)
     flags[Internal.SKILLS.value] = reads
     return tuple(tool for tool in Internal if flags.get(tool.value) is True)
@@ -160,11 +161,11 @@ def _check_names(tools: Sequence[Tool], internal: Sequence[Internal]) -> None:
         taken.add(tool.name)
 
 
-def _context_field(given: Mapping[str, Any]) -> ContextField:
+def _context_field(given: Mapping[str, Any], where: str) -> ContextField:
     default = given.get("default")
     return ContextField(
-        name=_text(given, "name"),
-        description=_text(given, "description"),
+        name=text_of(given, "name", where),
+        description=text_of(given, "description", where),
         required=given.get("required") is True,
         default="" if default is None else str(default),
     )
@@ -178,37 +179,3 @@ def _limits(given: Mapping[str, Any]) -> Limits:
             raise refused(f"limits.{name}", f"{value!r} is no number of {name.replace('_', ' ')}")
         found[name] = value
     return Limits(**found)
-
-
-def _text(given: Mapping[str, Any], name: str) -> str:
-    value = given.get(name)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise refused(name, f"it must be a text, not {type(value).__name__}")
-    return value
-
-
-def _mapped(given: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = given.get(name)
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise refused(name, "it must be an object")
-    return value
-
-
-def _listed(given: Mapping[str, Any], name: str) -> Sequence[Any]:
-    value = given.get(name)
-    if value is None:
-        return ()
-    if not isinstance(value, list | tuple):
-        raise refused(name, "it must be a list")
-    return value
-
-
-def _maps(given: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    items = _listed(given, name)
-    if not all(isinstance(item, Mapping) for item in items):
-        raise refused(name, "each entry must be an object")
-    return list(items)

@@ -7,12 +7,11 @@ waits for its answer.
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
 
-from stoker.core.errors import InvalidRequest
+from stoker.agents.fields import address_in, refused
 
 MAX_HOOKS: Final = 32
 """Of one agent."""
@@ -103,7 +102,7 @@ def read_hooks(given: Sequence[Mapping[str, Any]]) -> tuple[Hook, ...]:
         InvalidRequest: names the field and what it may be.
     """
     if len(given) > MAX_HOOKS:
-        raise _refused("", f"an agent may have {MAX_HOOKS} hooks; this one has {len(given)}")
+        raise refused("hooks", f"an agent may have {MAX_HOOKS} hooks; this one has {len(given)}")
     found = (_hook(one, number) for number, one in enumerate(given))
     return tuple(hook for hook in found if hook is not None)
 
@@ -133,24 +132,18 @@ def _hook(given: Mapping[str, Any], number: int) -> Hook | None:
     if kind == "builtin" and isinstance(handler, str) and handler.startswith(PLATFORMS_OWN):
         return None
     if kind != "webhook":
-        raise _refused(
-            f".{number}.type",
+        raise refused(
+            f"hooks.{number}.type",
             f"hooks of the type {str(kind)[:60]!r} are not done here; it may be webhook (and builtin with a handler "
             f"that begins with {PLATFORMS_OWN}, which is left out)",
         )
     if not isinstance(event, str) or event not in set(HookEvent):
-        raise _refused(
-            f".{number}.event", f"{str(event)[:60]!r} is unknown; it may be {', '.join(HookEvent)}"
+        raise refused(
+            f"hooks.{number}.event", f"{str(event)[:60]!r} is unknown; it may be {', '.join(HookEvent)}"
         )
-    try:
-        usable = isinstance(handler, str) and urlsplit(handler).scheme in {"http", "https"}
-    except ValueError:
-        usable = False
-    if not usable:
-        raise _refused(f".{number}.handler", f"{str(handler)[:100]!r} is no http or https address")
     return Hook(
         event=HookEvent(event),
-        url=str(handler),
+        url=address_in(handler, f"hooks.{number}.handler"),
         waits=given.get("async") is not True,
         timeout_s=_timeout(given.get("timeout"), number),
     )
@@ -161,12 +154,8 @@ def _timeout(given: object, number: int) -> float:
         return TIMEOUT_S
     usable = isinstance(given, int | float) and not isinstance(given, bool) and 0 < given <= TIMEOUT_MAX_S
     if not usable:
-        raise _refused(
-            f".{number}.timeout",
+        raise refused(
+            f"hooks.{number}.timeout",
             f"{str(given)[:60]!r} is no number of seconds above 0 and up to {TIMEOUT_MAX_S:g}",
         )
     return float(str(given))
-
-
-def _refused(field: str, why: str) -> InvalidRequest:
-    return InvalidRequest(f"Input validation failed: agent_config.hooks{field}: {why}")

@@ -5,7 +5,8 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from stoker.agents.config import AgentConfig, refused
+from stoker.agents.config import AgentConfig
+from stoker.agents.fields import refused
 from stoker.agents.place import Workplace
 from stoker.agents.records import Agent, find_agent
 from stoker.agents.tools import Internal, Tool, ToolType, clean_schema

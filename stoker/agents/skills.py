@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from stoker.agents.fields import address_in, refused, text_of
 from stoker.agents.tools import Internal, Tool, ToolType
-from stoker.core.errors import InvalidRequest
 
 MAX_SKILLS: Final = 64
 """Of one agent; the model is told of each."""
@@ -30,12 +29,12 @@ def read_skills(given: Sequence[Mapping[str, Any]]) -> tuple[Skill, ...]:
         InvalidRequest: names the skill and what it lacks.
     """
     if len(given) > MAX_SKILLS:
-        raise skill_refused("", f"an agent may have {MAX_SKILLS} skills; this one has {len(given)}")
+        raise refused("skills", f"an agent may have {MAX_SKILLS} skills; this one has {len(given)}")
     found = tuple(_skill(one, number) for number, one in enumerate(given))
     names = [skill.name for skill in found]
     for number, name in enumerate(names):
         if name in names[:number]:
-            raise skill_refused(f".{number}.name", f"{name!r} is the name of another skill of this agent")
+            raise refused(f"skills.{number}.name", f"{name!r} is the name of another skill of this agent")
     return found
 
 
@@ -51,23 +50,8 @@ def address_of(given: Mapping[str, Any], number: int) -> str:
     if not url:
         by = next((name for name in ("skill_id", "version_id") if given.get(name)), "")
         why = f"{by} names a skill of a store, and there is none here" if by else "it has no text"
-        raise skill_refused(f".{number}", f"{why}: give `content`, or the `url` of the text")
-    try:
-        usable = isinstance(url, str) and urlsplit(url).scheme in {"http", "https"}
-    except ValueError:
-        usable = False
-    if not usable:
-        raise skill_refused(f".{number}.url", f"{str(url)[:100]!r} is no http or https address")
-    return str(url)
-
-
-def skill_refused(field: str, why: str) -> InvalidRequest:
-    """A refusal of a config's skills.
-
-    Args:
-        field: what follows the list's name: a dot, the number, and perhaps the field.
-    """
-    return InvalidRequest(f"Input validation failed: agent_config.skills{field}: {why}")
+        raise refused(f"skills.{number}", f"{why}: give `content`, or the `url` of the text")
+    return address_in(url, f"skills.{number}.url")
 
 
 def skills_tool(skills: Sequence[Skill]) -> Tool:
@@ -88,17 +72,10 @@ def skills_tool(skills: Sequence[Skill]) -> Tool:
 
 def _skill(given: Mapping[str, Any], number: int) -> Skill:
     if address_of(given, number):
-        raise skill_refused(f".{number}", "its text was not fetched")
+        raise refused(f"skills.{number}", "its text was not fetched")
     return Skill(
-        name=_text(given, "name", number) or f"skill-{number + 1}",
-        description=_text(given, "description", number),
-        content=_text(given, "content", number),
+        name=text_of(given, "name", f"skills.{number}") or f"skill-{number + 1}",
+        description=text_of(given, "description", f"skills.{number}"),
+        content=text_of(given, "content", f"skills.{number}"),
         preload=given.get("preload") is True,
     )
-
-
-def _text(given: Mapping[str, Any], field: str, number: int) -> str:
-    value = given.get(field)
-    if value and not isinstance(value, str):
-        raise skill_refused(f".{number}.{field}", f"it must be a text, not {type(value).__name__}")
-    return str(value or "")

@@ -4,14 +4,13 @@ import re
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import jsonschema_rs
 import msgspec
 from msgspec import Struct
 
+from stoker.agents.fields import address_in, object_of, refused, text_of
 from stoker.agents.secrets import check_references, names_in
-from stoker.core.errors import InvalidRequest
 
 NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What the APIs of language models take as the name of a function."""
@@ -165,27 +164,27 @@ def read_tool(given: Mapping[str, Any], where: str) -> Tool:
         given = given["schema"]
     name = given.get("name")
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise _refused(
+        raise refused(
             f"{where}.name", f"{name!r} cannot be the name of a tool: 1 to 64 of A-Z, a-z, 0-9, _, -"
         )
     kind = "http" if given.get("type") == "call" else given.get("type")
     known = [one.value for one in ToolType if one is not ToolType.INTERNAL]
     if kind not in known:
-        raise _refused(
+        raise refused(
             f"{where}.type", f"tools of the type {kind!r} are not run here; it may be {', '.join(known)}"
         )
     type_ = ToolType(kind)
     own = given.get(str(given.get("type"))) or given.get(kind) or {}
     if not isinstance(own, Mapping):
-        raise _refused(f"{where}.{kind}", "it must be an object")
+        raise refused(f"{where}.{kind}", "it must be an object")
     check_references(own, TAKES_SECRETS.get(kind, ()), f"{where}.{kind}")
     common: dict[str, Any] = {
         "name": name,
         "type": type_,
-        "display_name": _text(given, "display_name", where) or name,
-        "description": _text(given, "description", where),
+        "display_name": text_of(given, "display_name", where) or name,
+        "description": text_of(given, "description", where),
         "require_approval": given.get("require_approval") is True,
-        "schema": clean_schema(_mapped(own, "input_schema", f"{where}.{kind}")),
+        "schema": clean_schema(object_of(own, "input_schema", f"{where}.{kind}")),
     }
     return Tool(**common, **_own_fields(type_, own, f"{where}.{kind}"))
 
@@ -234,69 +233,40 @@ def _own_fields(type_: ToolType, own: Mapping[str, Any], where: str) -> dict[str
     if type_ is ToolType.CLIENT:
         return {}
     if type_ in {ToolType.APP, ToolType.AGENT}:
-        ref = _text(own, "ref", where)
+        ref = text_of(own, "ref", where)
         if not ref:
-            raise _refused(f"{where}.ref", "say which one, as namespace/name")
+            raise refused(f"{where}.ref", "say which one, as namespace/name")
         if type_ is ToolType.AGENT:
             return {"ref": ref}
         return {
             "ref": ref,
-            "function": _text(own, "function", where),
-            "setup": None if own.get("setup") is None else _mapped(own, "setup", where),
-            "input": _mapped(own, "input", where),
+            "function": text_of(own, "function", where),
+            "setup": None if own.get("setup") is None else object_of(own, "setup", where),
+            "input": object_of(own, "input", where),
             "session_enabled": own.get("session_enabled") is True,
         }
-    url = _text(own, "url", where)
-    if not _is_http(url):
-        raise _refused(f"{where}.url", f"{url[:100]!r} is no http or https address")
+    url = address_in(text_of(own, "url", where), f"{where}.url")
     if type_ is ToolType.HOOK:
-        return {"url": url, "secret": _text(own, "secret", where)}
-    method = (_text(own, "method", where) or "POST").upper()
+        return {"url": url, "secret": text_of(own, "secret", where)}
+    method = (text_of(own, "method", where) or "POST").upper()
     if method not in METHODS:
-        raise _refused(f"{where}.method", f"{method!r} is unknown; it may be {', '.join(METHODS)}")
-    headers = {name: str(value) for name, value in _mapped(own, "headers", where).items()}
+        raise refused(f"{where}.method", f"{method!r} is unknown; it may be {', '.join(METHODS)}")
+    headers = {name: str(value) for name, value in object_of(own, "headers", where).items()}
     return {"url": url, "method": method, "headers": headers, "auth": _auth(own.get("auth"), where)}
-
-
-def _is_http(url: str) -> bool:
-    try:
-        return urlsplit(url).scheme in {"http", "https"}
-    except ValueError:  # for instance an IPv6 address that is none
-        return False
 
 
 def _auth(given: object, where: str) -> Auth | None:
     if not isinstance(given, Mapping):
         return None
-    kind = _text(given, "type", f"{where}.auth")
+    kind = text_of(given, "type", f"{where}.auth")
     if kind not in {"bearer", "api_key"}:
-        raise _refused(
+        raise refused(
             f"{where}.auth.type",
             f"{kind!r} is not known here; it may be bearer or api_key. There are no connected accounts: give the secret",
         )
-    header = _text(given, "header", f"{where}.auth") or "X-API-Key"
-    secret = _text(given, "secret", f"{where}.auth")
+    header = text_of(given, "header", f"{where}.auth") or "X-API-Key"
+    secret = text_of(given, "secret", f"{where}.auth")
     return Auth(type=kind, secret=secret, header=header if kind == "api_key" else "")
-
-
-def _text(given: Mapping[str, Any], name: str, where: str) -> str:
-    """A field that is a text; '' when it is not given."""
-    value = given.get(name)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise _refused(f"{where}.{name}", f"it must be a text, not {type(value).__name__}")
-    return value
-
-
-def _mapped(given: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
-    """A field that is an object; empty when it is not given."""
-    value = given.get(name)
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise _refused(f"{where}.{name}", "it must be an object")
-    return dict(value)
 
 
 def _cleaned(value: Any) -> Any:
@@ -313,10 +283,6 @@ def _cleaned(value: Any) -> Any:
         else:
             cleaned[name] = _cleaned(item)
     return cleaned
-
-
-def _refused(field: str, why: str) -> InvalidRequest:
-    return InvalidRequest(f"Input validation failed: agent_config.{field}: {why}")
 
 
 def _refuse(uri: str) -> Any:

@@ -89,6 +89,8 @@ def test_both_generations_mean_the_same(given):
             REF | {"tools": [tool("http", {"url": "https://x", "headers": [1]})]},
             "tools.0.http.headers: it must",
         ),
+        ({"core_app": {"ref": 5}}, "agent_config.core_app.ref: it must be a text, not int"),
+        (REF | {"context": [{"name": "a"}, {"name": []}]}, "agent_config.context.1.name: it must be a text"),
     ],
 )
 def test_what_is_wrong_is_named(given, says):
