@@ -1,6 +1,7 @@
 """Fixtures that tests of several folders share; each builds one thing and is named for it."""
 
 import asyncio
+import contextlib
 import itertools
 import tempfile
 from pathlib import Path
@@ -27,6 +28,17 @@ def pytest_collection_modifyitems(items):
         folder = item.path.relative_to(root).parts[0] if item.path.is_relative_to(root) else ""
         if folder in MARKED_FOLDERS:
             item.add_marker(getattr(pytest.mark, folder))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_short_paths_left(tmp_path_factory):
+    """Daemons that tests kill leave the short paths of their folders; pytest keeps the folders, so no daemon sweeps."""
+    yield
+    for link in Path(tempfile.gettempdir()).glob("stoker-app-*/w"):
+        with contextlib.suppress(OSError):  # swept by a daemon just now
+            if link.readlink().is_relative_to(tmp_path_factory.getbasetemp()):
+                link.unlink()
+                link.parent.rmdir()
 
 
 @pytest.fixture(scope="session")
