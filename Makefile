@@ -65,7 +65,7 @@ chaos: $(STAMP) ## faults at random under TASKS=5000 tasks, by SEED=1; SERVER_KI
 	@cd tests && TASKS=$(or $(TASKS),5000) SEED=$(or $(SEED),1) SERVER_KILL_S=$(or $(SERVER_KILL_S),0) \
 		SERVERS=$(or $(SERVERS),one) ONLY=$(ONLY) "$(CURDIR)/$(PY)" -m faults.chaos
 
-check: lint types test ## what CI runs; changes no file
+check: lint types test ## what CI runs, but for test-long and the smoke run; changes no file
 	$(PY) docs/generate.py --check
 
 lint: $(STAMP) ## ruff and the walls between the packages

@@ -205,6 +205,9 @@ def settings_page() -> str:
         NOTICE,
         "An environment variable wins over `stoker.yml`, which wins over the default. `stoker doctor` prints each",
         "value with its source.",
+        "",
+        "`stoker.yml` is the file that `STOKER_CONFIG` names, else the first that exists of",
+        f"{', '.join(f'`{place}`' for place in settings.CONFIG_PLACES)}.",
     ]
     seen: set[str] = set()
     for cls in (
@@ -215,6 +218,7 @@ def settings_page() -> str:
         settings.WorkerSettings,
         settings.JobsSettings,
         settings.UpSettings,
+        settings.ClientSettings,
     ):
         fields = [(name, field) for name, field in cls.model_fields.items() if name not in seen]
         seen.update(name for name, _ in fields)

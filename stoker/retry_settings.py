@@ -23,7 +23,7 @@ class RetryFields(BaseModel):
         default=1,
         ge=0,
         le=DELAY_MAX_S,
-        description="Seconds before the second attempt; they double with each further one, up to 300.",
+        description="Seconds before the second attempt; they double with each further one, up to 300 (a longer one stays as it is).",
     )
     timeout_max_s: float = Field(
         default=7 * DAY_S,
