@@ -45,10 +45,24 @@ def is_set(name: str, value: object) -> bool:
 
 
 def conversation(chat: Chat, before: int) -> list[dict[str, Any]]:
-    """What was said, oldest first; each call of a tool is followed by its result."""
-    turns: list[dict[str, Any]] = []
+    """What was said, run by run; each call of a tool is followed by its result.
+
+    A message that waited for its turn stands before the answers to it, and not where it was said: the model would read
+    it as answered already.
+    """
+    began: dict[str, int] = {}
     for message in chat.messages:
-        if message.order >= before:
+        if message.role != "user":
+            began.setdefault(message.run_id, message.order)
+
+    def place(message: Message) -> tuple[int, bool]:
+        if message.role == "user":
+            return began.get(message.run_id, message.order), False
+        return message.order, True
+
+    turns: list[dict[str, Any]] = []
+    for message in sorted(chat.messages, key=place):
+        if place(message) >= (before, True):
             break
         if message.role == "user" and message.status is MessageStatus.READY:
             turns.append(_with_files(message, {"role": "user", "text": message.text}))

@@ -69,13 +69,17 @@ class Steps(Struct, frozen=True, kw_only=True):
         waits = {call.status for call in chat.open_calls}
         if waits and waits <= WAITS_FOR_PEOPLE:
             chat = self._end(chat, RunState.CANCELED)
-        status = MessageStatus.QUEUED if chat.busy else MessageStatus.READY
         chat = self._append(
-            chat, role="user", status=status, text=said.text, images=said.images, files=said.files
+            chat,
+            role="user",
+            status=MessageStatus.QUEUED,
+            text=said.text,
+            images=said.images,
+            files=said.files,
         )
         name = chat.name or " ".join(said.text.split())[:MAX_NAME]
         chat = replace(chat, name=name, updated_ms=self.now_ms)
-        return chat if chat.busy else self._begin(chat, chat.messages[-1])
+        return chat if chat.busy else self._next(chat)
 
     def asked(self, chat: Chat, part_id: str, execution_id: str) -> Chat:
         """The task of an answer, or what works for a call, was started."""
@@ -98,8 +102,10 @@ class Steps(Struct, frozen=True, kw_only=True):
             tokens=chat.run.tokens + (used if isinstance(used, int) else 0),
             tool_calls=chat.run.tool_calls + len(output.tool_calls),
         )
+        room = self._bound(chat, "tool_calls")
         calls = tuple(
-            self._call(chat, message, number, asked) for number, asked in enumerate(output.tool_calls)
+            self._call(chat, message, number, asked, beyond=bool(room) and chat.run.tool_calls + number >= room)
+            for number, asked in enumerate(output.tool_calls)
         )
         chat = self._put(
             replace(chat, run=run),
@@ -258,12 +264,10 @@ class Steps(Struct, frozen=True, kw_only=True):
         """The model's turn, unless the run has had as much as it may."""
         run = chat.run
         assert run is not None  # noqa: S101 - a turn is always one of a run
-        limits = chat.config.limits
         for name, have in (("turns", run.turns), ("tool_calls", run.tool_calls), ("tokens", run.tokens)):
-            bounds = [bound for bound in (getattr(limits, name), getattr(self.bounds, name)) if bound]
-            if bounds and have >= min(bounds) and run.turns:
-                what = name.replace("_", " ")
-                why = f"The run has used its {min(bounds)} {what} (limits.{name} of the agent)."
+            bound = self._bound(chat, name)
+            if bound and have >= bound and run.turns:
+                why = _used_up(bound, name)
                 return self._next(
                     self._end(
                         self._append(chat, status=MessageStatus.FAILED, error=why), RunState.FAILED, why
@@ -272,6 +276,11 @@ class Steps(Struct, frozen=True, kw_only=True):
         chat = replace(chat, run=replace(run, turns=run.turns + 1, updated_ms=self.now_ms))
         chat = self._append(chat, status=MessageStatus.PENDING)
         return self._told(chat, HookEvent.TURN_START, chat.messages[-1].id)
+
+    def _bound(self, chat: Chat, name: str) -> int:
+        """How much of something a run may have: what the agent says, within what the system allows; 0 = any number."""
+        bounds = (getattr(chat.config.limits, name), getattr(self.bounds, name))
+        return min((bound for bound in bounds if bound), default=0)
 
     def _go_on(self, chat: Chat) -> Chat:
         """After a call has changed: ask people, wait for tools, or give the model its turn; or the run is over."""
@@ -331,7 +340,7 @@ class Steps(Struct, frozen=True, kw_only=True):
         run = chat.run
         return self._told(chat, HookEvent.IDLE, run.id, run.state) if run is not None else chat
 
-    def _call(self, chat: Chat, message: Message, number: int, asked: Any) -> ToolCall:
+    def _call(self, chat: Chat, message: Message, number: int, asked: Any, *, beyond: bool) -> ToolCall:
         """A call as the model wants it; what cannot be made is over at once, with the reason as its result."""
         tool = find_tool(chat, asked.name)
         arguments, wrong = read_arguments(asked.arguments)
@@ -340,6 +349,8 @@ class Steps(Struct, frozen=True, kw_only=True):
             wrong = f"There is no tool {asked.name!r}; there are: {known}."
         elif arguments is not None:
             wrong = argument_errors(tool.schema, arguments)
+        if beyond:
+            wrong = _used_up(self._bound(chat, "tool_calls"), "tool_calls")
         call = ToolCall(
             id=f"{message.id}-{number}",
             call_id=asked.id,
@@ -477,6 +488,10 @@ def all_tools(chat: Chat) -> tuple[Tool, ...]:
 def find_tool(chat: Chat, name: str) -> Tool | None:
     """The tool that a model means by a name."""
     return next((tool for tool in all_tools(chat) if tool.name == name), None)
+
+
+def _used_up(bound: int, name: str) -> str:
+    return f"The run has used its {bound} {name.replace('_', ' ')} (limits.{name} of the agent)."
 
 
 def _finished(call: ToolCall) -> bool:

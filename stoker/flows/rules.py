@@ -30,7 +30,10 @@ def _ordered(test: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
 def _contains(have: Any, want: Any) -> bool:
     if not isinstance(have, (str, list, dict)):
         raise RuleFailed(f"{have!r:.100} can contain nothing")
-    return (str(want) if isinstance(have, str) else want) in have
+    try:
+        return (str(want) if isinstance(have, str) else want) in have
+    except TypeError as error:  # a list or an object is no key of an object
+        raise RuleFailed(f"{want!r:.100} cannot be in {have!r:.100}") from error
 
 
 def _empty(have: Any, _: Any) -> bool:
@@ -110,7 +113,7 @@ def compute(node: PlanNode, given: dict[str, Any], seed: str) -> dict[str, Any]:
                 return {OUTPUT: rule.value if rule.random is None else _random(rule.random, seed)}
             case _:
                 return {OUTPUT: evaluate(rule.expression, given)}
-    except ExpressionFailed as error:
+    except (ExpressionFailed, RecursionError) as error:  # the latter by values that are nested without end
         raise RuleFailed(str(error)) from error
 
 

@@ -198,6 +198,12 @@ def test_a_run_ends_at_its_limits(limits, why):
     assert chat.turn.status is MessageStatus.FAILED
 
 
+def test_of_the_calls_of_one_answer_only_those_within_the_limit_are_made():
+    chat = called(("web", "{}"), ("web", "{}"), ("web", "{}"), limits={"tool_calls": 2})
+    assert [call.status is CallStatus.FAILED for call in chat.turn.calls] == [False, False, True]
+    assert chat.turn.calls[2].result.startswith("The run has used its 2 tool calls")
+
+
 def test_the_systems_bound_holds_where_the_agent_says_nothing():
     chat = new()
     chat = Steps(now_ms=1, bounds=Limits(turns=1)).answered(
@@ -213,6 +219,27 @@ def test_what_is_said_while_the_model_works_has_its_turn_afterwards():
     assert chat.busy
     assert chat.run.user_message_id == "c-2"
     assert [turn["text"] for turn in conversation(chat, 99)] == ["Hello", "ok", "And this"]
+
+
+def test_a_message_that_waited_is_asked_after_all_that_came_of_the_one_before():
+    """It was said before the tool's result and the answer to it, and has its turn after both."""
+    chat = STEPS.say(new(), Said(text="And this"))
+    chat = STEPS.say(chat, Said(text="And that"))
+    chat = STEPS.answered(chat, "c-1", asks(("plan", '{"steps":[]}')))
+    chat = STEPS.answered(chat, chat.turn.id, LlmOutput(response="planned"))
+    texts = [turn["text"] for turn in conversation(chat, chat.turn.order)]
+    assert texts == ["Hello", "", "ok", "planned", "And this"]
+    chat = STEPS.answered(chat, chat.turn.id, LlmOutput(response="this it is"))
+    texts = [turn["text"] for turn in conversation(chat, chat.turn.order)]
+    assert texts[3:] == ["planned", "And this", "this it is", "And that"]
+
+
+def test_what_waits_has_its_turn_before_what_gives_up_a_call():
+    chat = STEPS.say(new(), Said(text="first"))
+    chat = STEPS.answered(chat, "c-1", asks(("mine", '{"a":1}')))
+    chat = STEPS.say(chat, Said(text="second"))
+    assert chat.message(chat.run.user_message_id).text == "first"
+    assert [m.text for m in chat.messages if m.status is MessageStatus.QUEUED] == ["second"]
 
 
 def test_a_queued_message_can_be_taken_back():
