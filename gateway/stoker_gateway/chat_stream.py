@@ -22,6 +22,7 @@ from stoker_gateway.answer_feed import AnswerFeed, Part, Quiet
 from stoker_gateway.chat_dto import shortened
 from stoker_gateway.chat_told import ChatTold, Told
 from stoker_gateway.dto import LINE_LIMIT_BYTES, ascii_json
+from stoker_gateway.heartbeat import Heartbeat
 from stoker_gateway.streams import HEARTBEAT_COMMENT, HEARTBEAT_LINE, Hub
 
 IDLE_S: Final = 5.0
@@ -43,6 +44,7 @@ class ChatStream:
         self._told = ChatTold()
         self._answer: AnswerInProgress | None = None
         self._idle_at = time.monotonic()
+        self._heartbeat = Heartbeat(heartbeat_s)
 
     async def events(self) -> AsyncIterator[bytes]:
         """The body of the stream.
@@ -54,20 +56,19 @@ class ChatStream:
         change = asyncio.ensure_future(anext(changes))
         try:
             while not self._over():
-                waits: set[asyncio.Future[bool] | asyncio.Future[Part | None]] = {change}
+                waits: set[asyncio.Future[None] | asyncio.Future[Part | None]] = {change}
                 if self._answer is not None and self._answer.part is not None:
                     waits.add(self._answer.part)
                 await asyncio.wait(waits, timeout=self._pause_s(), return_when=asyncio.FIRST_COMPLETED)
                 for told in self._answer.news(self._told, deltas=self._ndjson) if self._answer else ():
                     yield self._framed(told)
                 await self._follow_again()
+                if self._heartbeat.due():
+                    yield HEARTBEAT_LINE if self._ndjson else HEARTBEAT_COMMENT
                 if not change.done():
                     continue
-                changed = change.result()
+                change.result()
                 change = asyncio.ensure_future(anext(changes))
-                if not changed:
-                    yield HEARTBEAT_LINE if self._ndjson else HEARTBEAT_COMMENT
-                    continue
                 chat = await self._read()
                 if chat is None:
                     return
@@ -139,6 +140,7 @@ class ChatStream:
         return AnswerInProgress(awaited, feed)
 
     def _framed(self, told: Told) -> bytes:
+        self._heartbeat.sent()
         name, data = told
         line = ascii_json(data)
         if len(line) > LINE_LIMIT_BYTES and name == "chat_messages":

@@ -7,6 +7,7 @@ from stoker.core.errors import NotFound, StoreUnavailable
 from stoker.settings import GatewaySettings
 from stoker_gateway.dialect import Dialect
 from stoker_gateway.dto import ascii_json
+from stoker_gateway.heartbeat import Heartbeat
 from stoker_gateway.streams import HEARTBEAT_COMMENT, HEARTBEAT_LINE, Hub
 
 Shown = Callable[[], Awaitable[tuple[int, dict[str, Any], bool]]]
@@ -21,19 +22,19 @@ async def follow(
     Raises:
         StreamCut: the gateway ends.
     """
-    sent = -1
-    async for changed in hub.document_changes(kind, document_id, settings.heartbeat_s):
-        if not changed:
+    sent, heartbeat = -1, Heartbeat(settings.heartbeat_s)
+    async for _ in hub.document_changes(kind, document_id, settings.heartbeat_s):
+        if heartbeat.due():  # the hub looks again every few seconds, and mostly nothing has changed
             yield HEARTBEAT_LINE if dialect.ndjson else HEARTBEAT_COMMENT
-            continue
         try:
             revision, event, last = await read()
         except NotFound:
             return
         except StoreUnavailable:
-            continue  # the hub looks again every few seconds
+            continue
         if revision != sent:
             sent = revision
+            heartbeat.sent()
             yield framed(revision, event, dialect)
         if last:
             if not dialect.ndjson:

@@ -178,10 +178,10 @@ class Hub:
 
     async def document_changes(
         self, kind: str, document_id: str, quiet_s: float
-    ) -> AsyncGenerator[bool, None]:
-        """True at once and whenever a document may have changed, False when it was quiet for `quiet_s`; for ever.
+    ) -> AsyncGenerator[None, None]:
+        """Yields at once, whenever a document may have changed, and after each `quiet_s` of silence; for ever.
 
-        Whoever reads it at each True misses no last state.
+        Whoever reads it each time misses no last state.
 
         Raises:
             StreamCut: the gateway ends.
@@ -190,12 +190,12 @@ class Hub:
         wakers = self._documents.setdefault(name, set())
         wakers.add(waker)
         try:
-            yield True
+            yield
             while True:
-                changed = await woken(waker, quiet_s)
+                await woken(waker, quiet_s)
                 if self.closing:
                     raise StreamCut
-                yield changed
+                yield
         finally:
             wakers.discard(waker)
             if not wakers and self._documents.get(name) is wakers:

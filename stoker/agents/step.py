@@ -104,7 +104,9 @@ class Steps(Struct, frozen=True, kw_only=True):
         )
         room = self._bound(chat, "tool_calls")
         calls = tuple(
-            self._call(chat, message, number, asked, beyond=bool(room) and chat.run.tool_calls + number >= room)
+            self._call(
+                chat, message, number, asked, beyond=bool(room) and chat.run.tool_calls + number >= room
+            )
             for number, asked in enumerate(output.tool_calls)
         )
         chat = self._put(

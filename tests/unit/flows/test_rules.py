@@ -40,6 +40,14 @@ def test_what_cannot_be_compared_is_told(operator, have):
         OPERATORS[operator](have, 1)
 
 
+@pytest.mark.parametrize(
+    ("operator", "have", "want"), [("contains", {"a": 1}, ["a"]), ("in", ["a"], {"a": 1})]
+)
+def test_what_can_be_no_key_of_an_object_is_told(operator, have, want):
+    with pytest.raises(RuleFailed, match="cannot be in"):
+        OPERATORS[operator](have, want)
+
+
 def test_a_gate_gives_its_inputs_the_value_and_whether_it_passed():
     given = {"a": {"b": 3}, "c": 1}
     assert run(Kind.GATE, given, field="a.b", operator=">", value=2) == given | {"output": 3, "passed": True}

@@ -21,7 +21,7 @@ class Hub:
     """The chat was changed once, and no more."""
 
     async def document_changes(self, *_document):
-        yield True
+        yield
         await asyncio.Event().wait()
 
 

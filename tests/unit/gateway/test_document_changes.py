@@ -15,12 +15,14 @@ def hub(tmp_path):
 
 async def test_a_reader_is_woken_by_a_change_of_its_document_and_of_no_other(hub):
     changes = hub.document_changes("flowrun", "r1", 60)
-    assert await anext(changes)
+    await anext(changes)
     waiting = asyncio.ensure_future(anext(changes))
     await asyncio.sleep(0)
     hub._wake_documents("flowrun:r2")
+    await asyncio.sleep(0)
+    assert not waiting.done()
     hub._wake_documents("flowrun:r1")
-    assert await waiting
+    await waiting
     await changes.aclose()
     assert not hub._documents
 
@@ -29,13 +31,14 @@ async def test_a_change_while_the_reader_reads_is_not_missed(hub):
     changes = hub.document_changes("flowrun", "r1", 60)
     await anext(changes)
     hub._wake_documents("flowrun:r1")
-    assert await anext(changes)
+    await anext(changes)
     await changes.aclose()
 
 
-async def test_silence_is_told(hub):
+async def test_who_hears_nothing_looks_all_the_same(hub):
     changes = hub.document_changes("flowrun", "r1", 0)
-    assert [await anext(changes), await anext(changes)] == [True, False]
+    await anext(changes)
+    await anext(changes)
     await changes.aclose()
 
 
