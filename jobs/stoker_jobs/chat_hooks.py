@@ -17,7 +17,7 @@ from stoker.agents.telling import hook_event
 from stoker.core.errors import NotFound, SecretUnreadable
 from stoker.core.events import Event
 from stoker.core.ids import derived_id
-from stoker.core.webhooks import DELIVERY, EVENT, Delivery, shown_receiver
+from stoker.core.webhooks import DELIVERY, EVENT, Delivery, excerpt_of, shown_receiver
 from stoker.log import get_logger
 from stoker.vault import Vault
 from stoker_jobs.desk import Desk
@@ -91,11 +91,12 @@ async def _verdict(desk: Desk, client: httpx.AsyncClient, chat: Chat, asked: Hoo
         text, failed = f"no answer within {hook.timeout_s:g} s", True
     if not failed:
         return read_verdict(text)
+    why = excerpt_of(text.encode(), hook.url)  # a refusal may repeat the address, and that may be a key
     get_logger("agents").warning(
         Event.HOOK_FAILED,
         chat_id=chat.id,
         hook=str(asked.event),
         receiver=shown_receiver(hook.url),
-        reason=text[:200],
+        reason=why,
     )
-    return verdict_of(asked.event, text[:200])
+    return verdict_of(asked.event, why)

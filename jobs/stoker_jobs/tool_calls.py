@@ -15,7 +15,10 @@ from stoker.agents.chats import load_chat
 from stoker.agents.step import Steps, find_tool
 from stoker.agents.tools import Tool
 from stoker.core.addresses import AllowList
-from stoker.core.errors import CallerError, NotFound, SecretUnreadable, StoreUnavailable
+from stoker.core.errors import CallerError, Conflict, NotFound, SecretUnreadable, StoreUnavailable
+from stoker.core.events import Event
+from stoker.core.webhooks import shown_receiver
+from stoker.log import get_logger
 from stoker.outbound import PERMITS, AddressRefused, may_reach
 from stoker.redaction import Redactor
 from stoker.settings import JobsSettings
@@ -26,8 +29,13 @@ CALL_TIMEOUT_S: Final = 30.0
 PAUSES_S: Final = (0.5, 2.0)
 """Between the tries of a call that was not answered, or that shall come later."""
 LATER: Final = frozenset({429, 502, 503, 504})
+RESULT_BYTES: Final = 4 * RESULT_CHARS
+"""Of an answer that are read: a character has at most four."""
 TELL_PAUSES_S: Final = (1, 5, 15)
 """Between the tries to give a chat what a call gave."""
+
+
+_log = get_logger("agents")
 
 
 async def call_tool(desk: Desk, client: httpx.AsyncClient, chat_id: str, call_id: str) -> None:
@@ -52,17 +60,20 @@ async def call_tool(desk: Desk, client: httpx.AsyncClient, chat_id: str, call_id
 
 
 async def tell_chat(desk: Desk, chat_id: str, step: Callable[[Steps, Chat], Chat]) -> None:
-    """Let a chat go on with what a call gave. Redis being away is waited out for a while: the call is not to be repeated.
+    """Let a chat go on with what a call gave.
+
+    Redis being away, and a chat that many change at once, are waited out for a while: the call is not to be repeated.
 
     Raises:
         StoreUnavailable: it was away for longer.
+        Conflict: the chat was changed all that time.
     """
     for pause_s in (*TELL_PAUSES_S, None):
         try:
             await change_chat(desk, chat_id, step)
         except NotFound:
             return
-        except StoreUnavailable:
+        except (StoreUnavailable, Conflict):
             if pause_s is None:
                 raise
             await asyncio.sleep(pause_s)
@@ -86,7 +97,11 @@ async def _answer(
 async def ask(client: httpx.AsyncClient, settings: JobsSettings, wanted: ToolRequest) -> tuple[str, bool]:
     """Send a request to an address that a stranger named; what the model is told, and whether it failed."""
     for pause_s in (*PAUSES_S, None):
-        text, failed, again = await _try(client, settings, wanted)
+        try:
+            text, failed, again = await _try(client, settings, wanted)
+        except Exception:  # noqa: BLE001 - the edge of a call: it has an outcome whatever a stranger's server does
+            _log.exception(Event.CALL_FAILED, receiver=shown_receiver(wanted.url))
+            return "The call failed in a way that nobody expected; Stoker's log says how.", True
         if not again or pause_s is None:
             break
         await asyncio.sleep(pause_s)
@@ -132,12 +147,14 @@ async def _try(
 
 
 async def _beginning(answer: httpx.Response) -> str:
-    """The text of an answer, up to what a model is told."""
-    parts: list[str] = []
-    size = 0
-    async for part in answer.aiter_text():
-        parts.append(part)
-        size += len(part)
-        if size >= RESULT_CHARS:
+    """The text of an answer, up to what a model is told. What it says of its encoding may be wrong or none."""
+    begun = bytearray()
+    async for part in answer.aiter_bytes():
+        begun += part
+        if len(begun) >= RESULT_BYTES:
             break
-    return "".join(parts)
+    raw = bytes(begun[:RESULT_BYTES])
+    try:
+        return raw.decode(answer.charset_encoding or "utf-8", errors="replace")
+    except (LookupError, UnicodeError):
+        return raw.decode(errors="replace")

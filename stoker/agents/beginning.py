@@ -4,7 +4,9 @@ The gateway does it at once for its client, the jobs do it in each step. A chat 
 done. Only Redis is spoken to here; calls of addresses are left to the jobs.
 """
 
+import asyncio
 import contextlib
+import random
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
@@ -36,6 +38,8 @@ from stoker.core.sessions import NEW
 from stoker.runs.submit import Origin, RunBody
 
 TRIES: Final = 20
+PAUSE_S: Final = 0.01
+"""Between two of them at most, and as much more for each further one."""
 """Of a change that others forestall: each of them got through."""
 MAX_DEPTH: Final = 5
 """Agents that ask agents, at most."""
@@ -66,7 +70,7 @@ async def change_chat(
         NotFound: there is no such chat of this owner; or what `step` raises.
         Conflict: it changes all the time.
     """
-    for _ in range(TRIES):
+    for number in range(TRIES):
         before = await load_chat(place.store, chat_id)
         if owner_id and before.chat.owner.user_id != owner_id:
             raise NotFound("Chat not found")
@@ -76,8 +80,8 @@ async def change_chat(
             return after
         try:
             return await commit(place, steps, before, after)
-        except DocumentChanged:
-            continue
+        except DocumentChanged:  # many at once would meet again and again without a pause
+            await asyncio.sleep(random.uniform(0, PAUSE_S * (number + 1)))  # noqa: S311 - not a secret
     raise Conflict("The chat changes all the time just now. Send this again.")
 
 

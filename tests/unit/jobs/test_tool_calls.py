@@ -2,8 +2,10 @@ import httpx
 import pytest
 
 from stoker.agents.calls import ToolRequest
+from stoker.core.errors import Conflict, StoreUnavailable
 from stoker.outbound import checked_client
 from stoker.settings import JobsSettings
+from stoker_jobs import tool_calls
 from stoker_jobs.tool_calls import ask
 
 pytestmark = pytest.mark.unit
@@ -58,3 +60,46 @@ async def test_a_key_that_cannot_be_sent_is_not_told(ask_for):
     text, failed = await ask_for(wanted, httpx.MockTransport(refuse))
     assert failed
     assert "sk-key" not in text
+
+
+WANTED = ToolRequest(method="GET", url="https://tools.example/x", headers={})
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "text"),
+    [
+        ("text/plain; charset=latin-1", b"gr\xfc\xdfe", "gr\u00fc\u00dfe"),
+        ("text/plain; charset=hex", b"plain", "plain"),
+        ("text/plain; charset=idna", b"plain", "plain"),
+        ("text/plain", b"\xff", "\ufffd"),
+    ],
+)
+async def test_an_answer_is_read_whatever_it_says_of_its_encoding(kind, content, text, ask_for):
+    answer = httpx.Response(200, headers={"content-type": kind}, content=content)
+    assert await ask_for(WANTED, httpx.MockTransport(lambda _: answer)) == (text, False)
+
+
+async def test_a_call_has_an_outcome_also_when_what_happens_was_not_expected(ask_for):
+    """Raised, it would be made again each minute, and the chat would wait for ever."""
+
+    def break_off(_request):
+        raise OverflowError("a port of twenty digits")
+
+    text, failed = await ask_for(WANTED, httpx.MockTransport(break_off))
+    assert failed
+    assert "nobody expected" in text
+
+
+@pytest.mark.parametrize("hindrance", [Conflict("it changes all the time"), StoreUnavailable("away")])
+async def test_what_a_call_gave_is_told_again_when_the_chat_could_not_be_changed(monkeypatch, hindrance):
+    tries = []
+
+    async def change_chat(_desk, chat_id, _step):
+        tries.append(chat_id)
+        if len(tries) == 1:
+            raise hindrance
+
+    monkeypatch.setattr(tool_calls, "change_chat", change_chat)
+    monkeypatch.setattr(tool_calls, "TELL_PAUSES_S", (0, 0))
+    await tool_calls.tell_chat(None, "c", None)
+    assert tries == ["c", "c"]
