@@ -1,7 +1,7 @@
 """Retention of files: bytes and records go together, and what lost its record goes a day later.
 
-An uploaded file lives until somebody deletes it. An output lives as long as its task is kept, or a task that
-names it in its input; the output of an attempt that did not end its task well is of no use to anybody.
+An uploaded file lives until somebody deletes it. An output lives as long as its task is kept, or a task, a flow
+run or a chat that names it; the output of an attempt that did not end its task well is of no use to anybody.
 """
 
 import asyncio

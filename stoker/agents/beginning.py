@@ -178,10 +178,19 @@ def _ids(chat: Chat) -> Iterator[str]:
 
 
 async def _has_begun(place: Workplace, order: Order, maybe_begun: frozenset[str]) -> bool:
-    """Whether an order was carried out before; one whose id is new was not."""
+    """Whether an order was carried out before; one whose id is new was not.
+
+    What works already goes on, whatever has become of the app or the agent meanwhile.
+    """
     name = order.task_id if isinstance(order, AskModel) else order.call.execution_id
-    is_task = isinstance(order, AskModel) or order.tool.type is ToolType.APP
-    return is_task and name in maybe_begun and await task(place, name) is not None
+    if name not in maybe_begun:
+        return False
+    if isinstance(order, AskModel) or order.tool.type is ToolType.APP:
+        return await task(place, name) is not None
+    if order.tool.type is not ToolType.AGENT:
+        return False
+    [child] = await place.store.documents.get_many(KIND, [name.removeprefix(CHAT_PREFIX)])
+    return child is not None
 
 
 async def _begin(

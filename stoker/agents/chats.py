@@ -16,6 +16,8 @@ from stoker.agents.orders import decide_due_s
 from stoker.agents.skills import Skill
 from stoker.protocol import Store
 from stoker.protocol.documents import Change
+from stoker.protocol.files import document_user
+from stoker.runs.file_uses import note_uses
 
 SOON_S: Final = 15.0
 """A model that answers sooner costs no look in vain."""
@@ -95,6 +97,7 @@ async def save_chat(
         keep_s=0 if chat.busy else settings.chat_retention_s,
     )
     revision = before.revision if before else 0
+    await note_uses(store, list(parts.values()), document_user(KIND, chat.id))
     new = await store.documents.put(KIND, chat.id, chat.owner.user_id, revision, change)
     return Kept(chat=chat, revision=new)
 

@@ -1,4 +1,4 @@
-"""Which files of ours a task's input, or a flow run, names: outputs of other tasks must outlive those tasks then."""
+"""Which files of ours a task's input, a flow run or a chat names: outputs of other tasks must outlive those tasks then."""
 
 import re
 import time
@@ -19,6 +19,8 @@ async def note_uses(store: Store, given: Any, user: str) -> None:
         user: id of the task, or `stoker.protocol.files.document_user`.
     """
     ids = sorted(set(file_ids(given)))
+    if not ids:
+        return
     outputs = [file.id for file in await store.files.get_many(ids) if file and file.role == OUTPUT]
     if outputs:
         await store.files.use(outputs, user, int(time.time() * 1000))
