@@ -274,7 +274,8 @@ class SchedulerSettings(CommonSettings, QuarantineFields):
     hold_timeout_s: float = Field(
         default=DAY_S,
         ge=60,
-        description="Seconds after which a task without a run timeout is taken from a worker machine that is stuck.",
+        description="Seconds after which a task is taken from a worker machine that is stuck; later if it has a run "
+        "timeout and its parts together may take longer.",
     )
     look_ahead: int = Field(
         default=1,

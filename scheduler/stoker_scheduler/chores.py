@@ -15,14 +15,13 @@ from stoker_scheduler.deadlines import (
     no_match_text,
     overdue_unmatched,
     queue_timeout_text,
+    stuck_text,
 )
 from stoker_scheduler.eviction import decide_unload
 from stoker_scheduler.mirror import Mirror
 
 LOOKS: Final = 64
 """Waiting groups that get a second look each second: times pass, and with them reasons."""
-ACCEPT_S: Final = 60.0
-"""An engine confirms an assignment at once, unless it must stop an instance first; that is bounded by 30 s."""
 STUCK_CODE: Final = "worker_stuck"
 """Of the error of a task whose last attempt was taken from a worker that did not end it."""
 AUDITS: Final = 200
@@ -84,7 +83,7 @@ class Chores:
 
         Three things are put right: an assignment that a living engine never started (a lost message), a part of a
         task that takes longer than the task says (an engine that lives and is stuck), and a task that is held
-        beyond every limit.
+        beyond every limit. The last is not asked while the task's present part has a deadline of its own.
         """
         due = [held for held in self._mirror.fleet.heads() if now_ms >= held.audit_ms][:AUDITS]
         if not due:
@@ -93,25 +92,17 @@ class Chores:
         taken = 0
         for held, view in zip(due, views, strict=True):
             held.audit_ms = 2 * now_ms - held.assigned_ms
-            deadline = deadline_of(view, self._mirror.deadlines.limits) if view is not None else None
-            if deadline is not None and deadline.at_ms > now_ms:
-                held.audit_ms = min(held.audit_ms, deadline.at_ms)
+            limits = self._mirror.deadlines.limits
             if view is None or view.attempt != held.attempt or view.state not in ON_ENGINE:
                 self._mirror.on_taken_back(held.task_id, now_ms)
-            elif deadline is not None and deadline.at_ms <= now_ms:
+            elif (deadline := deadline_of(view, limits)) is None:
+                if why := stuck_text(now_ms, view, limits):
+                    taken += await self._take_back(view, why, now_ms)
+            elif deadline.at_ms <= now_ms:
                 taken += await self._expire(view, deadline, now_ms)
-            elif why := self._stuck(view, now_ms):
-                taken += await self._take_back(view, why, now_ms)
+            else:
+                held.audit_ms = min(held.audit_ms, deadline.at_ms)
         return taken
-
-    def _stuck(self, view: TaskView, now_ms: int) -> str:
-        had_s = (now_ms - view.history[-1][2]) / 1000 if view.history else 0.0
-        if view.state is TaskState.SCHEDULED and had_s > ACCEPT_S:
-            return f"{view.worker_id} did not start it within {had_s:.0f} s"
-        assigned = [at_ms for attempt, _, at_ms in view.history if attempt == view.attempt]
-        held_s = (now_ms - assigned[0]) / 1000 if assigned else 0.0
-        limit_s = self._mirror.deadlines.limits.hold_s(view.request)
-        return f"{view.worker_id} held it for more than {limit_s:.0f} s" if held_s > limit_s else ""
 
     async def _expire(self, view: TaskView, deadline: Deadline, now_ms: int) -> bool:
         task_id = view.request.id

@@ -18,6 +18,10 @@ FETCH_S: Final = 3_600.0
 """The engine's default for fetching the files of an input."""
 SETUP_S: Final = 3_600.0
 """The engine's default for preparing and setting up."""
+UPLOAD_S: Final = 3_600.0
+"""The engine's default for storing the files of a result."""
+ACCEPT_S: Final = 60.0
+"""An engine confirms an assignment at once, unless it must stop an instance first; that is bounded by 30 s."""
 
 _LOADING: Final = frozenset({TaskState.PREPARING, TaskState.SERVING, TaskState.SETTING_UP})
 
@@ -28,7 +32,7 @@ class Limits:
 
     `queue_timeout_s` is the whole time in the queue. `no_match_timeout_s` is the time during which no worker is
     known, online or not, that could run the task. `hold_timeout_s` is the longest time on an engine; a task with
-    a run timeout of its own may be held for that, plus its setup timeout, plus `GRACE_S`.
+    a run timeout of its own may be held longer, if all its parts together may take longer.
     """
 
     queue_timeout_s: float = 86_400
@@ -49,7 +53,10 @@ class Limits:
     def hold_s(self, request: TaskRequest) -> float:
         if not request.run_timeout_s:
             return self.hold_timeout_s
-        return request.run_timeout_s + (request.setup_timeout_s or SETUP_S) + self.grace_s
+        fetch_s = FETCH_S if request.input_files else 0
+        load_s, store_s = request.setup_timeout_s or SETUP_S, request.upload_timeout_s or UPLOAD_S
+        parts_s = fetch_s + load_s + request.run_timeout_s + store_s + self.grace_s
+        return max(self.hold_timeout_s, parts_s)  # an engine's own settings may be longer than the defaults
 
 
 class Deadline(NamedTuple):
@@ -91,6 +98,17 @@ def _deadline(
         "The scheduler ended it; look at that worker (stoker workers list)."
     )
     return Deadline(since_ms + int((limit_s + grace_s) * 1000), code, text)
+
+
+def stuck_text(now_ms: int, view: TaskView, limits: Limits) -> str:
+    """Why a task without a deadline in its present state is taken from a worker that lives; '' = it is not."""
+    had_s = (now_ms - view.history[-1][2]) / 1000 if view.history else 0.0
+    if view.state is TaskState.SCHEDULED and had_s > ACCEPT_S:
+        return f"{view.worker_id} did not start it within {had_s:.0f} s"
+    assigned = [at_ms for attempt, _, at_ms in view.history if attempt == view.attempt]
+    held_s = (now_ms - assigned[0]) / 1000 if assigned else 0.0
+    limit_s = limits.hold_s(view.request)
+    return f"{view.worker_id} held it for more than {limit_s:.0f} s" if held_s > limit_s else ""
 
 
 class Deadlines:

@@ -453,6 +453,21 @@ def test_what_a_task_does_not_say_is_its_workers_to_keep(state):
     assert deadline_of(running_since(state, 2_000), Limits()) is None
 
 
+@pytest.mark.parametrize(
+    ("fields", "hold_timeout_s", "limit_s"),
+    [  # the defaults of loading, fetching and storing are an hour each, the grace is 120 s
+        ({"setup_timeout_s": 900}, 100, 100),
+        ({"run_timeout_s": 10}, 100, 3600 + 10 + 3600 + 120),
+        ({"run_timeout_s": 10, "setup_timeout_s": 900, "upload_timeout_s": 30}, 100, 900 + 10 + 30 + 120),
+        ({"run_timeout_s": 10, "input_files": ("/a",)}, 100, 3600 + 3600 + 10 + 3600 + 120),
+        ({"run_timeout_s": 10}, 86_400, 86_400),  # the settings of a worker may be longer than the defaults
+    ],
+)
+def test_a_task_may_be_held_for_all_its_parts_together(fields, hold_timeout_s, limit_s):
+    asked = msgspec.structs.replace(request(spec("a")), **fields)
+    assert Limits(hold_timeout_s=hold_timeout_s).hold_s(asked) == limit_s
+
+
 def test_the_time_in_the_queue_counts_from_when_a_task_was_queued_last():
     again = spec("a", created_ms=1_000, queued_ms=5_000)
     assert Limits(queue_timeout_s=10).queue_deadline_ms(again) == 15_000
