@@ -73,13 +73,15 @@ def deadline_of(view: TaskView, limits: Limits) -> Deadline | None:
     Workers keep these times themselves. This is for one that lives, and does not.
     """
     request = view.request
+    fetch_s = FETCH_S if request.input_files else 0  # for the end of which both loading and running wait
     told = [(state, at_ms) for attempt, state, at_ms in view.history if attempt == view.attempt]
     if view.state in _LOADING:
         since = next((at_ms for state, at_ms in told if state in _LOADING), 0)
-        return _deadline(since, request.setup_timeout_s, 0, limits, view, "setup_timeout", "was not set up")
+        return _deadline(
+            since, request.setup_timeout_s, fetch_s, limits, view, "setup_timeout", "was not set up"
+        )
     since = next((at_ms for state, at_ms in reversed(told) if state == view.state), 0)
     if view.state is TaskState.RUNNING:
-        fetch_s = FETCH_S if request.input_files else 0  # a warm task fetches its files in this state
         return _deadline(since, request.run_timeout_s, fetch_s, limits, view, "run_timeout", "did not end")
     if view.state is TaskState.UPLOADING:
         text = "did not store the files of its result"

@@ -432,6 +432,12 @@ def running_since(state, at_ms, **fields):
     ("state", "fields", "code", "at_s"),
     [  # a part begins at 2 s, loading at 1 s; the grace is 120 s
         (TaskState.SETTING_UP, {"setup_timeout_s": 10}, "setup_timeout", 1 + 10 + 120),
+        (
+            TaskState.SETTING_UP,
+            {"setup_timeout_s": 10, "input_files": ("/a",)},
+            "setup_timeout",
+            1 + 10 + 120 + 3600,
+        ),
         (TaskState.RUNNING, {"run_timeout_s": 10}, "run_timeout", 2 + 10 + 120),
         (
             TaskState.RUNNING,
