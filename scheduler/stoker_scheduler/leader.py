@@ -122,6 +122,9 @@ class Leader:
                 continue
             if held is None:
                 raise LeadershipLost("another scheduler leads")
+            if held != epoch:
+                self.epoch = held  # the one to resign: its key would keep everybody out, us too
+                raise LeadershipLost(f"the lead ran out before it was renewed; that took it anew, as {held}")
             mono_until = asked + self._ttl_s
             self.mono_heard = time.monotonic()
 

@@ -385,6 +385,42 @@ async def test_a_second_scheduler_stands_by_and_takes_over(store):
     await asyncio.gather(*tasks)
 
 
+class Idle:
+    """Work that decides nothing."""
+
+    def __init__(self):
+        self.epochs = []
+
+    async def run(self, epoch):
+        self.epochs.append(epoch)
+        await asyncio.Event().wait()
+
+    def deaf_s(self):
+        return 0.0
+
+    def on_store_lost(self):
+        pass
+
+
+async def test_a_leader_that_slept_too_long_gives_up_what_its_renewal_took(store, monkeypatch):
+    resigned, resign = [], store.scheduling.resign
+
+    async def recorded(holder, epoch):
+        resigned.append(epoch)
+        await resign(holder, epoch)
+
+    monkeypatch.setattr(store.scheduling, "resign", recorded)
+    work, stop = Idle(), asyncio.Event()
+    leading = asyncio.create_task(Leader(store.scheduling, "s", 1.0, get_logger("test")).run(work, stop))
+    await eventually(lambda: work.epochs, "the lead")
+    await resign("s", work.epochs[0])  # as if its time had run out
+    await eventually(lambda: len(work.epochs) == 2, "the work's second beginning")
+    assert resigned == [work.epochs[0] + 1]
+    assert work.epochs[1] == work.epochs[0] + 2
+    stop.set()
+    await leading
+
+
 async def test_a_task_that_failed_for_now_is_assigned_again(store):
     lost = Outcome(state=TaskState.FAILED, error="no network", retryable=True)
     async with FakeEngine(store, engine_info(), fails=lost) as engine, scheduling(store):
