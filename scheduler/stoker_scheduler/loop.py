@@ -247,7 +247,7 @@ class Loop:
         elif event.kind is WakeKind.SUBMITTED and spec is not None:
             mirror.on_submitted(spec)
         elif event.kind is WakeKind.REQUEUED and spec is not None:
-            mirror.on_requeued(spec, now_ms)
+            mirror.on_requeued(spec, now_ms, event.attempt)
 
     async def _commit(self) -> None:
         """Decide about what has changed and carry it out: one batch, unless very much has changed."""

@@ -70,8 +70,14 @@ class Mirror:
             self.knowledge.note_submitted(spec.setup_key, spec.created_ms)
             self._queue(spec)
 
-    def on_requeued(self, spec: TaskSpec, now_ms: int) -> None:
-        """A task is queued again; when nobody took it from its worker, the worker itself handed it back."""
+    def on_requeued(self, spec: TaskSpec, now_ms: int, attempt: int = 0) -> None:
+        """A task is queued again; when nobody took it from its worker, the worker itself handed it back.
+
+        `attempt` is the one that is over; 0 = a release that did not tell it wrote the event.
+        """
+        held = self.fleet.held(spec.id)
+        if held is not None and attempt and held.attempt > attempt:
+            return  # the snapshot showed it in the queue already, and it was assigned again since
         ended = self.fleet.end(spec.id, now_ms, warm=False)
         if ended is not None:
             worker, held = ended

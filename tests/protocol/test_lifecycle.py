@@ -262,6 +262,16 @@ async def test_handing_back_spends_no_attempt(scene):
     assert (await scene.store.tasks.read("t1")).state is S.QUEUED
 
 
+async def test_what_is_queued_again_names_the_attempt_that_is_over(scene):
+    await scene.assign()
+    entry, order = await scene.take()
+    await scene.store.engines.hand_back(order, "box", entry, "drains")
+    await scene.assign()
+    await scene.store.scheduling.requeue(scene.epoch, "t1", "box", 2, "lost")
+    requeued = [e for e in await scene.wake() if e.kind is WakeKind.REQUEUED]
+    assert [(e.task_id, e.attempt) for e in requeued] == [("t1", 1), ("t1", 2)]
+
+
 async def test_an_engine_that_restarts_gives_its_tasks_back(scene):
     await scene.running()
     await scene.store.engines.register(info(), EngineReport(), {}, 30)

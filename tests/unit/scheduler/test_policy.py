@@ -332,6 +332,17 @@ def test_a_worker_that_handed_a_task_back_is_not_tried_at_once():
     assert starts(board.look_again()) == [("box-cpu-0", Start.WARM)]
 
 
+@pytest.mark.parametrize(("told", "holder"), [(1, "box-cpu-0"), (2, None), (0, None)])
+def test_a_return_ends_no_later_attempt_than_its_own(told, holder):
+    board = warm_board(workers=1)
+    task = board.submit("a")
+    board.decide()
+    board.mirror.fleet.held(task).attempt = 2
+    board.mirror.on_requeued(_spec_of(board, task), board.now_ms, told)
+    assert board.worker_of(task) == holder
+    assert (task in board.mirror.queues) is (holder is None)
+
+
 def _spec_of(board, task_id):
     from scheduling import spec
 

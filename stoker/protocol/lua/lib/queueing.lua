@@ -27,7 +27,7 @@ local function wait_or_queue(k, task_id, delay_ms, why)
   count_in(k.queued, redis.call('HGET', k.task, 'counted'))
   if delay_ms < 1 then
     redis.call('ZADD', k.pending, redis.call('HGET', k.task, 'score'), task_id)
-    redis.call('XADD', k.wake, '*', 'k', 'requeued', 'task', task_id)
+    redis.call('XADD', k.wake, '*', 'k', 'requeued', 'task', task_id, 'attempt', redis.call('HGET', k.task, 'attempt'))
     return
   end
   local due = text(now_ms() + delay_ms)
