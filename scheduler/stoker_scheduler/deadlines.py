@@ -145,11 +145,12 @@ def overdue_unmatched(now_ms: int, queues: Queues, limits: Limits) -> list[TaskI
     """Tasks for which no worker was known for longer than their no-match timeout."""
     found: list[TaskId] = []
     for group in queues.unmatched():
-        for spec in group.tasks.values():
-            since_ms = max(group.unmatched_ms, spec.created_ms)
-            if now_ms - since_ms <= limits.no_match_s(spec) * 1000:
-                break  # those behind are younger
-            found.append(spec.id)
+        for alike in group.by_no_match.values():
+            for spec in alike.values():
+                since_ms = max(group.unmatched_ms, spec.created_ms)
+                if now_ms - since_ms <= limits.no_match_s(spec) * 1000:
+                    break  # those behind have the same timeout and are younger
+                found.append(spec.id)
     return found
 
 

@@ -31,6 +31,9 @@ class Shape(NamedTuple):
     workers: tuple[str, ...]
 
 
+_Line = OrderedDict[TaskId, TaskSpec]
+
+
 @dataclass(slots=True, eq=False)
 class Group:
     """Tasks alike in setup, needs, workers, priority and key; oldest first."""
@@ -44,7 +47,8 @@ class Group:
     app: str
     session: str  # the session whose tasks these are, or ''
     warm_key: SetupKey  # what an instance has loaded that can serve them; of a session, its first one
-    tasks: OrderedDict[TaskId, TaskSpec] = field(default_factory=OrderedDict)
+    tasks: _Line = field(default_factory=OrderedDict)
+    by_no_match: dict[float, _Line] = field(default_factory=dict)  # the same, apart by that timeout
     reason: Reason | None = None
     unmatched_ms: int = 0  # since when no worker could ever run it; 0 = one could
 
@@ -135,9 +139,10 @@ class Queues:
             return known.id
         group_id = GroupId(spec_group(spec))
         group = self._groups.get(group_id) or self._new_group(group_id, spec)
-        group.tasks[spec.id] = spec
-        if front:
-            group.tasks.move_to_end(spec.id, last=False)
+        for line in (group.tasks, group.by_no_match.setdefault(spec.no_match_timeout_s, OrderedDict())):
+            line[spec.id] = spec
+            if front:
+                line.move_to_end(spec.id, last=False)
         self._group_of[spec.id] = group
         self._backlog[group.setup_key] = self._backlog.get(group.setup_key, 0) + 1
         self.shares.join(group.key_id)
@@ -149,6 +154,10 @@ class Queues:
         if group is None:
             return None
         spec = group.tasks.pop(task_id)
+        alike = group.by_no_match[spec.no_match_timeout_s]
+        del alike[task_id]
+        if not alike:
+            del group.by_no_match[spec.no_match_timeout_s]
         self.shares.leave(group.key_id)
         left = self._backlog[group.setup_key] - 1
         if left:
