@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from stoker.core.messages import TaskId, TaskRequest, TaskSpec, TaskView
 from stoker.core.states import TaskState
 from stoker_scheduler.actions import Reason
-from stoker_scheduler.queues import Queues
+from stoker_scheduler.queues import Queues, queued_since_ms
 from stoker_scheduler.reasons import sentence, span
 
 COMPACT_AT: Final = 10_000
@@ -45,7 +45,7 @@ class Limits:
 
     def queue_deadline_ms(self, spec: TaskSpec) -> int:
         """Until when a task must have been started."""
-        return max(spec.created_ms, spec.queued_ms) + int(self.queue_s(spec) * 1000)
+        return queued_since_ms(spec) + int(self.queue_s(spec) * 1000)
 
     def no_match_s(self, spec: TaskSpec) -> float:
         return spec.no_match_timeout_s or self.no_match_timeout_s
@@ -147,7 +147,7 @@ def overdue_unmatched(now_ms: int, queues: Queues, limits: Limits) -> list[TaskI
     for group in queues.unmatched():
         for alike in group.by_no_match.values():
             for spec in alike.values():
-                since_ms = max(group.unmatched_ms, spec.created_ms)
+                since_ms = max(group.unmatched_ms, queued_since_ms(spec))
                 if now_ms - since_ms <= limits.no_match_s(spec) * 1000:
                     break  # those behind have the same timeout and are younger
                 found.append(spec.id)

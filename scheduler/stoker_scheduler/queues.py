@@ -139,10 +139,14 @@ class Queues:
             return known.id
         group_id = GroupId(spec_group(spec))
         group = self._groups.get(group_id) or self._new_group(group_id, spec)
-        for line in (group.tasks, group.by_no_match.setdefault(spec.no_match_timeout_s, OrderedDict())):
-            line[spec.id] = spec
-            if front:
-                line.move_to_end(spec.id, last=False)
+        alike = group.by_no_match.setdefault(spec.no_match_timeout_s, OrderedDict())
+        oldest = next(iter(alike.values()), spec)
+        group.tasks[spec.id] = alike[spec.id] = spec
+        if front:
+            group.tasks.move_to_end(spec.id, last=False)
+        # What waited for its time is first in line and yet the youngest: these lines go by age.
+        if front and queued_since_ms(spec) <= queued_since_ms(oldest):
+            alike.move_to_end(spec.id, last=False)
         self._group_of[spec.id] = group
         self._backlog[group.setup_key] = self._backlog.get(group.setup_key, 0) + 1
         self.shares.join(group.key_id)
@@ -239,6 +243,11 @@ class Queues:
     def _rotate(self, group: Group) -> None:
         self._rows[group.shape][group.priority].move_to_end(group.id)
         self._round.move_to_end(group.id)
+
+
+def queued_since_ms(spec: TaskSpec) -> int:
+    """Since when a task is in the queue: not while it waited for its own time, or for that of its next attempt."""
+    return max(spec.created_ms, spec.queued_ms)
 
 
 def _rank(group: Group) -> tuple[int, int]:

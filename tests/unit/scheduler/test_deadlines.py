@@ -18,3 +18,17 @@ def test_a_task_with_a_short_no_match_timeout_does_not_wait_for_one_before_it():
     assert overdue_unmatched(7_001, queues, Limits()) == [hasty.id]
     queues.remove(hasty.id)
     assert overdue_unmatched(602_001, queues, Limits()) == [patient.id]
+
+
+def test_a_task_whose_time_has_come_has_its_whole_no_match_timeout_and_holds_up_none():
+    queues = Queues()
+    older, younger = spec("a", created_ms=3_000), spec("a", created_ms=9_000)
+    delayed = spec("a", created_ms=1_000, queued_ms=500_000)
+    for task in (older, younger):
+        group_id = queues.add(task)
+    queues.waits(group_id, Reason(why=Why.NO_MATCH, text="none"), 2_000)
+    queues.add(delayed, front=True)
+    assert queues.group(group_id).head is delayed
+    assert overdue_unmatched(603_001, queues, Limits()) == [older.id]
+    assert overdue_unmatched(609_001, queues, Limits()) == [older.id, younger.id]
+    assert overdue_unmatched(1_100_001, queues, Limits()) == [older.id, younger.id, delayed.id]
