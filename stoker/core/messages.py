@@ -24,6 +24,8 @@ SetupKey = NewType("SetupKey", str)
 
 CANCEL_GRACE_MS = 10_000
 """What a cancelled task has to end by itself, where nobody says anything else."""
+CANCEL_GRACE_MAX_MS = 7 * 86_400_000
+"""The most of it that anybody may ask for: as long as a run may take by default."""
 
 
 class Infra(StrEnum):

@@ -25,7 +25,7 @@ from stoker.core.states import TaskState
 from stoker.core.telemetry import Telemetry
 from stoker.log import get_logger
 from stoker.protocol.connection import Connection
-from stoker.protocol.inbox import readable
+from stoker.protocol.inbox import grace_of, readable
 from stoker.protocol.keys import Keys
 from stoker.protocol.streams import mapping, stream
 from stoker.protocol.task_logs import LOG_TAIL_BYTES
@@ -142,7 +142,7 @@ class Engines:
                     task_id=TaskId(task.decode()),
                     attempt=int(attempt),
                     force=force == "1",
-                    grace_ms=int(grace),
+                    grace_ms=grace_of(grace),
                 )
             )
         return Renewal(lost=frozenset(TaskId(i) for i in _ids.decode(result[0])), cancelled=tuple(orders))

@@ -4,6 +4,7 @@ import msgspec
 
 from stoker.core.events import Event
 from stoker.core.messages import (
+    CANCEL_GRACE_MAX_MS,
     Assignment,
     CancelOrder,
     DrainOrder,
@@ -40,6 +41,15 @@ def readable(engine_id: EngineId, fields: dict[bytes, bytes]) -> InboxMessage | 
         return None
 
 
+def grace_of(text: str | bytes) -> int:
+    """The milliseconds of a cancel; within bounds, for what is beyond them no timer can wait.
+
+    Raises:
+        ValueError: it is no whole number.
+    """
+    return min(max(0, int(text)), CANCEL_GRACE_MAX_MS)
+
+
 def _inbox_message(fields: dict[bytes, bytes]) -> InboxMessage:
     kind = fields[b"k"]
     if kind == b"assign":
@@ -55,7 +65,7 @@ def _inbox_message(fields: dict[bytes, bytes]) -> InboxMessage:
             task_id=TaskId(fields[b"task"].decode()),
             attempt=int(fields[b"attempt"]),
             force=fields[b"force"] == b"1",
-            grace_ms=int(fields[b"grace"]),
+            grace_ms=grace_of(fields[b"grace"]),
         )
     if kind == b"evict":
         return _evict.decode(fields[b"body"])

@@ -19,6 +19,7 @@ from stoker.core.errors import (
     Unauthorized,
 )
 from stoker.core.messages import (
+    CANCEL_GRACE_MAX_MS,
     CancelOrder,
     EngineReport,
     LogLine,
@@ -233,6 +234,14 @@ async def test_a_cancel_reaches_the_engine_by_inbox_and_by_renewal(scene):
     assert [m for _, m in found] == [expected]
     renewal = await scene.store.engines.renew("box", scene.session, TELEMETRY, {"t1": order.attempt}, 30)
     assert (renewal.cancelled, renewal.lost) == ((expected,), frozenset())
+
+
+async def test_a_cancel_that_would_wait_for_ever_reaches_the_engine_within_bounds(scene):
+    order = await scene.running()
+    await scene.store.tasks.cancel("t1", grace_ms=10**400)
+    _, found = await scene.store.engines.inbox("box", "0", 1)
+    renewal = await scene.store.engines.renew("box", scene.session, TELEMETRY, {"t1": order.attempt}, 30)
+    assert [each.grace_ms for each in (found[0][1], *renewal.cancelled)] == [CANCEL_GRACE_MAX_MS] * 2
 
 
 async def test_a_task_that_was_to_be_cancelled_is_not_queued_again(scene):

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 from litestar import delete, get, post
 from litestar.params import Body
 from litestar.response import Stream
-from msgspec import Struct
+from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from stoker.core.errors import FilesUnavailable
-from stoker.core.messages import TaskId
+from stoker.core.messages import CANCEL_GRACE_MAX_MS, TaskId
 from stoker.core.scopes import Scope
 from stoker.core.telemetry import without_others
 from stoker.files.logs import remove_logs
@@ -33,7 +33,7 @@ class CancelBody(Struct, kw_only=True):
     """How to cancel."""
 
     force: bool = False
-    timeout: int | None = (
+    timeout: Annotated[int, Meta(ge=0, le=CANCEL_GRACE_MAX_MS)] | None = (
         None  # milliseconds until the app's process is ended; None: the setting cancel_grace_s
     )
 
@@ -125,8 +125,8 @@ async def stream_task(request: AnyRequest, task_id: str, deltas: bool = False) -
 async def cancel_task(request: AnyRequest, task_id: str) -> Answer:
     """End a waiting task; ask a running one to end, and end its process after `timeout` milliseconds.
 
-    A task that has ended stays as it is. Body, optional: `{"force": false, "timeout": 10000}`; without a timeout
-    the system's own holds (`cancel_grace_s`).
+    A task that has ended stays as it is. Body, optional: `{"force": false, "timeout": 10000}`; it is at most
+    a week, and without one the system's own holds (`cancel_grace_s`).
     """
     await own_task(request, task_id, with_logs=False)
     raw = await request.body()
@@ -135,7 +135,6 @@ async def cancel_task(request: AnyRequest, task_id: str) -> Answer:
     grace_ms = options.timeout
     if grace_ms is None:
         grace_ms = int(services_of(request).settings.cancel_grace_s * 1000)
-    grace_ms = max(0, grace_ms)
     await tasks.cancel(TaskId(task_id), force=options.force, grace_ms=grace_ms)
     view = await tasks.read(TaskId(task_id), with_logs=False)
     status = status_number(view.state, caller_of(request).dialect, cancel_requested=view.cancel_requested)
