@@ -24,15 +24,13 @@ from stoker.agents.step import MAX_NAME
 from stoker.agents.tools import ToolType
 from stoker.core.ids import short_id
 from stoker.core.states import TERMINAL, TaskState
-from stoker_gateway.dto import iso
+from stoker_gateway.dto import LAST_MS, iso
 
 Moves = Sequence[tuple[int, int, int]]
 """(attempt, state, time) of a task."""
 MAX_ERROR: Final = 1000
 """Characters of an error that a node shows; the chat has all of it."""
 COUNTED: Final = ("completed", "running", "failed")
-_LAST_MS: Final = 253_402_300_800_000
-"""The year 10000, which no calendar here has."""
 _OF_MESSAGE: Final = {
     MessageStatus.PENDING: "running",
     MessageStatus.QUEUED: "pending",
@@ -183,7 +181,7 @@ class _Graph:
     def _times(self, task_id: str, known: Times) -> Times:
         """Of a step that is a task: when its function began, and when it ended, as the task tells."""
         # An engine may have written what is no time.
-        moves = [move for move in self._moves.get(task_id, ()) if move[2] < _LAST_MS]
+        moves = [move for move in self._moves.get(task_id, ()) if move[2] <= LAST_MS]
         if not moves:
             return known
         running = [at for _, state, at in moves if state == TaskState.RUNNING]

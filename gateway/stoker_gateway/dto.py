@@ -3,7 +3,7 @@
 import re
 from collections import deque
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -19,6 +19,9 @@ from stoker_gateway.dialect import Dialect, ending_statuses, status_number
 
 LINE_LIMIT_BYTES = 100 * 1024
 """aiohttp refuses longer lines: 128 KiB in its older versions."""
+FIRST_MS, LAST_MS = -62_135_596_800_000, 253_402_300_799_999
+"""The years 1 to 9999, which are all that a calendar here has."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NON_ASCII = re.compile(r"[^\x00-\x7f]")
 
 _encode = msgspec.json.Encoder().encode
@@ -26,8 +29,12 @@ _encode = msgspec.json.Encoder().encode
 
 @lru_cache(maxsize=4096)  # a task is written anew at each change, with the times of all its changes before
 def iso(at_ms: int) -> str:
-    """Milliseconds since 1970 as the platform writes times."""
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """Milliseconds since 1970 as the platform writes times; the first or the last there is for one beyond them.
+
+    An engine may have written what is no time, and must not be able to stop who shows it.
+    """
+    at = _EPOCH + timedelta(milliseconds=min(max(at_ms, FIRST_MS), LAST_MS))
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class EncodedLogs:

@@ -7,7 +7,7 @@ from typing import Any
 
 from stoker.core.messages import EngineView, GpuInfo, WorkerInfo
 from stoker.core.telemetry import GpuSample, MigInstance, Volume, Xid, points, xid_text
-from stoker_gateway.dto import iso
+from stoker_gateway.dto import FIRST_MS, LAST_MS, iso
 
 
 def system_info(engine: EngineView, *, whole: bool = False) -> dict[str, Any]:
@@ -127,10 +127,8 @@ def _condition(sample: GpuSample) -> dict[str, Any]:
 
 
 def _xid(xid: Xid) -> dict[str, Any]:
-    try:
-        at = iso(xid.at_ms)
-    except (ValueError, OverflowError, OSError):  # a machine may say what is no time
-        at = None
+    is_time = FIRST_MS <= xid.at_ms <= LAST_MS  # a machine may say what is none
+    at = iso(xid.at_ms) if is_time else None
     return {"code": xid.code, "meaning": xid_text(xid.code), "at": at}
 
 

@@ -11,6 +11,7 @@ from stoker_gateway.dto import (
     LINE_LIMIT_BYTES,
     EncodedLogs,
     ascii_json,
+    iso,
     stream_lines,
     task_dto,
     timings_dto,
@@ -109,6 +110,19 @@ def test_the_double_ending_repeats_the_whole_task():
     first, second = stream_lines(view(S.COMPLETED, output=msgspec.Raw(b"1")), Dialect(double_ending=True))
     assert [decoded(first)["status"], decoded(second)["status"]] == [9, 10]
     assert decoded(first) | {"status": 10} == decoded(second)
+
+
+@given(st.integers() | st.sampled_from([10**400, -(10**400)]))
+def test_every_number_is_shown_as_a_time(at_ms):
+    assert "0001-01-01T00:00:00.000Z" <= iso(at_ms) <= "9999-12-31T23:59:59.999Z"
+
+
+def test_a_task_whose_worker_wrote_no_times_can_be_read():
+    line = LogLine(number=1, at_ms=99_999_999_999_999_999, type=LogType.TASK, text="x")
+    spoiled = view(history=((1, 5, 99_999_999_999_999_999),), logs=(line,))
+    dto = task_dto(spoiled, NEW)
+    assert dto["events"][0]["event_time"] == dto["logs"][0]["created_at"] == "9999-12-31T23:59:59.999Z"
+    assert timings_dto(spoiled, NEW, now_ms=0)["events"][0]["timestamp"] == "9999-12-31T23:59:59.999Z"
 
 
 def test_timings_add_up():

@@ -90,6 +90,16 @@ def test_what_is_parked_stands_apart_from_what_is_loaded():
     assert [warm["app"] for warm in dto["warm_apps"]] == ["a/b"]
 
 
+def test_a_report_without_a_time_is_shown():
+    never = structs.replace(BUSY, since_ms=10**30)
+    info = EngineInfo(id="box", name="box", version="1", hostname="box", workers=(WORKER,))
+    report = EngineReport(residents=(never,), vram={WORKER.id: VramState(trouble="lost", since_ms=-(10**30))})
+    dto = engine_dto(EngineView(info=info, status="running", registered_ms=0, seen_ms=0, report=report), {})
+    [worker] = dto["workers"]
+    assert worker["residents"][0]["since"] == "9999-12-31T23:59:59.999Z"
+    assert worker["quarantine"]["since"] == "0001-01-01T00:00:00.000Z"
+
+
 def test_an_engine_that_does_not_fit_shows_what_to_do():
     info = EngineInfo(id="box", name="box", version="1", hostname="box", workers=(), protocol_version=0)
     dto = engine_dto(EngineView(info=info, status="refused", registered_ms=0, seen_ms=0), {})
