@@ -15,7 +15,7 @@ from stoker.core.states import TERMINAL
 from stoker.llm.growth import Delta, Growth
 from stoker.protocol import Store
 from stoker_gateway.deltas import BATCHES
-from stoker_gateway.streams import Hub, StreamCut, woken
+from stoker_gateway.streams import Hub, woken
 
 _decode = msgspec.json.Decoder(dict[str, object]).decode
 
@@ -48,7 +48,7 @@ class AnswerFeed:
         """What is new, Quiet now and then, and the task once it has ended; nothing more when it is deleted.
 
         Raises:
-            StreamCut: the gateway ends.
+            StreamCut: the gateway ends, or cannot read the task.
             StoreUnavailable: increments cannot be read.
         """
         mono_told = time.monotonic()
@@ -63,8 +63,7 @@ class AnswerFeed:
                         yield view
                         return
                 await woken(waker, mono_told + self._heartbeat_s - time.monotonic())
-                if self._hub.closing:
-                    raise StreamCut
+                self._hub.check(watch)
                 if time.monotonic() >= mono_told + self._heartbeat_s:
                     mono_told = time.monotonic()
                     yield QUIET

@@ -21,6 +21,12 @@ async def measurements(store: Store, hub: Hub) -> str:
     own = [
         "# TYPE stoker_open_streams gauge",
         f"stoker_open_streams {hub.open_streams}",
+        "# HELP stoker_unreadable_tasks_total Tasks whose streams broke off because a worker has spoiled them.",
+        "# TYPE stoker_unreadable_tasks_total counter",
+        f"stoker_unreadable_tasks_total {hub.unreadable}",
+        "# HELP stoker_hub_restarts_total How often the loops that feed the streams ended by an error.",
+        "# TYPE stoker_hub_restarts_total counter",
+        f"stoker_hub_restarts_total {hub.restarts}",
     ]
     silences = [("gateway", "", hub.pulse.silent_s())]
     try:

@@ -47,7 +47,7 @@ log = get_logger("streams")
 
 
 class StreamCut(ConnectionError):
-    """This gateway ends: the stream breaks off without an end, so that its reader opens it anew, at the next one."""
+    """The stream breaks off without an end, so that its reader opens it anew: this gateway ends, or cannot read the task."""
 
 
 class Watch:
@@ -58,7 +58,8 @@ class Watch:
         self.tail = Tail(keep_new=True)
         """Read on from where it was: an update costs what is new and not the whole tail."""
         self._logs = EncodedLogs()
-        self.gone = False
+        self.gone = self.broken = False
+        """Deleted; not to be read any more, though its readers wait."""
         self.version = 0
         self.wakers: set[asyncio.Event] = set()
         self._lines: dict[tuple[Dialect, str], list[bytes] | None] = {}
@@ -80,6 +81,14 @@ class Watch:
             self.view = view
         self.version += 1
         self._lines.clear()
+        self._wake()
+
+    def break_off(self) -> None:
+        """Have every reader's stream break off."""
+        self.broken = True
+        self._wake()
+
+    def _wake(self) -> None:
         for waker in self.wakers:
             waker.set()
 
@@ -161,6 +170,8 @@ class Hub:
         self._work = asyncio.Event()
         self._hurry = asyncio.Event()
         self.closing = False
+        self.unreadable = self.restarts = 0
+        """Tasks that were dropped, and how often the loops began anew: what no gateway should have to do."""
         self.heard = Heard()
         self.pulse = Pulse(ANNOUNCEMENTS)
 
@@ -207,11 +218,17 @@ class Hub:
                 waker.set()
 
     async def run(self) -> None:
-        """Listen, read, poll, until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._listen_loop())
-            group.create_task(self._read_loop())
-            group.create_task(self._poll_loop())
+        """Listen, read, poll, until cancelled. A loop that ends by an error begins anew, and the others with it."""
+        while True:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._listen_loop())
+                    group.create_task(self._read_loop())
+                    group.create_task(self._poll_loop())
+            except Exception:
+                self.restarts += 1
+                log.exception(Event.HUB_FAILED, restarts=self.restarts)
+                await asyncio.sleep(RETRY_S)
 
     async def events(
         self, first: TaskView, read_at: int, dialect: Dialect, user_id: str
@@ -225,7 +242,7 @@ class Hub:
             user_id: whose task it is.
 
         Raises:
-            StreamCut: the gateway ends.
+            StreamCut: the gateway ends, or cannot read the task.
         """
         if first.state in TERMINAL:
             for chunk in framed(stream_lines(first, dialect, user_id), first, dialect):
@@ -242,10 +259,18 @@ class Hub:
             while not watch.gone and not reader.ended:
                 due = min(reader.sent_at + self._resend_s, reader.alive_at + self._heartbeat_s)
                 changed = await woken(waker, due - time.monotonic())
-                if self.closing:
-                    raise StreamCut
+                self.check(watch)
                 async for chunk in self._step(watch, reader, changed=changed):
                     yield chunk
+
+    def check(self, watch: Watch) -> None:
+        """To be asked by each reader of `watch` when it has waited.
+
+        Raises:
+            StreamCut: the gateway ends, or cannot read the task.
+        """
+        if self.closing or watch.broken:
+            raise StreamCut
 
     async def _step(self, watch: Watch, reader: Reader, *, changed: bool) -> AsyncIterator[bytes]:
         """What a reader is sent when its task has changed, or was quiet for long."""
@@ -301,8 +326,8 @@ class Hub:
             yield watch, waker
         finally:
             watch.wakers.discard(waker)
-            if not watch.wakers:
-                self._watches.pop(task_id, None)
+            if not watch.wakers and self._watches.get(task_id) is watch:
+                del self._watches[task_id]
 
     def _mark(self, *task_ids: TaskId) -> None:
         self._dirty.update(task_ids)
@@ -351,10 +376,29 @@ class Hub:
             self.pulse.forget(TASKS)
 
     async def _read(self, watched: list[tuple[TaskId, Watch]]) -> None:
-        """Bring tasks up to date, in one batch.
+        """Bring tasks up to date, in one batch; one by one where it fails, for an engine may have spoiled one of them.
 
-        In it logs are read after the task, so that the view of an ended one comes with all lines.
+        Raises:
+            StoreUnavailable: some of them are not up to date.
         """
+        try:
+            await self._update(watched)
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - one task must not silence the streams of all others
+            if len(watched) > 1:
+                for each in watched:
+                    await self._read([each])
+                return
+            [(task_id, watch)] = watched
+            self.unreadable += 1
+            log.warning(Event.TASK_UNREADABLE, task_id=task_id, reason=type(error).__name__)
+            if self._watches.get(task_id) is watch:  # whoever opens the stream anew finds out by himself
+                del self._watches[task_id]
+            watch.break_off()
+
+    async def _update(self, watched: list[tuple[TaskId, Watch]]) -> None:
+        """One batch. In it logs are read after the task, so that the view of an ended one comes with all lines."""
         views, _ = await asyncio.gather(
             self._store.tasks.read_many([task_id for task_id, _ in watched], with_logs=False),
             self._store.logs.read_tails([(task_id, watch.tail) for task_id, watch in watched]),

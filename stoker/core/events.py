@@ -28,6 +28,7 @@ class Event(StrEnum):
     GPU_XID = "gpu.xid"
     CALL_FAILED = "call.failed"
     HOOK_FAILED = "hook.failed"
+    HUB_FAILED = "hub.failed"
     INPUT_FETCHED = "input.fetched"
     INPUT_REFUSED = "input.refused"
     INSTANCE_DIED = "instance.died"

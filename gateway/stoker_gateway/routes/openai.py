@@ -134,7 +134,7 @@ async def whole(request: AnyRequest, running: Completing) -> Answer:
         return Response(content=bytes(_encode(body)), media_type=JSON, status_code=200)
     except StreamCut as error:
         running.hang_up()
-        raise NoCapacity("This gateway ends. Ask again.") from error
+        raise NoCapacity("The answer could not be followed to its end. Ask again.") from error
     except asyncio.CancelledError:
         running.hang_up()
         raise
