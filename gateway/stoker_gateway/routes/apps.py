@@ -187,12 +187,18 @@ async def apps_page(request: AnyRequest, cursor: str, limit: int, term: str) -> 
         if listed(app, user_id) and term.lower() in f"{ref_of(app)} {app.title} {app.description}".lower()
     ]
     limit = max(1, min(limit, PAGE_LIMIT))
-    rest = [app for app in apps if ref_of(app) > cursor]
+    rest = behind(apps, cursor)
     shown = rest[:limit]
     versions = await asyncio.gather(*(current_version(catalog, app) for app in shown))
     following = ref_of(shown[-1]) if len(rest) > limit else ""
     items = [app_dto(app, version) for app, version in zip(shown, versions, strict=True)]
     return page(items, following, cursor, limit, len(apps))
+
+
+def behind(apps: list[App], cursor: str) -> list[App]:
+    """The apps after the one that a cursor names, compared as the catalogue sorts: in a text "-" is before "/"."""
+    namespace, _, name = cursor.partition("/")
+    return [app for app in apps if (app.namespace, app.name) > (namespace, name)]
 
 
 def ref_of(app: App) -> str:
