@@ -104,18 +104,18 @@ class Uploads:
             self.check_size(size)
             raise InvalidRequest(f"More than the {limit} bytes came that were announced.")
 
-    async def finish(self, file: StoredFile) -> str:
-        """Move a whole file from the spool into the store; its SHA-256, hexadecimal.
-
-        Again after it was moved: nothing happens, and the hash is "".
+    async def finish(self, file: StoredFile, size: int) -> str:
+        """Move a whole file of `size` bytes from the spool into the store; its SHA-256, hexadecimal.
 
         Raises:
+            Conflict: the spool has not these bytes any more: another request began anew, moved them or dropped them.
             FilesUnavailable: the store does not take it now; the spool keeps it.
         """
-        path = self._path(file.id)
-        async with self._turn(file.id).take():
-            if not path.exists():
-                return ""
+        path, turn = self._path(file.id), self._turn(file.id)
+        async with turn.lock:
+            if not path.exists() or self._spooled(file.id) != size:
+                raise Conflict("Another request goes on with this upload.")
+            turn.next()  # not before: who began anew goes on
             digest = await _on_disk(_write_through, path)
             await self._store.take(file_key(file.id), path)
             return digest

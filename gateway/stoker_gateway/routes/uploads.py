@@ -172,13 +172,13 @@ async def complete(services: Services, file: StoredFile, size: int) -> StoredFil
 
     Raises:
         NotFound: it was deleted meanwhile.
-        Conflict: another request completed it meanwhile; a file never changes.
+        Conflict: another request completed it meanwhile, or writes it anew; a file never changes.
         FilesUnavailable: the store does not take it now; HEAD on the upload address tries again.
     """
     if (await services.store.files.get(file.id)).uploaded:
         services.uploads.drop(file.id)
         raise Conflict("The file is uploaded already. POST /files gives an address for another one.")
-    digest = await services.uploads.finish(file)
+    digest = await services.uploads.finish(file, size)
     try:
         present = await services.store.files.get(file.id)
     except NotFound:
