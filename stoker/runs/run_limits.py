@@ -54,7 +54,7 @@ def read_run_at(value: str | float | None, session: str | None, now_s: float | N
         raise InvalidRequest(
             f"Input validation failed: run_at: {str(value)[:100]!r} is more than {AHEAD_MAX_S // 86_400} days ahead"
         )
-    return max(0, int(at_s * 1000))
+    return int(max(0.0, at_s) * 1000)
 
 
 def _seconds(value: str | float | None) -> float | None:
