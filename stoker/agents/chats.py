@@ -15,7 +15,7 @@ from stoker.agents.chat import KIND, Chat, Message
 from stoker.agents.orders import decide_due_s
 from stoker.agents.skills import Skill
 from stoker.protocol import Store
-from stoker.protocol.documents import Change
+from stoker.protocol.documents import Change, Document
 from stoker.protocol.files import document_user
 from stoker.runs.file_uses import note_uses
 
@@ -45,12 +45,17 @@ async def load_chat(store: Store, chat_id: str) -> Kept:
     document = await store.documents.get(KIND, chat_id)
     parts = await store.documents.parts(KIND, chat_id)
     messages = (_message.decode(text) for name, text in parts.items() if not name.startswith(_SKILL))
-    chat = _chat.decode(document.body)
+    chat = head_of(document)
     if chat.config.skills:
         chat = _with_texts(chat, parts)
     ordered = tuple(sorted(messages, key=lambda message: message.order))
-    times = {"created_ms": document.created_ms, "updated_ms": document.updated_ms}
-    return Kept(chat=replace(chat, messages=ordered, **times), revision=document.revision)
+    return Kept(chat=replace(chat, messages=ordered), revision=document.revision)
+
+
+def head_of(document: Document) -> Chat:
+    """A chat without its messages and the texts of its skills. Its times are the document's: the body lacks them."""
+    chat = _chat.decode(document.body)
+    return replace(chat, created_ms=document.created_ms, updated_ms=document.updated_ms)
 
 
 async def save_chat(

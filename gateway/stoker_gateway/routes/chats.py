@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from stoker.agents.beginning import change_chat
 from stoker.agents.chat import CHAT_PREFIX, KIND, Chat, ToolCall, chat_of
-from stoker.agents.chats import load_chat
+from stoker.agents.chats import head_of, load_chat
 from stoker.agents.prompt import as_text
 from stoker.agents.step import Steps
 from stoker.core.errors import InvalidRequest, NotFound
@@ -117,9 +117,7 @@ async def _page(request: AnyRequest, cursor: str, limit: int) -> dict[str, Any]:
     limit = max(1, min(limit, PAGE_LIMIT))
     ids, following = await store.documents.page(KIND, user_id, check_cursor(cursor), limit)
     found = [
-        msgspec.json.decode(document.body, type=Chat)
-        for document in await store.documents.get_many(KIND, ids)
-        if document is not None
+        head_of(document) for document in await store.documents.get_many(KIND, ids) if document is not None
     ]
     items = [chat_dto(chat) for chat in found]
     return page(items, following, cursor, limit, await store.documents.count(KIND, user_id))
