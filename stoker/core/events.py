@@ -53,6 +53,7 @@ class Event(StrEnum):
     SPOOL_FAILED = "spool.failed"
     SPOOL_REPLAYED = "spool.replayed"
     STORE_BACK = "store.back"
+    ANNOUNCEMENT_UNREADABLE = "announcement.unreadable"
     WAKE_UNREADABLE = "wake.unreadable"
     INBOX_UNREADABLE = "inbox.unreadable"
     OUTBOX_UNREADABLE = "outbox.unreadable"

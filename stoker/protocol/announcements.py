@@ -10,13 +10,17 @@ from typing import Final, Self
 from msgspec import Struct
 from redis.exceptions import RedisError
 
+from stoker.core.events import Event
 from stoker.core.messages import TaskId
+from stoker.log import get_logger
 from stoker.protocol.connection import CALL_TIMEOUT_S, Connection, unavailable
 from stoker.protocol.keys import Keys
 
 PROOF_S: Final = 2.0
 """What a subscription may take to answer a PING. A connection that was cut without a word would stay quiet for ever."""
 CLOSE_S: Final = 1.0
+
+_log = get_logger("announcements")
 
 
 class Announcement(Struct, frozen=True, kw_only=True):
@@ -76,13 +80,19 @@ class Announcements:
     async def _told(self, timeout_s: float) -> list[Announcement]:
         try:
             async with asyncio.timeout(timeout_s):
-                return [_announcement(text) for text in await self._line.take()]
+                texts = await self._line.take()
         except TimeoutError:
             async with asyncio.timeout(PROOF_S):
                 await self._line.prove()
-        return []
+            return []
+        return [said for text in texts if (said := _readable(text)) is not None]
 
 
-def _announcement(text: bytes) -> Announcement:
-    task_id, event_id, *ended = text.decode().split(" ")
+def _readable(text: bytes) -> Announcement | None:
+    """What is announced; None for what no script says: engines may publish too."""
+    try:
+        task_id, event_id, *ended = text.decode().split(" ")
+    except ValueError as error:
+        _log.warning(Event.ANNOUNCEMENT_UNREADABLE, reason=type(error).__name__)
+        return None
     return Announcement(task_id=TaskId(task_id), event_id=event_id, ended=bool(ended))

@@ -6,6 +6,7 @@ import itertools
 import pytest
 from helpers import eventually
 from protocol_scene import DONE, Scene
+from structlog.testing import capture_logs
 
 from stoker.core.errors import StoreUnavailable
 from stoker.embedded import EmbeddedServer
@@ -56,6 +57,17 @@ async def test_each_write_of_a_document_is_announced_under_its_name(store):
         while len(heard) < 2:
             heard += await listener.next(5)
     assert [(said.document, said.event_id) for said in heard] == [("flowrun:r1", "1"), ("flowrun:r1", "2")]
+
+
+@pytest.mark.parametrize("nonsense", [b"x", b"", b"\xff 1-1"], ids=("no event", "nothing", "no text"))
+async def test_what_is_no_announcement_is_dropped_with_a_warning_and_the_next_one_heard(store, nonsense):
+    """An engine's user may publish on the channel."""
+    async with store.announcements() as listener:
+        with capture_logs() as logs:
+            await store._connection.command("PUBLISH", store._keys.channel, nonsense)
+            await store._connection.command("PUBLISH", store._keys.channel, "t1 1-1 ended")
+            assert await heard_until_the_end(listener) == [("t1", True)]
+    assert [line["event"] for line in logs] == ["announcement.unreadable"]
 
 
 async def test_a_listener_that_is_slow_misses_nothing(scene, monkeypatch):
