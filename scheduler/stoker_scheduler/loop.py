@@ -16,7 +16,6 @@ from stoker.core.events import Event
 from stoker.core.explanations import Explanation
 from stoker.core.messages import EngineId, EngineView, TaskId
 from stoker.core.protocol_version import OURS, disagreement
-from stoker.core.sessions import SessionEnd
 from stoker.core.states import ON_ENGINE, TaskState
 from stoker.log import Logger
 from stoker.protocol import Store
@@ -213,7 +212,7 @@ class Loop:
                 case WakeKind.UNLOAD:
                     self.mirror.pins.unloads[event.worker_id, event.setup_key] = None
                 case WakeKind.SESSION:
-                    self.mirror.sessions.was_ended(event.session_id, SessionEnd(event.reason))
+                    self.mirror.sessions.was_ended(event.session_id, event.session_end)
                 case _:
                     self._on_task(event, now_ms)
         return errands
@@ -345,7 +344,7 @@ class Loop:
         for engine_id in engine_ids:
             try:
                 view = await self._store.engines.get(engine_id)
-            except NotFound:
+            except NotFound:  # or unreadable: what nobody can read gets no tasks
                 self.mirror.on_lost(engine_id)
                 self.mirror.fleet.drop(engine_id)
                 continue

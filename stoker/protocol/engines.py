@@ -419,9 +419,9 @@ class Engines:
         """One engine.
 
         Raises:
-            NotFound: none has this id.
+            NotFound: none has this id, or it wrote what none of ours writes.
         """
-        found = await _read_engine(self._connection, self._keys, engine_id)
+        found = await _readable_engine(self._connection, self._keys, engine_id)
         if found is None:
             raise NotFound("Engine not found")
         return found
@@ -442,16 +442,17 @@ class Engines:
 async def read_engines(connection: Connection, keys: Keys) -> list[EngineView]:
     """Every known engine, by id."""
     ids = sorted(await connection.command("ZRANGE", keys.engines, 0, -1))
-    views = []
-    for engine_id in (EngineId(i.decode()) for i in ids):
-        try:
-            view = await _read_engine(connection, keys, engine_id)
-        except (ValueError, msgspec.DecodeError) as error:  # an engine wrote what none of ours writes
-            _log.warning(Event.ENGINE_UNREADABLE, engine=engine_id, reason=str(error))
-            continue
-        if view is not None:
-            views.append(view)
-    return views
+    views = [await _readable_engine(connection, keys, EngineId(i.decode())) for i in ids]
+    return [view for view in views if view is not None]
+
+
+async def _readable_engine(connection: Connection, keys: Keys, engine_id: EngineId) -> EngineView | None:
+    """One engine; None when it is not known, or when it has put nonsense into its hash."""
+    try:
+        return await _read_engine(connection, keys, engine_id)
+    except (ValueError, msgspec.DecodeError) as error:
+        _log.warning(Event.ENGINE_UNREADABLE, engine=engine_id, reason=str(error))
+        return None
 
 
 async def _read_engine(connection: Connection, keys: Keys, engine_id: EngineId) -> EngineView | None:

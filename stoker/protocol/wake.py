@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from stoker.core.events import Event
 from stoker.core.messages import EngineId, SetupKey, TaskId, TaskSpec, WorkerId
+from stoker.core.sessions import SessionEnd
 from stoker.core.states import TaskState
 from stoker.log import get_logger
 
@@ -64,6 +65,7 @@ class WakeEvent(Struct, frozen=True, kw_only=True):
     attempt: int = 0
     reason: str = ""
     session_id: str = ""
+    session_end: SessionEnd = SessionEnd.ENDED
     spec: TaskSpec | None = None
     state: TaskState | None = None
     measures: Measures | None = None
@@ -107,13 +109,15 @@ def _read_wake_event(fields: dict[bytes, bytes]) -> WakeEvent:
     decoded = _spec.decode(spec) if spec else None
     if decoded is not None and b"at" in fields:
         decoded = _created_at(decoded, fields[b"at"])
+    kind, reason = WakeKind(text(b"k")), text(b"reason")
     return WakeEvent(
-        kind=WakeKind(text(b"k")),
+        kind=kind,
         task_id=TaskId(text(b"task")),
         engine_id=EngineId(text(b"engine")),
         attempt=int(text(b"attempt") or 0),
-        reason=text(b"reason"),
+        reason=reason,
         session_id=text(b"session"),
+        session_end=SessionEnd(reason) if kind is WakeKind.SESSION else SessionEnd.ENDED,
         spec=decoded,
         state=TaskState(int(fields[b"s"])) if b"s" in fields else None,
         measures=_measures.decode(measures) if measures else None,

@@ -12,6 +12,7 @@ from stoker.core.enrolments import digest
 from stoker.core.errors import (
     IncompatibleVersion,
     KeyQueueFull,
+    NotFound,
     ScriptFailed,
     StaleAttempt,
     StoreUnavailable,
@@ -449,6 +450,9 @@ async def test_an_engine_that_writes_nonsense_disturbs_nobody_else(store, engine
     await raw.execute_command("HSET", keys.engine("box"), "info", "{")
     await raw.execute_command("XADD", keys.wake, "*", "k", "nonsense")
     await raw.execute_command("XADD", keys.wake, "*", "k", "submitted", "spec", "{")
+    await raw.execute_command("XADD", keys.wake, "*", "k", "session", "session", "s1", "reason", "x")
+    with pytest.raises(NotFound):
+        await store.engines.get("box")
     assert [each.info.id for each in await store.engines.list()] == ["box-2"]
     _, events = await store.scheduling.wake("0", 1)
     assert {event.kind for event in events} == {"engine"}

@@ -208,7 +208,7 @@ async def test_the_end_of_a_session_wakes_the_scheduler_once(store):
     await store.sessions.end(SESSION, SessionEnd.ENDED)
     _, events = await store.scheduling.wake("0", 1)
     over = [event for event in events if event.kind is WakeKind.SESSION]
-    assert [(event.session_id, event.reason) for event in over] == [(SESSION, "ended")]
+    assert [(event.session_id, event.session_end) for event in over] == [(SESSION, SessionEnd.ENDED)]
 
 
 async def test_settling_a_task_of_an_ended_session_does_not_revive_it(store):

@@ -430,6 +430,20 @@ async def test_a_task_that_failed_for_now_is_assigned_again(store):
         assert (await done(store, task_id)).attempt > 1
 
 
+async def test_an_engine_that_writes_nonsense_is_lost_and_the_scheduler_goes_on(store):
+    call, keys = store._connection.command, store._keys
+    async with FakeEngine(store, engine_info("bad")) as bad, scheduling(store) as loop:
+        await eventually(lambda: "bad" in loop.mirror.fleet.engines, "the engine")
+        await call("HSET", keys.engine("bad"), "info", "{")
+        await bad.report()
+        await call("XADD", keys.wake, "*", "k", "session", "session", "s", "reason", "x")
+        await eventually(lambda: "bad" not in loop.mirror.fleet.engines, "the loss of it")
+        async with FakeEngine(store, engine_info("good")):
+            view = await done(store, await submit(store, spec("a")))
+            assert view.engine_id == "good"
+        assert loop.counters.rebuilt == 1
+
+
 async def test_a_worker_on_which_everything_fails_gets_no_tasks_until_it_is_released(store):
     lost = Outcome(state=TaskState.FAILED, error="no network", retryable=True, at_fault=True)
     rules = Rules(quarantine_failures=2)
