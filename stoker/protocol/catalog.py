@@ -49,8 +49,10 @@ class Catalog:
         await self.put_app(app)  # first: a name never points at nothing
         if await self._call("HSETNX", self._keys.app_names, field, app.id):
             return app.id
-        await self._call("HDEL", self._keys.apps, app.id)
         holder = await self._call("HGET", self._keys.app_names, field)
+        if holder == app.id.encode():  # the reply to a first HSETNX was lost
+            return app.id
+        await self._call("HDEL", self._keys.apps, app.id)
         return "" if holder is None else str(holder.decode())
 
     async def get_app(self, app_id: str) -> App:

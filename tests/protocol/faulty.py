@@ -25,6 +25,17 @@ class FaultyConnection(Connection):
         return results
 
 
+def lose_replies(store: Store, monkeypatch: Any) -> None:
+    """From now on the first reply to each batch is lost, and the batch sent again."""
+    execute = store._connection._execute
+
+    async def again(commands: list[tuple[Any, ...]]) -> list[Any]:
+        await execute(commands)
+        return await execute(commands)
+
+    monkeypatch.setattr(store._connection, "_execute", again)
+
+
 async def open_store(url: str, pool: str) -> tuple[Store, FaultyConnection]:
     """A store whose connection can be made to fail."""
     connection = FaultyConnection.open(url)

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from protocol.faulty import lose_replies
 from scheduling import OWNER
 
 from stoker.core.apps import App, AppVersion
@@ -44,6 +45,14 @@ async def test_of_two_that_want_a_name_one_gets_it(store):
     assert len(set(ids)) == 1
     assert [found.id for found in await store.catalog.list_apps()] == [ids[0]]
     assert (await store.catalog.find_app("t", "words")).id == ids[0]
+
+
+async def test_a_name_whose_reply_was_lost_is_kept_with_its_app(store, monkeypatch):
+    lose_replies(store, monkeypatch)
+    assert await store.catalog.add_app(app("a")) == "a"
+    assert await store.catalog.add_app(app("b")) == "a"
+    assert (await store.catalog.find_app("t", "words")).id == "a"
+    assert [found.id for found in await store.catalog.list_apps()] == ["a"]
 
 
 async def test_a_name_is_free_again_after_its_app(store):
