@@ -105,15 +105,15 @@ class Pins:
 
     async def set_keep_alive(self, app: str, seconds: float | None) -> None:
         """Say for how long instances of an app stay; None = until their room is wanted. Wakes the scheduler."""
-        keys = self._keys
-        if seconds is None:
-            changed = await self._call("HDEL", keys.keep_alives, app)
-        else:
-            before = await self._call("HGET", keys.keep_alives, app)
-            changed = before is None or float(before) != seconds
-            await self._call("HSET", keys.keep_alives, app, seconds)
-        if changed:
-            await self._call("XADD", keys.wake, "*", "k", "pins")
+        keys, start = self._keys, self._connection.start
+        before = await self._call("HGET", keys.keep_alives, app)
+        if (None if before is None else float(before)) == seconds:
+            return
+        # In one batch: a repeat after a lost reply, or by the caller, would find nothing to change and wake nobody.
+        write = (
+            ("HDEL", keys.keep_alives, app) if seconds is None else ("HSET", keys.keep_alives, app, seconds)
+        )
+        await asyncio.gather(start(*write), start("XADD", keys.wake, "*", "k", "pins"))
 
     async def ask_unload(self, engine_id: EngineId, worker_id: WorkerId, setup_key: SetupKey) -> None:
         """Have the scheduler unload an instance that is idle. One that is busy or pinned stays."""

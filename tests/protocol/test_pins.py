@@ -2,6 +2,7 @@
 
 import msgspec
 import pytest
+from protocol.faulty import lose_replies
 from protocol.loads import order
 from protocol_scene import OWNER, Scene, request
 
@@ -71,6 +72,14 @@ async def test_how_long_apps_stay_wakes_the_scheduler_when_it_changes(store):
     await store.pins.set_keep_alive("infsh/echo", None)
     assert await store.pins.keep_alives() == {}
     assert await kinds(store) == [WakeKind.PINS] * 2
+
+
+async def test_that_an_app_stays_no_longer_is_told_also_when_the_reply_was_lost(store, monkeypatch):
+    await store.pins.set_keep_alive("infsh/echo", 60)
+    lose_replies(store, monkeypatch)
+    await store.pins.set_keep_alive("infsh/echo", None)
+    assert await store.pins.keep_alives() == {}
+    assert len(await kinds(store)) > 1
 
 
 async def test_a_wish_to_unload_names_one_instance(store):
