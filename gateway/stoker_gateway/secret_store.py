@@ -74,7 +74,7 @@ class SecretStore:
             else:
                 break
         if value is not None:
-            await self._retire(actor.user_id, name)
+            await self._store.secrets.retire_uses(actor.user_id, name, _now_ms())
         log.info(Event.SECRET_SET, **_names(actor, name), version=new.version, new=read is None)
         return new
 
@@ -84,10 +84,9 @@ class SecretStore:
         Raises:
             NotFound: there is none of this name.
         """
-        if not await self._store.secrets.delete(actor.user_id, name):
+        change = change_of(Action.SECRET_DELETED, name, actor)
+        if not await self._store.secrets.delete(actor.user_id, name, change):
             raise NotFound(f"You have no secret {name!r}.")
-        await self._retire(actor.user_id, name)
-        await self._store.audit.add(change_of(Action.SECRET_DELETED, name, actor))
         log.info(Event.SECRET_DELETED, **_names(actor, name))
 
     async def list(self, owner: Owner) -> "list[tuple[Secret, str]]":
@@ -155,9 +154,6 @@ class SecretStore:
             secret = structs.replace(secret, sealed=sealed, sealed_by=sealed_by, version=secret.version + 1)
         about = secret.description if description is None else description
         return structs.replace(secret, description=about, revision=new_id(), updated_ms=now)
-
-    async def _retire(self, owner_id: str, name: str) -> None:
-        await self._store.secrets.retire_uses(owner_id, name, _now_ms())
 
     def _open(self, secret: Secret) -> str:
         return self._vault.open(secret.owner_id, secret.key, secret.sealed, secret.sealed_by)

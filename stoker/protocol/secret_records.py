@@ -85,9 +85,18 @@ class Secrets:
                 f"The secret {new.key} was changed by somebody else just now. Read it again."
             ) from refusal
 
-    async def delete(self, owner_id: str, name: str) -> bool:
-        """Forget a secret; whether there was one."""
-        return bool(await self._call("HDEL", self._keys.secrets(owner_id), name))
+    async def delete(self, owner_id: str, name: str, change: Change | None = None) -> bool:
+        """Forget a secret, with the record of that, and have the instances unloaded that hold it; whether there was one.
+
+        Cost: one round trip. Script: lua/delete_secret.lua.
+        """
+        keys = self._keys
+        [deleted] = await self._connection.script(
+            "delete_secret",
+            [keys.secrets(owner_id), keys.secret_uses(owner_id, name), keys.retired_setups, keys.audit],
+            [name, RETIRED_KEPT, *note(change)],
+        )
+        return bool(deleted)
 
     async def note_use(self, owner_id: str, names: Iterable[str], setup_key: SetupKey, now_ms: int) -> None:
         """Remember that instances of a setup may hold these secrets. Call it before their values are read."""

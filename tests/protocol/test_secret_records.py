@@ -2,8 +2,10 @@
 
 import pytest
 from msgspec import structs
+from protocol.faulty import lose_replies
 from protocol_scene import once
 
+from stoker.core.audit import Action, Actor, change_of
 from stoker.core.errors import Conflict, InvalidRequest
 from stoker.core.messages import Needs, Owner, Secret, SecretNeed, TaskRequest, TaskSpec
 from stoker.protocol import secret_records
@@ -70,6 +72,39 @@ async def test_a_change_retires_the_setups_that_were_given_the_secret(store):
     assert await store.secrets.retire_uses("ann", "A", 5) == 2
     assert await store.secrets.retire_uses("ann", "A", 6) == 0
     assert await store.secrets.retired() == {"one", "two"}
+
+
+async def test_a_deletion_retires_the_setups_of_that_secret_and_is_recorded_once(store):
+    gone = change_of(Action.SECRET_DELETED, "A", Actor(user_id="ann"))
+    await store.secrets.put(secret(), None)
+    await store.secrets.note_use("ann", ["A"], "one", 1)
+    await store.secrets.note_use("ann", ["B"], "two", 1)
+    assert not await store.secrets.delete("ann", "C", gone)
+    assert await store.secrets.retired() == frozenset()
+    assert await store.secrets.delete("ann", "A", gone)
+    assert not await store.secrets.delete("ann", "A", gone)
+    assert await store.secrets.retired() == {"one"}
+    assert await store.secrets.retire_uses("ann", "A", 2) == 0
+    assert [each.change for each in (await store.audit.page("", 10))[0]] == [gone]
+
+
+async def test_a_deletion_whose_reply_was_lost_is_whole(store, monkeypatch):
+    await store.secrets.put(secret(), None)
+    await store.secrets.note_use("ann", ["A"], "one", 1)
+    lose_replies(store, monkeypatch)
+    await store.secrets.delete("ann", "A", change_of(Action.SECRET_DELETED, "A", Actor(user_id="ann")))
+    assert await store.secrets.get_many("ann", ["A"]) == {}
+    assert await store.secrets.retired() == {"one"}
+    assert await store.audit.count() == 1
+
+
+async def test_the_setups_that_deletions_retire_are_bounded(store, monkeypatch):
+    monkeypatch.setattr(secret_records, "RETIRED_KEPT", 2)
+    await store.secrets.put(secret(), None)
+    for number in range(5):
+        await store.secrets.note_use("ann", ["A"], f"s{number}", number)
+    assert await store.secrets.delete("ann", "A")
+    assert len(await store.secrets.retired()) == 2
 
 
 async def test_what_is_remembered_of_uses_is_bounded(store, monkeypatch):

@@ -1,5 +1,7 @@
 """What the gateway decides about secrets, on a real server: who may have them, and what a task gets at its start."""
 
+import asyncio
+
 import pytest
 
 from stoker.core.apps import App, AppVersion
@@ -135,6 +137,28 @@ async def test_a_change_retires_the_setups_that_were_given_the_value(secrets, st
     assert await store.secrets.retired() == frozenset()
     await secrets.set(ANNS, "A_KEY", "value 2", None)
     assert await store.secrets.retired() == {"plain", "other"}  # a session's instance goes with the session
+
+
+async def test_a_gateway_that_dies_once_a_secret_is_deleted_has_retired_and_recorded_it(
+    secrets, store, monkeypatch
+):
+    await secrets.set(ANNS, "A_KEY", "value", None)
+    await secrets.values_for("t", Owner(user_id="ann", key_id="k1", secrets=(NEEDED,)), "s")
+    delete = store.secrets.delete
+
+    async def last(*args):
+        await delete(*args)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(store.secrets, "delete", last)
+    with pytest.raises(asyncio.CancelledError):
+        await secrets.delete(ANNS, "A_KEY")
+    monkeypatch.setattr(store.secrets, "delete", delete)
+    with pytest.raises(NotFound):
+        await secrets.delete(ANNS, "A_KEY")
+    assert await store.secrets.retired() == {"s"}
+    recorded, _ = await store.audit.page("", 10)
+    assert [each.change.action for each in recorded] == ["secret.deleted", "secret.set"]
 
 
 async def test_a_late_value_does_not_escape_its_retirement(secrets, store, monkeypatch):
