@@ -114,6 +114,7 @@ class Tasks:
                 keys.session_tasks(request.session_id),
                 keys.sessions,
                 keys.queued,
+                keys.delayed,
             ]
             arguments += [request.session_id, _encode(session) if session else ""]
         try:

@@ -7,7 +7,9 @@ from protocol_scene import once
 
 from stoker.core.errors import (
     Conflict,
+    KeyQueueFull,
     ProtocolRefusal,
+    QueueFull,
     SessionEnded,
     SessionExpired,
     SessionNotFound,
@@ -15,7 +17,7 @@ from stoker.core.errors import (
 )
 from stoker.core.messages import Needs, Owner, TaskRequest, TaskSpec
 from stoker.core.sessions import SessionEnd, SessionInfo, plain_key, session_key, session_of
-from stoker.protocol import WakeKind
+from stoker.protocol import Room, WakeKind
 
 OWNER = Owner(user_id="u1", key_id="k1")
 SESSION = "sess_1"
@@ -91,6 +93,19 @@ async def expired(store):
 def test_the_key_of_a_session_tells_what_is_loaded_and_for_whom():
     assert (plain_key(KEY), session_of(KEY)) == ("k", SESSION)
     assert (plain_key("k"), session_of("k")) == ("k", "")
+
+
+@pytest.mark.parametrize(("room", "refusal"), [(Room(key=1), KeyQueueFull), (Room(queue=1), QueueFull)])
+async def test_tasks_that_wait_for_a_time_leave_a_session_no_more_room_than_others(store, room, refusal):
+    later = msgspec.structs.replace(request("later", session_id=""), run_at_ms=2**42)
+    plain = msgspec.structs.replace(spec("later"), session_id="")
+    await store.tasks.submit(later, plain, OWNER, room=room)
+    with pytest.raises(refusal, match="1 tasks"):
+        await open_session(store, room=room)
+    with pytest.raises(SessionNotFound):
+        await store.sessions.read(SESSION)
+    await store.tasks.cancel("later")
+    await open_session(store, room=room)
 
 
 async def test_the_first_task_opens_a_session(store):

@@ -20,7 +20,7 @@ local function no_room(k, fields)
   if fields.queue_limit == 0 and fields.key_limit == 0 then
     return nil
   end
-  local waiting = redis.call('ZCARD', k.pending) + (k.delayed and redis.call('ZCARD', k.delayed) or 0)
+  local waiting = redis.call('ZCARD', k.pending) + redis.call('ZCARD', k.delayed)
   if fields.key_limit > 0 then
     -- No key has more than wait in all: a wrong count, which an engine could make, shuts nobody out for ever.
     local own = math.min(waiting, tonumber(redis.call('HGET', k.queued, fields.counted) or '0'))
@@ -59,7 +59,7 @@ end
 
 local function queue_task(k, task_id, request, spec, owner, fields, body_hash)
   local now = now_ms()
-  local from = k.delayed and math.max(now, fields.run_at_ms) or now
+  local from = math.max(now, fields.run_at_ms)
   store_task(k, task_id, request, spec, owner, fields, body_hash, now, from)
   if from > now then
     redis.call('HSET', k.task, 'due', text(from))
