@@ -27,7 +27,7 @@ from stoker.log import get_logger
 from stoker.protocol.connection import Connection
 from stoker.protocol.inbox import grace_of, readable
 from stoker.protocol.keys import Keys
-from stoker.protocol.streams import mapping, stream
+from stoker.protocol.streams import id_of, mapping, stream
 from stoker.protocol.task_logs import LOG_TAIL_BYTES
 from stoker.protocol.versions import refused
 
@@ -441,8 +441,8 @@ class Engines:
 
 async def read_engines(connection: Connection, keys: Keys) -> list[EngineView]:
     """Every known engine, by id."""
-    ids = sorted(await connection.command("ZRANGE", keys.engines, 0, -1))
-    views = [await _readable_engine(connection, keys, EngineId(i.decode())) for i in ids]
+    ids = sorted(map(id_of, await connection.command("ZRANGE", keys.engines, 0, -1)))
+    views = [await _readable_engine(connection, keys, EngineId(i)) for i in ids if i]
     return [view for view in views if view is not None]
 
 

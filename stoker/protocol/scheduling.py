@@ -4,6 +4,7 @@ import asyncio
 import re
 import secrets
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Final
 
 import msgspec
@@ -26,7 +27,7 @@ from stoker.core.states import TaskState
 from stoker.protocol.connection import Connection
 from stoker.protocol.engines import read_engines
 from stoker.protocol.keys import Keys
-from stoker.protocol.streams import pairs, stream
+from stoker.protocol.streams import id_of, pairs, stream
 from stoker.protocol.wake import FACTS, WakeEvent, WakeKind, read_spec, wake_event
 
 SCRIPT_FAILED: Final = "SCRIPT_FAILED"
@@ -143,10 +144,11 @@ class Scheduling:
         return await self._specs(self._keys.delayed)
 
     async def _specs(self, index: str) -> list[TaskSpec]:
-        ids = await self._connection.command("ZRANGE", index, 0, -1)
+        members = await self._connection.command("ZRANGE", index, 0, -1)
+        ids = [TaskId(i) for member in members if (i := id_of(member))]
         specs: list[TaskSpec] = []
         for start in range(0, len(ids), _PENDING_PART):
-            part = (TaskId(i.decode()) for i in ids[start : start + _PENDING_PART])
+            part = ids[start : start + _PENDING_PART]
             calls = [self._connection.start("HMGET", self._keys.control(i), *FACTS) for i in part]
             specs += [spec for call in calls if (spec := read_spec(await call)) is not None]
         return specs
@@ -177,11 +179,13 @@ class Scheduling:
         keys = self._keys
         first = pairs(await self._connection.command("ZRANGE", keys.delayed, 0, 0, "WITHSCORES"))
         if not first or first[0][1] > now_ms:
-            return [], int(first[0][1]) if first else 0
+            return [], int(first[0][1]) if first and isfinite(first[0][1]) else 0
         found = await self._connection.command(
             "ZRANGEBYSCORE", keys.delayed, "-inf", now_ms, "LIMIT", 0, limit
         )
-        due = [TaskId(member.decode()) for member in found]
+        due = [TaskId(i) for member in found if (i := id_of(member))]
+        if len(due) < len(found):  # else what is no id would hold the head of the index for ever
+            await self._connection.command("ZREM", keys.delayed, *(m for m in found if not id_of(m)))
         calls = [
             self._connection.start_script(
                 "release",
@@ -308,7 +312,7 @@ class Scheduling:
         seconds, micros = await self._connection.command("TIME")
         now_ms = int(seconds) * 1000 + int(micros) // 1000
         raw = await self._connection.command("ZRANGEBYSCORE", self._keys.leases, "-inf", f"({now_ms}")
-        return [EngineId(i.decode()) for i in raw]
+        return [EngineId(i) for member in raw if (i := id_of(member))]
 
     async def reap(self, epoch: int, engine_id: EngineId) -> bool:
         """Declare an engine lost; its tasks follow as ORPHANED wake events. False when its lease is valid.

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from stoker.core.ids import may_be_id
+
 Entry = tuple[bytes, dict[bytes, bytes]]
 
 
@@ -17,6 +19,15 @@ def pairs(reply: Any) -> list[tuple[bytes, float]]:
     if reply and isinstance(reply[0], (list, tuple)):
         return [(member, float(score)) for member, score in reply]
     return [(reply[i], float(reply[i + 1])) for i in range(0, len(reply), 2)]
+
+
+def id_of(member: bytes) -> str:
+    """A member of an index that engines may add to; '' for what is no id, and would lead to another key or to none."""
+    try:
+        text = member.decode()
+    except UnicodeDecodeError:
+        return ""
+    return text if may_be_id(text) else ""
 
 
 def entries(reply: Any) -> list[Entry]:

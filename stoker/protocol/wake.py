@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Struct
 
 from stoker.core.events import Event
+from stoker.core.ids import may_be_id
 from stoker.core.messages import EngineId, SetupKey, TaskId, TaskSpec, WorkerId
 from stoker.core.sessions import SessionEnd
 from stoker.core.states import TaskState
@@ -104,6 +105,11 @@ def _read_wake_event(fields: dict[bytes, bytes]) -> WakeEvent:
     def text(name: bytes) -> str:
         return fields.get(name, b"").decode()
 
+    def name(field: bytes) -> str:
+        if not may_be_id(text(field)):
+            raise ValueError(f"{field.decode()} is no id")
+        return text(field)
+
     spec = fields.get(b"spec")
     measures = fields.get(b"o")
     decoded = _spec.decode(spec) if spec else None
@@ -112,8 +118,8 @@ def _read_wake_event(fields: dict[bytes, bytes]) -> WakeEvent:
     kind, reason = WakeKind(text(b"k")), text(b"reason")
     return WakeEvent(
         kind=kind,
-        task_id=TaskId(text(b"task")),
-        engine_id=EngineId(text(b"engine")),
+        task_id=TaskId(name(b"task")),
+        engine_id=EngineId(name(b"engine")),
         attempt=int(text(b"attempt") or 0),
         reason=reason,
         session_id=text(b"session"),

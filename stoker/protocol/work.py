@@ -10,6 +10,7 @@ from stoker.core.messages import TaskId, TaskSpec
 from stoker.core.states import TERMINAL, TaskState
 from stoker.protocol.connection import Connection
 from stoker.protocol.keys import Keys
+from stoker.protocol.streams import id_of
 from stoker.protocol.tasks import HISTORY, NOT_LOOKED_AT, delay_reason
 
 _FIELDS: Final = ("state", "attempt", "history", "created", "worker", "group", "due")
@@ -56,7 +57,7 @@ class Work:
         counts = [start("ZCARD", keys.pending), start("ZCARD", keys.delayed)]
         heads = [start("ZRANGE", index, 0, limit - 1) for index in (keys.pending, keys.delayed)]
         pending, delayed = [int(await count) for count in counts]
-        ids = [TaskId(task_id.decode()) for head in heads for task_id in await head][:limit]
+        ids = [TaskId(i) for head in heads for member in await head if (i := id_of(member))][:limit]
         items = tuple(item for item in await self.read(ids) if item.state is TaskState.QUEUED)
         return Waiting(items=items, pending=pending, delayed=delayed)
 

@@ -443,6 +443,28 @@ async def test_a_run_that_cannot_be_queued_is_refused_as_what_it_is(store, raw):
     assert (failed.value.http, failed.value.fields) == (500, {"script": "submit"})
 
 
+@pytest.mark.parametrize("name", [b"\xff", "box:inbox"], ids=("no text", "another key"))
+async def test_what_is_no_id_in_an_index_or_on_the_wake_stream_is_passed_over(store, engine, raw, name):
+    keys = Keys(store.pool)
+    await engine.engines.register(info(), EngineReport(), {}, 30)
+    await raw.execute_command("XADD", keys.inbox("box"), "*", "k", "x")
+    for index in (keys.engines, keys.leases, keys.pending, keys.delayed):
+        await raw.execute_command("ZADD", index, "0", name)
+    await raw.execute_command("XADD", keys.wake, "*", "k", "engine", "engine", name)
+    assert [each.info.id for each in await store.engines.list()] == ["box"]
+    assert [each.engine_id for each in (await store.scheduling.wake("0", 1))[1]] == ["box"]
+    assert (await store.scheduling.expired(), await store.scheduling.pending()) == ([], [])
+    assert (await store.work.waiting(5)).items == ()
+    epoch = await store.scheduling.lead("test", 60)
+    assert (await store.scheduling.release(epoch, await store.now_ms()))[0] == []
+    assert await store.scheduling.delayed_count() == 0
+
+
+async def test_a_task_that_is_due_at_no_time_is_never_looked_for(store, raw):
+    await raw.execute_command("ZADD", Keys(store.pool).delayed, "inf", "t1")
+    assert await store.scheduling.release(1, await store.now_ms()) == ([], 0)
+
+
 async def test_an_engine_that_writes_nonsense_disturbs_nobody_else(store, engine, raw):
     keys = Keys(store.pool)
     await engine.engines.register(info(), EngineReport(), {}, 30)
