@@ -93,14 +93,21 @@ class Pinner:
         """
         check_counts(body)
         owner = Owner(user_id=actor.user_id, key_id=actor.key_id)
-        ref, app, version = await self._registry.resolve(body.app, owner.user_id)
+        ref = parse_ref(body.app)
+        named = await self._registry.app_named(body.app, owner.user_id)
+        app, version = await self._registry.by_id(named.id, ref.version, owner.user_id)
         messages = check_status(app) + await self._check_workers(body.workers or (), once=once)
         made, unknown = await self._make(app, version, body.setup or {}, owner)
+        follows = not (parse_ref(named.alias_of) if named.alias_of else ref).version
         now_ms = int(time.time() * 1000)
         pin = structs.replace(
             made,
-            id=await self._id_for(made, once=once, follows=not ref.version),
-            follows=not ref.version,
+            id=await self._id_for(made, once=once, follows=follows),
+            setup={
+                **named.alias_setup,
+                **made.setup,
+            },  # the pin goes on with the app itself, which lacks them
+            follows=follows,
             workers=tuple(dict.fromkeys(body.workers or ())),
             copies=body.copies,
             once=once,

@@ -37,8 +37,8 @@ class Pin(Struct, frozen=True, kw_only=True):
     )
     needs: Needs
     owner: Owner
-    setup: dict[str, Any] = {}  # as it was asked for, without defaults
-    follows: bool = True  # it named no version, so it is for the current one
+    setup: dict[str, Any] = {}  # as it was asked for, an alias's values included, without the app's defaults
+    follows: bool = True  # neither it nor its alias named a version, so it is for the current one
     workers: tuple[str, ...] = ()
     copies: int = 0
     once: bool = False
