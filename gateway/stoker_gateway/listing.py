@@ -3,7 +3,9 @@
 import base64
 import binascii
 import fnmatch
+import functools
 import operator
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Generic, Literal, TypeVar
 
@@ -17,6 +19,12 @@ MAX_LIMIT: Final = 100
 SCAN_BATCH: Final = 200
 SCAN_LIMIT: Final = 5000
 """Records that one request looks at when a filter lets few through; the cursor goes on from there."""
+MAX_FILTERS: Final = 50
+MAX_VALUES: Final = 1_000
+"""Of all filters together."""
+MAX_VALUE_CHARS: Final = 1_000
+MAX_SEARCH_FIELDS: Final = 50
+"""All of this is compared with each record, and nothing else is served meanwhile."""
 
 Place = tuple[int, str]
 """Where a record stands in a list: (created_ms, id)."""
@@ -68,8 +76,17 @@ def _like(have: Any, want: Any) -> bool:
     pattern = _text(want)
     if "%" not in pattern:
         return pattern in _text(have)
+    return _matcher(pattern).match(_text(have)) is not None
+
+
+@functools.lru_cache(MAX_FILTERS)
+def _matcher(pattern: str) -> re.Pattern[str]:
     escaped = "".join(f"[{char}]" if char in "*?[" else char for char in pattern)
-    return fnmatch.fnmatchcase(_text(have), escaped.replace("%", "*"))
+    return re.compile(fnmatch.translate(escaped.replace("%", "*")))
+
+
+def _contains(have: Any, want: Any) -> bool:
+    return _text(want) in _text(have)
 
 
 def _compare(test: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
@@ -87,13 +104,14 @@ OPERATORS: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "ne": lambda have, want: bool(have != want),
     "like": _like,
     "ilike": _like,
-    "contains": lambda have, want: _text(want) in _text(have),
+    "contains": _contains,
     "gt": _compare(operator.gt),
     "gte": _compare(operator.ge),
     "lt": _compare(operator.lt),
     "lte": _compare(operator.le),
     "in": lambda have, want: isinstance(want, list) and have in want,
 }
+_OF_TEXT: Final = (_like, _contains)
 _ALIASES: Final = {
     "=": "eq",
     "==": "eq",
@@ -114,10 +132,12 @@ def chooser(query: ListQuery, fields: Sequence[str], searched: Sequence[str]) ->
         searched: where a search looks that names no fields.
 
     Raises:
-        InvalidRequest: names the filter's or the search's field, or the operator, and what it may be.
+        InvalidRequest: names the filter's or the search's field, or the operator, and what it may be; or the bound.
     """
+    _check_filters(query.filters or ())
     tests = [_test(f, fields) for f in query.filters or ()]
     search = query.search if isinstance(query.search, Search) else Search(term=query.search or "")
+    _check_bound("search.fields", len(search.fields), MAX_SEARCH_FIELDS)
     if term := search.term.strip().lower():
         where = [_known(name, fields, "search.fields") for name in search.fields] or searched
         tests.append(lambda row: any(_found(term, row.get(name), exact=search.exact) for name in where))
@@ -138,7 +158,22 @@ def _test(condition: Filter, fields: Sequence[str]) -> Callable[[Row], bool]:
             f"it may be {', '.join(OPERATORS)}"
         )
     value = condition.value
+    if compare in _OF_TEXT:
+        _check_bound("filters.value", len(_text(value)), MAX_VALUE_CHARS, "characters")
     return lambda row: row.get(name) is not None and compare(row[name], value)
+
+
+def _check_filters(filters: Sequence[Filter]) -> None:
+    _check_bound("filters", len(filters), MAX_FILTERS)
+    values = sum(len(each.value) for each in filters if isinstance(each.value, list))
+    _check_bound("filters.value", values, MAX_VALUES, "values in all filters together")
+
+
+def _check_bound(where: str, count: int, most: int, what: str = "") -> None:
+    if count > most:
+        raise InvalidRequest(
+            f"Input validation failed: {where}: {count} {what}".rstrip() + f" are too many; at most {most}"
+        )
 
 
 def _known(name: str, fields: Sequence[str], where: str) -> str:

@@ -74,6 +74,40 @@ def test_what_is_unknown_is_named_with_what_is_known(query, words):
     assert words in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ({"filters": [{"field": "name"}] * 51}, "filters: 51 are too many; at most 50"),
+        (
+            {"filters": [{"field": "size", "operator": "in", "value": [1] * 501}] * 2},
+            "filters.value: 1002 values in all filters together are too many; at most 1000",
+        ),
+        (
+            {"filters": [{"field": "name", "operator": "like", "value": "%" * 1001}]},
+            "filters.value: 1001 characters are too many; at most 1000",
+        ),
+        (
+            {"filters": [{"field": "name", "operator": "contains", "value": ["x" * 1001]}]},
+            "filters.value: 1005 characters are too many; at most 1000",
+        ),
+        (
+            {"search": {"term": "x", "fields": ["name"] * 51}},
+            "search.fields: 51 are too many; at most 50",
+        ),
+    ],
+)
+def test_what_is_compared_with_each_record_has_bounds(query, words):
+    with pytest.raises(InvalidRequest) as caught:
+        names(**query)
+    assert words in caught.value.message
+
+
+def test_what_is_within_the_bounds_is_compared():
+    query = [{"field": "size", "operator": "in", "value": [10, *range(1000, 1999)]}]
+    query += [{"field": "kind", "operator": "like", "value": "image/%".ljust(1000, "%")}] * 49
+    assert names(filters=query, search={"term": "cat", "fields": ["name"] * 50}) == ["Cat.png"]
+
+
 def test_a_query_string_says_the_same():
     query = query_of(
         {"limit": "3", "search": "cat", "filters": '[{"field":"kind","value":"x"}]', "other": "1"}
