@@ -11,10 +11,10 @@ from msgspec import Struct
 
 from stoker.agents.fields import address_in, object_of, refused, text_of
 from stoker.agents.secrets import check_references, names_in
+from stoker.core.schema_errors import schema_errors
 
 NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What the APIs of language models take as the name of a function."""
-ERRORS_SHOWN: Final = 5
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 TAKES_SECRETS: Final = {"http": ("headers", "auth"), "call": ("headers", "auth"), "hook": ("secret",)}
 """The fields of a tool in which `${{secrets.NAME}}` stands for a value."""
@@ -215,17 +215,10 @@ def argument_errors(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> 
         return ""
     try:
         validator = jsonschema_rs.validator_for(dict(schema), retriever=_refuse)
-        errors = [f"{_place(error)}: {error.message}" for error in validator.iter_errors(dict(arguments))]
+        wrong = schema_errors(validator, dict(arguments), "arguments")
     except (ValueError, RecursionError, jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError):
         return ""  # the schema itself cannot be compiled: who made the tool decides what it takes
-    if not errors:
-        return ""
-    more = f" (and {len(errors) - ERRORS_SHOWN} more)" if len(errors) > ERRORS_SHOWN else ""
-    return f"The arguments do not fit the tool: {'; '.join(errors[:ERRORS_SHOWN])}{more}. Call it again with valid ones."
-
-
-def _place(error: jsonschema_rs.ValidationError) -> str:
-    return ".".join(str(part) for part in error.instance_path) or "arguments"
+    return f"The arguments do not fit the tool: {wrong}. Call it again with valid ones." if wrong else ""
 
 
 def _own_fields(type_: ToolType, own: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -12,13 +12,13 @@ from stoker.core.apps import App, AppFunction, AppVersion
 from stoker.core.errors import InvalidRequest, NotFound
 from stoker.core.messages import EngineView
 from stoker.core.refs import AppRef, parse_ref
+from stoker.core.schema_errors import schema_errors
 from stoker.protocol import Store
 from stoker.runs.file_fields import with_maps
 
 FRESH_S = 1.0
 """How long another gateway's deploy may stay unseen here."""
 _KEPT = 1000
-_ERRORS_SHOWN = 5
 _SETUP = "setup"
 """Where a setup's fields lie in a request; no function can have this name."""
 
@@ -114,14 +114,9 @@ class Registry:
                 self._validators.clear()
             self._validators[key] = compiled(schema)
         validator = self._validators[key]
-        if validator is None or validator.is_valid(value):
-            return
-        errors = [
-            f"{'.'.join(str(part) for part in (root, *error.instance_path) if part != '') or 'input'}: {error.message}"
-            for error in validator.iter_errors(value)
-        ]
-        more = f" (and {len(errors) - _ERRORS_SHOWN} more)" if len(errors) > _ERRORS_SHOWN else ""
-        raise InvalidRequest(f"Input validation failed: {'; '.join(errors[:_ERRORS_SHOWN])}{more}")
+        wrong = "" if validator is None else schema_errors(validator, value, "input", root)
+        if wrong:
+            raise InvalidRequest(f"Input validation failed: {wrong}")
 
     async def _fresh(self, key: tuple[str, str], look_up: Callable[[], Awaitable[Found]]) -> Found:
         at, found = self._found.get(key, (0.0, None))
