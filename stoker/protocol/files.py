@@ -94,8 +94,12 @@ class Files:
         rank = await self._call("ZRANK" if newer else "ZREVRANK", index, file_id)
         if rank is not None:
             return int(rank) + 1
-        span = ("-inf", created_ms) if newer else (created_ms, "+inf")
-        return int(await self._call("ZCOUNT", index, *span))
+        # It was deleted. Redis orders what is of one moment by its id, so the place is known all the same.
+        span = ("-inf", f"({created_ms}") if newer else (f"({created_ms}", "+inf")
+        passed = int(await self._call("ZCOUNT", index, *span))
+        raw = await self._call("ZRANGEBYSCORE", index, created_ms, created_ms)
+        same: list[str] = [member.decode() for member in raw]
+        return passed + sum(one < file_id if newer else one > file_id for one in same)
 
     async def oldest(self, offset: int, limit: int) -> list[str]:
         """Ids of all files of the pool by age, oldest first."""
