@@ -62,6 +62,8 @@ class Watch:
         """Deleted; not to be read any more, though its readers wait."""
         self.version = 0
         self.wakers: set[asyncio.Event] = set()
+        self.late: set[asyncio.Event] = set()
+        """Of readers that may have missed a change before they came: the next read tells them, whatever it finds."""
         self._lines: dict[tuple[Dialect, str], list[bytes] | None] = {}
 
     @property
@@ -73,22 +75,22 @@ class Watch:
         """Take a fresh view, and the lines that were read after it; readers hear of it when it differs."""
         if view is not None:
             self._logs.add(view.request.id, self.tail.take_new())
+        same = view is not None and self.view is not None and _signature(view) == _signature(self.view)
+        for waker in self.late if same else self.wakers:
+            waker.set()
+        self.late.clear()
+        if same:
+            return
         if view is None:
             self.gone = True
-        elif self.view is not None and _signature(view) == _signature(self.view):
-            return
         else:
             self.view = view
         self.version += 1
         self._lines.clear()
-        self._wake()
 
     def break_off(self) -> None:
         """Have every reader's stream break off."""
         self.broken = True
-        self._wake()
-
-    def _wake(self) -> None:
         for waker in self.wakers:
             waker.set()
 
@@ -252,9 +254,10 @@ class Hub:
             reader = Reader(first, dialect, user_id, waker)
             for chunk in framed(stream_lines(first, dialect, user_id), first, dialect):
                 yield chunk
-            if reader.deltas.wants(first):
+            if reader.deltas.wants(first) or watch.ended:  # it ended for another reader, and is read no more
                 waker.set()
             if self.heard.since(first.request.id, read_at):
+                watch.late.add(waker)
                 self._mark(first.request.id)
             while not watch.gone and not reader.ended:
                 due = min(reader.sent_at + self._resend_s, reader.alive_at + self._heartbeat_s)
@@ -326,6 +329,7 @@ class Hub:
             yield watch, waker
         finally:
             watch.wakers.discard(waker)
+            watch.late.discard(waker)
             if not watch.wakers and self._watches.get(task_id) is watch:
                 del self._watches[task_id]
 
