@@ -1,1 +1,4 @@
-"""Flows: graphs of apps. What a flow is, whether it can run, and what its run does next. Nothing here does I/O."""
+"""Flows: graphs of apps. What a flow is, whether it can run, and what its run does next.
+
+Nothing here does I/O, but for the helper process that evaluates expressions (`evaluator`).
+"""

@@ -4,7 +4,8 @@ import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from stoker.flows.expressions import ExpressionFailed, evaluate
+from stoker.flows.cel import ExpressionFailed
+from stoker.flows.expressions import evaluate
 from stoker.flows.paths import MISSING, dig
 from stoker.flows.plan import Kind, PlanNode, Rule
 
