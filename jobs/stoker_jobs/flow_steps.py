@@ -1,7 +1,7 @@
 """The step of a flow run: read, decide (`stoker.flows.run`), write, submit. See `stoker_jobs.steps` for the rules."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -35,6 +35,9 @@ from stoker_jobs.desk import Desk
 
 ROUNDS: Final = 50
 """Of one step: it goes on while others write the same run, or what it submits fails at once."""
+COMPUTE_S: Final = 5.0
+"""After so long no further node is computed in a round: what there is is written, before the step's own limit ends it and
+the next would begin at the same place, and the steps of others have their turn."""
 _TASK_STATES: Final = {
     RunState.COMPLETED: TaskState.COMPLETED,
     RunState.FAILED: TaskState.FAILED,
@@ -98,10 +101,16 @@ async def _round(desk: Desk, run_id: str) -> bool:
     }
     if failed:
         after = decide_step(
-            step.run, structs.replace(facts, endings=failed), _task_ids(desk, look), _now(document)
+            step.run,
+            structs.replace(facts, endings=failed),
+            _task_ids(desk, look),
+            _now(document),
+            _time_to_compute(),
         )
         await _write(desk, structs.replace(document, revision=revision), after)
-        return False
+        return after.more
+    if step.more:
+        return True
     # What was submitted while somebody ended the run is found, and cancelled, by the next look.
     return not missing or (await desk.store.documents.get(RUN, run_id)).revision == revision
 
@@ -134,7 +143,12 @@ def _ending(view: TaskView | None) -> Ending:
 
 
 def _decide(desk: Desk, look: Look, run: Run) -> Step:
-    return decide_step(run, look.facts, _task_ids(desk, look), _now(look.document))
+    return decide_step(run, look.facts, _task_ids(desk, look), _now(look.document), _time_to_compute())
+
+
+def _time_to_compute() -> Callable[[], bool]:
+    end = time.monotonic() + COMPUTE_S
+    return lambda: time.monotonic() < end
 
 
 def _task_ids(desk: Desk, look: Look) -> dict[str, str]:
@@ -158,6 +172,7 @@ async def _write(desk: Desk, document: Document, step: Step) -> int:
         body=records.dumps(step.run).encode(),
         parts=parts,
         due_s=DUE_LATER_S,
+        wake=step.more,
         keep_s=desk.settings.retention_s if step.run.ended else 0,
     )
     return await desk.store.documents.put(RUN, document.id, document.owner_id, document.revision, change)

@@ -1,6 +1,6 @@
 """What a flow run does next: a pure function of its document, what its nodes gave, and how its tasks stand."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from msgspec import Struct, structs
@@ -80,9 +80,20 @@ class Step(Struct, frozen=True, kw_only=True):
     run: Run
     outputs: dict[str, Any] = {}  # of nodes that have it now
     output: Any = None
+    more: bool = False  # nodes that could be computed are left to the next step
 
 
-def decide_step(run: Run, facts: Facts, task_id_of: Mapping[str, str], now_ms: int) -> Step:
+def _always() -> bool:
+    return True
+
+
+def decide_step(
+    run: Run,
+    facts: Facts,
+    task_id_of: Mapping[str, str],
+    now_ms: int,
+    goes_on: Callable[[], bool] = _always,
+) -> Step:
     """Take a run as far as it goes now. Taken again with the same facts, it changes nothing more.
 
     Args:
@@ -90,10 +101,11 @@ def decide_step(run: Run, facts: Facts, task_id_of: Mapping[str, str], now_ms: i
         facts: what is known.
         task_id_of: node -> the id that its task has, whoever submits it.
         now_ms: the time of what changes.
+        goes_on: whether there is time to compute one more node that is no app.
     """
     if run.ended:
         return Step(run=run)
-    return _Stepper(run, facts, task_id_of, now_ms).step()
+    return _Stepper(run, facts, task_id_of, now_ms, goes_on).step()
 
 
 def input_of(node: PlanNode, facts: Facts, outputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,11 +128,20 @@ def value_of(source: Source, facts: Facts, outputs: Mapping[str, Any]) -> Any:
 
 
 class _Stepper:
-    def __init__(self, run: Run, facts: Facts, task_id_of: Mapping[str, str], now_ms: int) -> None:
+    def __init__(
+        self,
+        run: Run,
+        facts: Facts,
+        task_id_of: Mapping[str, str],
+        now_ms: int,
+        goes_on: Callable[[], bool],
+    ) -> None:
         self._run = run
         self._facts = facts
         self._task_id_of = task_id_of
         self._now_ms = now_ms
+        self._goes_on = goes_on
+        self._more = False
         self._nodes = {node.id: run.nodes.get(node.id, RunNode()) for node in facts.plan.nodes}
         self._kinds = {node.id: node.kind for node in facts.plan.nodes}
         self._outputs = dict(facts.outputs)
@@ -140,7 +161,7 @@ class _Stepper:
             return self._end(RunState.FAILED, failed)
         if all(node.state in NODE_SETTLED for node in self._nodes.values()):
             return self._end(RunState.COMPLETED, failed)
-        return self._result(RunState.RUNNING, self._run.error)
+        return structs.replace(self._result(RunState.RUNNING, self._run.error), more=self._more)
 
     def _take_endings(self) -> None:
         for node_id, ending in self._facts.endings.items():
@@ -180,6 +201,9 @@ class _Stepper:
         if node.kind is Kind.APP:
             task_id = self._task_id_of[node.id]
             self._nodes[node.id] = RunNode(state=NodeState.RUNNING, task_id=task_id, since_ms=self._now_ms)
+            return
+        if not self._goes_on():
+            self._more = True
             return
         given = input_of(node, self._facts, self._present(node))
         try:

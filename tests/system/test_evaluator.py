@@ -11,6 +11,7 @@ import psutil
 import pytest
 from helpers import alive, environment, wait_gone, wait_until
 
+from stoker.core.errors import StokerError
 from stoker.flows.cel import ExpressionFailed
 from stoker.flows.evaluator import Evaluator
 
@@ -76,6 +77,15 @@ def test_a_helper_that_ended_while_idle_fails_nothing(evaluator):
     os.kill(evaluator.pid, signal.SIGKILL)
     wait_gone({evaluator.pid})
     assert evaluator.evaluate("2", {}) == 2
+
+
+@pytest.mark.parametrize("program", ["/bin/false", "/nowhere/python"])
+def test_a_helper_that_does_not_start_is_no_fault_of_the_expression(evaluator, monkeypatch, program):
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "executable", program)
+        with pytest.raises(StokerError, match="did not start"):
+            evaluator.evaluate("1", {})
+    assert evaluator.evaluate("1", {}) == 1
 
 
 def test_it_inherits_nothing_and_leaves_the_signals_of_its_group_alone(evaluator, monkeypatch):

@@ -13,13 +13,15 @@ from stoker.core.errors import StoreUnavailable
 from stoker.core.messages import FlowRef, Outcome, Owner, Waiter
 from stoker.core.states import TERMINAL, TaskState
 from stoker.flows import records
-from stoker.flows.plan import AppCall, Kind, Plan, PlanNode, Source
+from stoker.flows.plan import AppCall, Kind, Plan, PlanNode, Rule, Source
 from stoker.flows.records import FLOW, RUN
 from stoker.protocol import AssignOrder, Store
 from stoker.protocol.documents import Change
+from stoker.protocol.outbox import Nudge
 from stoker.runs.registry import Registry
 from stoker.runs.submit import Origin, RunBody, Submitter
 from stoker.settings import JobsSettings
+from stoker_jobs import flow_steps
 from stoker_jobs.desk import Desk
 from stoker_jobs.flow_steps import advance_run
 
@@ -79,6 +81,11 @@ class Stage:
         await self.store.documents.put(FLOW, "f1", "ann", 0, Change(body=b"{}", parts=parts))
         await deploy(self.store, "flow", FlowRef(flow_id="f1", version_id="v"))
         return self
+
+    async def replan(self, plan):
+        flow = await self.store.documents.get(FLOW, "f1")
+        change = Change(body=flow.body, parts={records.plan_part("v"): records.dumps(plan)})
+        await self.store.documents.put(FLOW, "f1", "ann", flow.revision, change)
 
     async def begin(self):
         view, _ = await self.desk.submitter.submit(RunBody(app="ns/flow", input={"n": 1}), OWNER)
@@ -230,12 +237,32 @@ async def test_a_node_whose_app_is_gone_fails_the_run_with_the_reason(stage):
     assert "node 'b': App not found" in view.error
 
 
+async def test_computing_that_takes_long_is_written_and_goes_on_after_the_steps_of_others(stage, monkeypatch):
+    nodes = tuple(PlanNode(id=name, kind=Kind.CONSTANT, rule=Rule(value=1)) for name in ("a", "b"))
+    await stage.replan(Plan(nodes=nodes))
+    run_id = await stage.begin()
+    await stage.store.outbox.open()
+    turns = []
+    monkeypatch.setattr(flow_steps, "_time_to_compute", lambda: lambda: bool(turns) and turns.pop())
+    states, nudges = [], []
+    for _ in range(2):
+        turns.append(True)
+        await advance_run(stage.desk, run_id)
+        document = await stage.store.documents.get(RUN, run_id)
+        states.append({name: str(one.state) for name, one in records.run_of(document.body).nodes.items()})
+        found = await stage.store.outbox.read("me", 1)
+        nudges.append([one.id for one in found if isinstance(one, Nudge)])
+        if found:
+            await stage.store.outbox.done(found)
+    assert states == [{"a": "completed", "b": "pending"}, {"a": "completed", "b": "completed"}]
+    assert nudges[0][-1] == run_id
+    assert not nudges[1]
+    assert (await stage.store.tasks.read(run_id)).state is TaskState.COMPLETED
+
+
 async def test_a_flow_that_contains_itself_ends(stage):
     inner = AppCall(app_id="flow", ref="ns/flow")
-    plan = Plan(nodes=(PlanNode(id="again", kind=Kind.APP, app=inner),))
-    flow = await stage.store.documents.get(FLOW, "f1")
-    change = Change(body=flow.body, parts={records.plan_part("v"): records.dumps(plan)})
-    await stage.store.documents.put(FLOW, "f1", "ann", flow.revision, change)
+    await stage.replan(Plan(nodes=(PlanNode(id="again", kind=Kind.APP, app=inner),)))
     run_id = await stage.begin()
     for _ in range(MOST):
         ids, _ = await stage.store.tasks.page("ann", limit=100)

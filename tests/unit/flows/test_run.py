@@ -144,6 +144,22 @@ def test_a_rule_that_cannot_be_computed_fails_its_node():
     assert "division by zero" in play.run.error
 
 
+def test_what_there_is_no_time_to_compute_is_left_to_the_next_step():
+    nodes = [
+        PlanNode(id=name, kind=Kind.EXPRESSION, after=after, rule=Rule(expression="1"))
+        for name, after in (("a", ()), ("b", ("a",)), ("c", ()))
+    ]
+    play = Play(*nodes, app("d"))
+    facts = Facts(plan=play.plan)
+    run, left = START, []
+    for _ in nodes:
+        turns = [False, False, True]  # from its end
+        made = decide_step(run, facts, {node.id: node.id for node in play.plan.nodes}, 1, turns.pop)
+        run, facts = made.run, structs.replace(facts, outputs={**facts.outputs, **made.outputs})
+        left.append((made.more, sorted(made.outputs), str(run.nodes["d"].state)))
+    assert left == [(True, ["a"], "running"), (True, ["b"], "running"), (False, ["c"], "running")]
+
+
 def test_a_cancelled_run_cancels_what_runs_and_begins_nothing():
     play = Play(app("a"), app("b", "a")).step().step(cancel=True)
     assert play.run.state is RunState.CANCELLED
