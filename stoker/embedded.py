@@ -65,23 +65,14 @@ class DirLock:
         """
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
-                if time.monotonic() < deadline and not _alive(holder):
-                    await asyncio.sleep(POLL_S)
-                    continue
-                os.close(fd)
-                raise DataDirInUse(
-                    f"'{self.path.parent}' is in use by another running copy (process {holder}); stop that "
-                    "one, or give this one its own directory (--data-dir or STOKER_DATA_DIR)"
-                ) from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        try:
+            await self._wait_for(fd, time.monotonic() + timeout_s)
+        except BaseException:
+            os.close(fd)
+            raise
+        with contextlib.suppress(OSError):  # a full disk: the note is for the message of another copy alone
+            size = os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)  # over the old note, in its block
+            os.ftruncate(fd, size)
         self.fd = fd
 
     def release(self) -> None:
@@ -89,6 +80,21 @@ class DirLock:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+    async def _wait_for(self, fd: int, mono_deadline: float) -> None:
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
+            else:
+                return
+            if time.monotonic() >= mono_deadline or _alive(holder):
+                raise DataDirInUse(
+                    f"'{self.path.parent}' is in use by another running copy (process {holder}); stop that "
+                    "one, or give this one its own directory (--data-dir or STOKER_DATA_DIR)"
+                )
+            await asyncio.sleep(POLL_S)
 
 
 class EmbeddedServer:
@@ -128,6 +134,7 @@ class EmbeddedServer:
         Raises:
             DataDirInUse: another server has this directory.
             ServerFailed: it ended at once, or did not answer in time; holds the end of its log.
+            OSError: the disk is full, for instance.
         """
         await self._lock.take()
         try:
@@ -150,6 +157,8 @@ class EmbeddedServer:
         process = self._process
         if process is None:
             return 0
+        if process.poll() is not None:
+            return process.returncode  # waited for already: there is no such process to watch
         ended = asyncio.Event()
         loop = asyncio.get_running_loop()
         watch = os.pidfd_open(process.pid)

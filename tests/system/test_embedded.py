@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from helpers import alive, environment, wait_gone, wait_until
+from helpers import alive, environment, eventually, wait_gone, wait_until
 
 from stoker.embedded import DataDirInUse, DirLock, EmbeddedServer, ServerFailed
 from stoker.protocol import Store
@@ -112,3 +112,9 @@ def test_a_log_that_grew_is_put_aside(tmp_path):
     server._prepare()
     assert not server.log_file.exists()
     assert wait_until(server.log_file.with_suffix(".log.1").exists, "the old log")
+
+
+async def test_the_end_of_a_server_is_told_also_when_it_was_seen_before(server):
+    os.kill(server.pid, signal.SIGKILL)
+    await eventually(lambda: server.pid is None, "its end")
+    assert await server.wait() == -signal.SIGKILL

@@ -111,17 +111,23 @@ class Supervisor:
             await server.stop()
             try:
                 await server.start()
-            except StokerError as error:
-                self._log.error(Event.PART_FAILED, name="server", reason=error.message)
+            except (StokerError, OSError) as error:  # a full disk too: somebody will make room
+                self._log.error(Event.PART_FAILED, name="server", reason=str(error))
                 continue
             failures = 0
             self._note_pid("server", server.pid or 0)
 
     def _note_pid(self, name: str, pid: int) -> None:
+        """Never raises: a file for people to read must not end the watch over a process that runs."""
         self.pids[name] = pid
         fresh = self.pids_file.with_suffix(".new")
-        fresh.write_text(json.dumps(self.pids))
-        fresh.replace(self.pids_file)
+        try:
+            fresh.write_text(json.dumps(self.pids))
+            fresh.replace(self.pids_file)
+        except OSError as error:
+            self._log.warning(
+                Event.PART_FAILED, name=name, reason=f"{self.pids_file} is out of date: {error}"
+            )
 
 
 def part_specs(settings: UpSettings, store_url: str, port: int, listen_fd: int) -> list[PartSpec]:

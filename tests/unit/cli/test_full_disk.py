@@ -1,0 +1,84 @@
+"""`stoker up` on a disk that is full for a while."""
+
+import asyncio
+import errno
+import os
+
+from structlog.testing import capture_logs
+from virtual_time import in_virtual_time
+
+from stoker.embedded import DirLock
+from stoker.settings import UpSettings, load
+from stoker_cli.up.supervisor import Supervisor
+
+
+def no_space(*_arguments, **_named):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+class DyingServer:
+    """Ends once, cannot be started while the disk is full, and lives from then on."""
+
+    def __init__(self, failures):
+        self.failures = failures
+        self.pid = 7
+        self.runs = False
+        self.started = asyncio.Event()
+
+    async def wait(self):
+        if self.started.is_set():
+            await asyncio.Event().wait()
+        return 1
+
+    async def stop(self):
+        self.runs = False
+
+    async def start(self):
+        if self.failures:
+            self.failures -= 1
+            no_space()
+        self.runs = True
+        self.started.set()
+
+
+def supervisor(tmp_path):
+    settings = load(UpSettings, {"data_dir": str(tmp_path)})
+    return Supervisor(settings, lambda _name, _fields: None)
+
+
+@in_virtual_time
+async def test_the_database_is_started_again_when_there_is_room(tmp_path):
+    server = DyingServer(failures=3)
+    with capture_logs() as logs:
+        watching = asyncio.create_task(supervisor(tmp_path)._watch_server(server))
+        async with asyncio.timeout(3600):
+            started = asyncio.create_task(server.started.wait())
+            await asyncio.wait({watching, started}, return_when="FIRST_COMPLETED")
+    assert not watching.done(), watching.exception()
+    assert server.runs
+    assert [log["event"] for log in logs].count("part.failed") == 3
+
+
+def test_a_pid_that_cannot_be_noted_is_logged_and_no_error(tmp_path):
+    watcher = supervisor(tmp_path / "gone")
+    with capture_logs() as logs:
+        watcher._note_pid("worker", 7)
+    assert watcher.pids["worker"] == 7
+    assert [(log["event"], log["name"]) for log in logs] == [("part.failed", "worker")]
+
+
+async def test_a_lock_without_a_note_of_its_holder_is_held_and_given_free(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "pwrite", no_space)
+    for _ in range(2):  # a descriptor that is left open would keep the second out
+        lock = DirLock(tmp_path / "lock")
+        await lock.take(timeout_s=0)
+        assert lock.fd >= 0
+        lock.release()
+
+
+async def test_the_note_of_a_holder_replaces_a_longer_one(tmp_path):
+    (tmp_path / "lock").write_text("123456789012\n")
+    lock = DirLock(tmp_path / "lock")
+    await lock.take()
+    assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"
+    lock.release()
