@@ -6,7 +6,6 @@ An environment is complete or absent; when it is there, nothing is started and o
 gets one holds it, and closes it after use: nobody removes it before.
 """
 
-import asyncio
 import hashlib
 import os
 import platform
@@ -27,6 +26,7 @@ from stoker_worker.installer import Step, StepFailed, run_steps
 from stoker_worker.procs import clean_environment
 from stoker_worker.pythons import PythonMissing
 from stoker_worker.shelf import OnLine, Shelf, Site, Use
+from stoker_worker.threads import unbroken
 
 _FORMAT: Final = "2"  # a change of how environments are built makes all of them new
 _INSTALLERS: Final = ("UV_", "PIP_", "NPM_CONFIG_", "npm_config_")
@@ -248,7 +248,7 @@ class Environments:
             site.on_line,
             site.lock,
         )
-        sources = await asyncio.to_thread(_copy_sources, app_dir, planned, site.folder / _SOURCES)
+        sources = await unbroken(_copy_sources, app_dir, planned, site.folder / _SOURCES)
         cwd = sources or app_dir
         options = ("--python", site.folder / "bin" / "python", "--index-strategy", "unsafe-best-match")
         pip = (self._uv, "pip", "install", *options, "--prerelease", self._policy.prereleases)

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final, ParamSpec, TypeVar
+from typing import BinaryIO, Final
 
 import httpx
 
@@ -18,9 +18,7 @@ from stoker_worker import fetch_answer
 from stoker_worker.backoff import Backoff
 from stoker_worker.fetch_answer import Version
 from stoker_worker.fetch_policy import FetchFailed, FetchPolicy, shown
-
-P = ParamSpec("P")
-T = TypeVar("T")
+from stoker_worker.threads import unbroken
 
 TRIES: Final = 5
 """In a row without progress. With the pauses between them some 8 s: longer outages are the caller's to repeat."""
@@ -270,13 +268,3 @@ def _joined(url: httpx.URL, location: str) -> httpx.URL:
     except (httpx.InvalidURL, ValueError) as error:
         told = location.partition("?")[0][:100]
         raise FetchFailed(f"{shown(url)} redirects to {told!r}, which is no address") from error
-
-
-async def unbroken(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """A call beside the event loop which a cancellation waits for: it uses what is closed or removed next."""
-    work = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await asyncio.wait({work})
-        raise

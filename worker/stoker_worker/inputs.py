@@ -26,13 +26,14 @@ from stoker.core.events import Event
 from stoker.core.messages import Assignment, LogType
 from stoker.log import get_logger
 from stoker_worker import input_names
-from stoker_worker.fetch import Fetcher, OnProgress, unbroken
+from stoker_worker.fetch import Fetcher, OnProgress
 from stoker_worker.fetch_answer import Version
 from stoker_worker.fetch_policy import FetchFailed, shown
 from stoker_worker.input_cache import Entry, InputCache, Stopped, now_ms
 from stoker_worker.outcomes import InputFileFailed
 from stoker_worker.pointers import dotted, get_at, put_at
 from stoker_worker.procs import ShortPath
+from stoker_worker.threads import unbroken
 
 AT_ONCE: Final = 4
 """Files of one task that are fetched at the same time."""

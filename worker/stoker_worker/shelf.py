@@ -24,6 +24,7 @@ from typing import Final, TextIO
 
 from stoker.core.errors import StokerError
 from stoker.core.messages import LogType
+from stoker_worker.threads import unbroken
 
 LOCK_POLL_S: Final = 0.1
 """Between two looks of one who waits for a build; the kernel tells nobody of a lock that is free."""
@@ -128,7 +129,8 @@ class Shelf:
         Args:
             key: the folder's.
             who: tells others who builds.
-            build: writes the folder; whatever it leaves when it raises is removed.
+            build: writes the folder; whatever it leaves when it raises is removed, so nothing of it, a thread
+                neither, may go on then.
             on_line: gets the lines of the build.
 
         Raises:
@@ -195,15 +197,17 @@ class Shelf:
         folder = self.path / key
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"process {os.getpid()} for {who}".encode(), 0)
-        await asyncio.to_thread(self._clear, key)
+        await unbroken(self._clear, key)
         with self._part(key, ".log").open("x", encoding="utf-8", errors="replace") as log:
             site = Site(folder=folder, part=self._part(key, ".part"), lock=lock, on_line=_both(on_line, log))
             try:
                 await build(site)
-                await asyncio.to_thread(self.adopt, key)
+                await unbroken(self.adopt, key)
             except BaseException as error:
-                await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
-                self._part(key, ".json").unlink(missing_ok=True)
+                if not self._part(
+                    key, ".json"
+                ).exists():  # else it is complete, and others may use it already
+                    await unbroken(shutil.rmtree, folder, ignore_errors=True)
                 if self._revive is not None and isinstance(error, StokerError):
                     self._part(key, ".failed").write_text(error.message, encoding="utf-8")
                 raise

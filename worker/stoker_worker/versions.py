@@ -1,6 +1,5 @@
 """The app versions on this machine: unpacked once, under their content hash, shared by all workers."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -8,6 +7,7 @@ from stoker import bundles
 from stoker.bundles import DEFAULT_LIMITS, BadBundle, Limits
 from stoker.core.messages import LogType
 from stoker_worker.shelf import OnLine, Shelf, Site, Use
+from stoker_worker.threads import unbroken
 
 
 class Versions:
@@ -35,7 +35,7 @@ class Versions:
 
         async def build(site: Site) -> None:
             await fetch(site.part)
-            found_id = await asyncio.to_thread(bundles.unpack, site.part, site.folder, self._limits)
+            found_id = await unbroken(bundles.unpack, site.part, site.folder, self._limits)
             if found_id != version_id:
                 raise BadBundle(
                     f"The app's bundle holds version {found_id[:8]}, not {version_id[:8]}. Deploy the app again."
