@@ -1,14 +1,21 @@
 """How apps are imported, described and set up in processes, and what is told when that fails."""
 
 import asyncio
+import contextlib
+import os
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 from instances import APPS, LIMIT_S, is_gone
 
+from stoker_worker import private_tmp
 from stoker_worker.instance import Instance, InstanceSpec
 from stoker_worker.instance_errors import AppError, InputError, InstanceFailed, InstanceTimeout
+
+PROBE = asyncio.run(private_tmp.probe())
+needs_own_tmp = pytest.mark.skipif(bool(PROBE), reason=f"this machine has no private /tmp: {PROBE}")
 
 
 async def test_a_failed_setup_says_why(start):
@@ -61,6 +68,42 @@ async def test_a_start_that_is_cancelled_leaves_no_process(tmp_path):
     with pytest.raises(asyncio.CancelledError):
         await start
     assert await is_gone(pid)
+
+
+DAEMON = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"], start_new_session=True)
+print(child.pid, flush=True)
+{ending}
+"""
+
+
+@pytest.mark.parametrize("own_tmp", [pytest.param(True, marks=needs_own_tmp), False])
+@pytest.mark.parametrize(
+    "ending", ["raise ImportError('no licence')", "import os; os._exit(4)", "time.sleep(60)"]
+)
+async def test_a_daemon_of_an_app_that_never_started_ends_with_it(tmp_path, own_tmp, ending):
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "inference.py").write_text(DAEMON.format(ending=ending))
+    spec = InstanceSpec(
+        python=Path(sys.executable),
+        app_dir=tmp_path / "app",
+        work_dir=tmp_path / "work",
+        own_tmp=own_tmp,
+        stop_grace_s=0.5,
+    )
+    lines = asyncio.Queue()
+    start = asyncio.ensure_future(Instance.start(spec, lambda kind, text: lines.put_nowait(text)))
+    child = int((await asyncio.wait_for(lines.get(), LIMIT_S)).split()[0])
+    if "sleep" in ending:
+        start.cancel()
+    with pytest.raises((InstanceFailed, asyncio.CancelledError)):
+        await start
+    try:
+        assert await is_gone(child)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
 
 
 async def test_models_are_built_and_dumped(start):

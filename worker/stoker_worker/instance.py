@@ -39,7 +39,7 @@ from stoker_worker.link import Link, Message
 from stoker_worker.procs import LinePipe, ShortPath, clean_environment, describe_exit, signal_group
 from stoker_worker.runner.frames import FrameTooLarge
 from stoker_worker.runner.shortage import says_so
-from stoker_worker.strays import Namespace, end_strays
+from stoker_worker.strays import FILES_VARIABLE, Namespace, end_strays
 
 RUNNER: Final = Path(__file__).parent / "runner"
 NODE_RUNNER: Final = Path(__file__).parent / "runner_node" / "main.mjs"
@@ -53,6 +53,8 @@ LAST_WORDS_S: Final = 0.5
 """What a process sent before it died is in the socket; this is for reading it."""
 LAST_WORDS: Final = 32
 """Lines that may tell why a process ended: libraries in C print that GPU memory ran out, and abort."""
+FILES: Final = "files"
+"""In the instance's folder: what its app downloads."""
 PLATFORM_APP_DIR: Final = "/app"
 """Where the hosted platform has the app's folder; some apps name it in PYTHONPATH."""
 
@@ -358,7 +360,7 @@ class Instance:
         returncode = await process.wait()
         try:
             signal_group(self.pgid, signal.SIGKILL)  # what it left behind
-            await asyncio.to_thread(end_strays, self._namespace.name, str(self._tmp))
+            await asyncio.to_thread(end_strays, self._namespace.name, str(self._tmp.with_name(FILES)))
         except (
             OSError
         ) as error:  # no file descriptor is left, for instance; that it ended must be told all the same
@@ -482,7 +484,7 @@ def process_environment(spec: InstanceSpec, work_dir: Path) -> dict[str, str]:
         )
     env |= {
         "TMPDIR": str(work_dir / "tmp"),
-        "FILE_CACHE_DIR": str(work_dir / "files"),
+        FILES_VARIABLE: str(work_dir / FILES),
         "CUDA_VISIBLE_DEVICES": ",".join(spec.gpus),
     }
     return {name: value for name, value in env.items() if not name.startswith("STOKER_")}

@@ -1,7 +1,8 @@
 """Ends what an app's process left behind when it ended, also what went into a session of its own as a daemon.
 
-Such a process is known by the mount namespace that it shares with the instance alone; where there is none, by the
-instance's own TMPDIR in its environment. Blocking: call it in a thread.
+Such a process is known by the mount namespace that it shares with the instance alone; where there is none, or the
+instance ended before it could name it, by the instance's own FILE_CACHE_DIR in its environment: a private /tmp changes
+TMPDIR. Blocking: call it in a thread.
 """
 
 import contextlib
@@ -10,6 +11,7 @@ import signal
 from pathlib import Path
 from typing import Final, Self
 
+FILES_VARIABLE: Final = "FILE_CACHE_DIR"
 ROUNDS: Final = 20
 """A stray that forks while it is ended is met in the next round; more rounds than that no fork wins."""
 
@@ -45,17 +47,17 @@ class Namespace:
             self._descriptor = -1
 
 
-def end_strays(namespace: str, tmp: str) -> int:
+def end_strays(namespace: str, files: str) -> int:
     """Kill all processes of an instance that has ended.
 
     Args:
-        namespace: what /proc/<pid>/ns/mnt of the instance led to; "" when it had none of its own.
-        tmp: its TMPDIR.
+        namespace: what /proc/<pid>/ns/mnt of the instance led to; "" when it named none.
+        files: its FILE_CACHE_DIR.
 
     Returns:
         How many were killed.
     """
-    marks = (namespace, f"TMPDIR={tmp}".encode())
+    marks = (namespace, f"{FILES_VARIABLE}={files}".encode())
     killed: set[int] = set()
     for _ in range(ROUNDS):
         found = [pid for pid in _processes() if pid not in killed and _end_if_marked(pid, *marks)]
