@@ -17,6 +17,7 @@ from typing import Final
 
 from stoker.core.events import Event
 from stoker.log import get_logger
+from stoker.reaper import reap_orphans
 
 PARENT_VARIABLE: Final = "STOKER_PARENT_PID"
 ORPHAN_GRACE_S: Final = 5
@@ -106,9 +107,11 @@ async def _supervised(main: ServiceMain, parent: int) -> None:
         loop.call_soon_threadsafe(on_signal, number)
 
     old = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    orphans = asyncio.ensure_future(reap_orphans())
     try:
         await task
     finally:
+        orphans.cancel()
         for number, handler in old.items():
             signal.signal(number, handler)
 
