@@ -325,6 +325,19 @@ async def test_a_file_stays_with_its_run_when_it_is_evicted(tmp_path, server):
     assert len(list(desk.cache._folder.glob("*.data"))) <= 5
 
 
+async def test_a_file_that_goes_as_soon_as_it_is_kept_is_there_all_the_same(desk, server, monkeypatch):
+    keep = desk.cache.keep
+
+    def keep_and_lose(*arguments):  # as when another daemon replaces it, or makes room
+        kept = keep(*arguments)
+        (desk.cache._folder / kept.data).unlink()
+        return kept
+
+    monkeypatch.setattr(desk.cache, "keep", keep_and_lose)
+    url = server.put("/a.bin", Reply(headers={"ETag": '"1"'}, body=BODY))
+    assert content(await desk.fetch(url)) == BODY
+
+
 async def test_a_stop_ends_the_fetch_and_leaves_nothing(desk, server):
     url = server.put("/slow", Reply(body=BODY, cut=2_000_000, hold=True))
     given = desk.order(url)

@@ -214,8 +214,8 @@ class Inputs:
             )
             useful = fetched.fresh_s is not None and (fetched.fresh_s > 0 or fetched.version.known)
             if useful and self._cache.takes(entry.size):
-                kept = await unbroken(self._cache.keep, key, part, entry)
-                return await self._copy(job, kept, name), kept
+                path = await self._copy(job, entry, name)  # first: what is kept may go at any time
+                return path, await unbroken(self._cache.keep, key, part, entry)
             path = job.place(name, entry.content_type)  # of no use to others: it is the run's alone
             await unbroken(shutil.move, part, path)
             return path, entry
