@@ -262,17 +262,7 @@ class Environments:
     async def _build_node(self, site: Site, runtime: _Runtime, app_dir: Path, app: Manifest) -> None:
         node = next(node for node in self._nodes or [] if node.path == runtime.path)
         site.folder.mkdir()
-        for name in nodes.FILES:
-            if (app_dir / name).is_file():
-                shutil.copyfile(app_dir / name, site.folder / name)
-        for folder in nodes.local_folders(app_dir):
-            shutil.copytree(
-                app_dir / folder, site.folder / folder, ignore=shutil.ignore_patterns("node_modules")
-            )
-        if not (site.folder / nodes.FILES[0]).exists():
-            (site.folder / nodes.FILES[0]).write_text(
-                '{"private": true, "type": "module"}\n', encoding="utf-8"
-            )
+        await unbroken(nodes.copy_sources, app_dir, site.folder)
         env = self._install_environment(app)
         env["PATH"] = f"{node.path.parent}{os.pathsep}{env['PATH']}"
         options = ("--omit=dev", "--no-audit", "--no-fund", "--no-update-notifier", "--no-progress")

@@ -115,21 +115,39 @@ def contents_of(app_dir: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def local_folders(app_dir: Path) -> list[Path]:
-    """Folders of the app that its package.json names as packages (`file:./lib`), relative to the app's.
+    """Folders of the app that its package.json names as packages (`file:./lib`), relative to the app's; each once.
 
     Raises:
-        BadPackageJson: it is no JSON object.
+        BadPackageJson: it is no JSON object, or names the app's own folder.
     """
     named = [str(value) for value in _dependencies(app_dir).values()]
-    paths = [
-        Path(re.sub(r"^(file|link):(//)?", "", text)) for text in named if re.match(r"(file|link):|\.", text)
-    ]
+    texts = [re.sub(r"^(file|link):(//)?", "", text) for text in named if re.match(r"(file|link):|\.", text)]
     inside = app_dir.resolve()
-    return [
-        path
-        for path in paths
-        if (app_dir / path).is_dir() and (app_dir / path).resolve().is_relative_to(inside)
-    ]
+    folders: dict[Path, None] = {}
+    for path in (Path(os.path.normpath(text)) for text in texts if not Path(text).is_absolute()):
+        real = (app_dir / path).resolve()
+        if real == inside:
+            raise BadPackageJson("The app's package.json names the app's own folder as a package; remove it.")
+        if real.is_dir() and real.is_relative_to(inside):
+            folders[path] = None
+    return list(folders)
+
+
+def copy_sources(app_dir: Path, target: Path) -> None:
+    """Copy to a folder what `npm install` reads in the app's.
+
+    Raises:
+        BadPackageJson: as `local_folders`.
+        OSError: the disk is full, for instance.
+    """
+    for name in FILES:
+        if (app_dir / name).is_file():
+            shutil.copyfile(app_dir / name, target / name)
+    ignore = shutil.ignore_patterns("node_modules")
+    for folder in local_folders(app_dir):  # one may lie in another
+        shutil.copytree(app_dir / folder, target / folder, ignore=ignore, dirs_exist_ok=True)
+    if not (target / FILES[0]).exists():
+        (target / FILES[0]).write_text('{"private": true, "type": "module"}\n', encoding="utf-8")
 
 
 def _dependencies(app_dir: Path) -> dict[str, Any]:

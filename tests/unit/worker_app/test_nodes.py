@@ -1,10 +1,20 @@
 """Which Node an app gets, and what of its folder npm reads."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from stoker_worker.nodes import BadPackageJson, Node, NodeMissing, choose, is_node, local_folders, major_of
+from stoker_worker.nodes import (
+    BadPackageJson,
+    Node,
+    NodeMissing,
+    choose,
+    copy_sources,
+    is_node,
+    local_folders,
+    major_of,
+)
 
 
 def nodes(*versions):
@@ -63,4 +73,31 @@ def test_folders_of_the_app_that_are_packages_are_found(tmp_path):
 def test_a_package_file_that_is_none_is_told(tmp_path, text):
     (tmp_path / "package.json").write_text(text)
     with pytest.raises(BadPackageJson, match=r"package\.json"):
+        local_folders(tmp_path)
+
+
+def test_a_local_folder_may_be_named_twice_and_lie_in_another(tmp_path):
+    app, target = tmp_path / "app", tmp_path / "environment"
+    (app / "lib" / "deep" / "node_modules").mkdir(parents=True)
+    (app / "lib" / "deep" / "index.js").write_text("1")
+    named = {
+        "a": "file:./lib",
+        "b": "file:lib/",
+        "c": "file:lib/../lib",
+        "d": "file:lib/deep",
+        "e": "link:lib/deep",
+    }
+    (app / "package.json").write_text(json.dumps({"dependencies": named}))
+    target.mkdir()
+    copy_sources(app, target)
+    found = sorted(str(path.relative_to(target)) for path in target.rglob("*"))
+    assert found == ["lib", "lib/deep", "lib/deep/index.js", "package.json"]
+    assert local_folders(app) == [Path("lib"), Path("lib/deep")]
+
+
+@pytest.mark.parametrize("named", ["file:.", "file:./", "link:", ".", "file:lib/.."])
+def test_an_app_that_names_itself_as_a_package_is_refused(tmp_path, named):
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "package.json").write_text(json.dumps({"dependencies": {"self": named}}))
+    with pytest.raises(BadPackageJson, match="own folder"):
         local_folders(tmp_path)
