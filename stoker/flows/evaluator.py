@@ -94,9 +94,8 @@ class Evaluator:
                 "memory; let an app compute it"
             ) from error
         finally:
-            if (
-                not kept
-            ):  # also after an error that is none of these: what it still says would answer the next
+            # Also after any other error: what the helper still says would answer the next request.
+            if not kept:
                 self._end()
         return reply
 
