@@ -21,11 +21,12 @@ READERS: Final[dict[str, frozenset[str]]] = {
 
 _QUOTED: Final = re.compile(r"'[^'<]{4,}'")
 _USER: Final = re.compile(r"(?<=://)[^/\s'\"]*@")
+_IN_QUERY: Final = re.compile(r"([?&][^=&\s'\"]*password=)[^&\s'\"]+")
 
 
 def without_password(text: str) -> str:
     """A text whose addresses show no user and no password."""
-    return _USER.sub("...@", text)
+    return _IN_QUERY.sub(r"\1...", _USER.sub("...@", text))
 
 
 def yaml_problem(error: yaml.YAMLError) -> str:

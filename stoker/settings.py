@@ -25,6 +25,7 @@ from stoker.access_settings import KeyRetentionFields
 from stoker.agent_settings import ChatFields, StepFields
 from stoker.core.errors import CallerError
 from stoker.core.messages import CANCEL_GRACE_MS
+from stoker.data_dir_settings import DataDirFields
 from stoker.enrolment_settings import EnrolmentFields, JoinFields
 from stoker.environment_settings import EnvironmentFields
 from stoker.fetch_settings import FetchFields
@@ -112,15 +113,16 @@ class _FileSource(PydanticBaseSettingsSource):
         return {name: value for name, value in file_values().items() if name in known}
 
 
-class CommonSettings(BaseSettings, StoreFields, TlsFields):
+class CommonSettings(BaseSettings, DataDirFields, StoreFields, TlsFields):
     """What every part needs to find the others."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
-
-    data_dir: Path = Field(
-        default=Path("~/.local/share/stoker"),
-        description="Directory of the database, the files, the caches, the logs and the first API key.",
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,  # what a compose file hands on unset says nothing
+        extra="ignore",
+        frozen=True,
     )
+
     pool: str = Field(
         default="default",
         pattern=r"^[a-z0-9][a-z0-9-]{0,31}$",
@@ -150,11 +152,6 @@ class CommonSettings(BaseSettings, StoreFields, TlsFields):
         default="info", description="Least severity that is logged."
     )
 
-    @field_validator("data_dir", mode="after")
-    @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
-
     @field_validator("public_url", "internal_url", mode="after")
     @classmethod
     def _no_slash(cls, value: str) -> str:
@@ -177,26 +174,6 @@ class CommonSettings(BaseSettings, StoreFields, TlsFields):
     def store_url(self) -> str:
         """The Redis to connect to: the named one, else the embedded server's socket."""
         return self.secured(self.redis_url) or embedded_url(self.data_dir)
-
-    @property
-    def key_file(self) -> Path:
-        """Where the first API key is written (mode 0600)."""
-        return self.data_dir / "api-key"
-
-    @property
-    def url_file(self) -> Path:
-        """Where the gateway writes the address that it really listens on."""
-        return self.data_dir / "gateway.url"
-
-    @property
-    def files_dir(self) -> Path:
-        """Where uploaded and produced files live."""
-        return self.data_dir / "files"
-
-    @property
-    def logs_dir(self) -> Path:
-        """Where `stoker up` keeps the logs of its parts."""
-        return self.data_dir / "logs"
 
 
 class FilesSettings(CommonSettings, FileFields):
@@ -481,7 +458,7 @@ def _origin(name: str, given: Mapping[str, object]) -> str:
     if name in given:
         return "flag"
     variable = PREFIX + name.upper()
-    if any(key.upper() == variable for key in os.environ):
+    if any(key.upper() == variable and value for key, value in os.environ.items()):
         return f"environment {variable}"
     if name in file_values():
         return f"file {config_file()}"

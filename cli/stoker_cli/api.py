@@ -291,10 +291,16 @@ class _Explained:
             ) from error
         if isinstance(error, httpx.TransportError):
             raise CommandFailed(
-                f"no gateway answers at {self.url} ({type(error).__name__}: {error})",
+                f"no gateway answers at {self.url} ({_named(error)})",
                 ExitCode.UNREACHABLE,
                 "start one with `stoker up`, or set STOKER_URL to the one that runs",
             ) from error
+
+
+def _named(error: httpx.TransportError) -> str:
+    """An error of a connection; one of a header would show the key."""
+    name = type(error).__name__
+    return name if isinstance(error, httpx.LocalProtocolError) else f"{name}: {error}"
 
 
 @asynccontextmanager
@@ -328,8 +334,10 @@ def find_key(settings: ClientSettings) -> str:
     Raises:
         CommandFailed: neither is there.
     """
-    if settings.api_key:
-        return settings.api_key
+    if key := settings.api_key.strip():  # a secret that was made by `echo` ends with a line
+        if not (key.isascii() and key.isprintable()):
+            raise CommandFailed("STOKER_API_KEY holds characters that no key has", ExitCode.DENIED)
+        return key
     try:
         return settings.key_file.read_text().strip()
     except OSError as error:

@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from stoker import __version__, settings
 from stoker.core.errors import StokerError
-from stoker.secret_settings import PRIVATE_FIELDS
+from stoker.secret_settings import PRIVATE_FIELDS, without_password
 from stoker.settings import (
     ALL_SETTINGS,
     CommonSettings,
@@ -253,13 +253,15 @@ async def look_at_store(common: CommonSettings) -> list[Finding]:
         if not common.redis_url:
             text = "the embedded server does not run now; `stoker up` starts it, with every write on disk"
             return [Finding(name="database", verdict=Verdict.OK, text=text)]
-        return [Finding(name="database", verdict=Verdict.FAIL, text=f"{_hidden(where)}: {error.message}")]
+        return [
+            Finding(name="database", verdict=Verdict.FAIL, text=f"{without_password(where)}: {error.message}")
+        ]
     try:
         info = await store.info()
         config = {name: await _config(store, name) for name in CONFIG}
     finally:
         await store.close()
-    return list(judge_store(_hidden(where), info, config))
+    return list(judge_store(without_password(where), info, config))
 
 
 def look_at_port(gateway: GatewaySettings) -> Finding:
@@ -291,15 +293,7 @@ def setting_rows() -> Iterator[tuple[str, Any, str]]:
                 value = getattr(values, name)
                 if name in PRIVATE_FIELDS and value:
                     value = "(set)"
-                yield name, _hidden(str(value)), sources[name]
-
-
-def _hidden(text: str) -> str:
-    """An address without its password."""
-    head, mark, tail = text.partition("://")
-    if mark and "@" in tail:
-        return f"{head}://***@{tail.rsplit('@', 1)[1]}"
-    return text
+                yield name, without_password(str(value)), sources[name]
 
 
 async def _config(store: "Store", name: str) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Annotated, Any, Final, TextIO
+from typing import Annotated, Any, Final
 
 import msgspec
 import typer
@@ -148,13 +148,14 @@ def export(
     limit: Annotated[int, typer.Option(min=1, help="How many tasks to look at, the newest first.")] = 10_000,
 ) -> None:
     """Write the completed tasks of the key's owner as a trace, for `stoker simulate`."""
-    with path.open("w", encoding="utf-8") as file:
-        written = asyncio.run(_export(file, limit))
-    out.print(f"{written} tasks written to {path}")
+    rows = asyncio.run(_export(limit))  # whole, before what is there is written over
+    path.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+    out.print(f"{len(rows)} tasks written to {path}")
 
 
-async def _export(file: TextIO, limit: int) -> int:
-    cursor, looked, written = "", 0, 0
+async def _export(limit: int) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    cursor, looked = "", 0
     async with connected() as api:
         while looked < limit:
             body = {"limit": min(PAGE, limit - looked)} | ({"cursor": cursor} if cursor else {})
@@ -162,12 +163,11 @@ async def _export(file: TextIO, limit: int) -> int:
             for task in items_of(page):
                 looked += 1
                 if (row := trace_row(task)) is not None:
-                    file.write(f"{msgspec.json.encode(row).decode()}\n")
-                    written += 1
+                    rows.append(row)
             cursor = page.get("next_cursor") or ""
             if not cursor:
                 break
-    return written
+    return rows
 
 
 async def _logs(task_id: str, attempt: int, *, follow: bool, json: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from stoker.agent_settings import AgentFields
 from stoker.agents.chat import (
@@ -69,14 +69,7 @@ class Steps(Struct, frozen=True, kw_only=True):
         waits = {call.status for call in chat.open_calls}
         if waits and waits <= WAITS_FOR_PEOPLE:
             chat = self._end(chat, RunState.CANCELED)
-        chat = self._append(
-            chat,
-            role="user",
-            status=MessageStatus.QUEUED,
-            text=said.text,
-            images=said.images,
-            files=said.files,
-        )
+        chat = self._append(chat, role="user", status=MessageStatus.QUEUED, **asdict(said))
         name = chat.name or " ".join(said.text.split())[:MAX_NAME]
         chat = replace(chat, name=name, updated_ms=self.now_ms)
         return chat if chat.busy else self._next(chat)

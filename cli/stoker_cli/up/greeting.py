@@ -137,7 +137,7 @@ class Greeting:
     async def _first_task(self, api: Api, text: str) -> None:
         """Run one task as `stoker run` would: 'namespace/name field=value file=@path'."""
         try:
-            ref, *pieces = shlex.split(text)
+            ref, *pieces = _words(text) or [""]
             if not self._json:
                 command = " ".join(f"-i {shlex.quote(piece)}" for piece in pieces)
                 out.print(f"\n[bold]first task:[/] stoker run {escape(ref)} {escape(command)}")
@@ -165,5 +165,13 @@ class Greeting:
 
 def app_name(first_task: str) -> str:
     """The name of a first task's app, without namespace and version: what its example folder is called."""
-    ref, *_ = [*shlex.split(first_task), ""]
+    ref, *_ = [*_words(first_task), ""]
     return ref.rpartition("/")[2].partition("@")[0].partition(":")[0]
+
+
+def _words(first_task: str) -> list[str]:
+    """As a shell has them; where quotes do not match, by the blanks."""
+    try:
+        return shlex.split(first_task)
+    except ValueError:
+        return first_task.split()

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from stoker.secret_settings import without_password
 from stoker.settings import WorkerSettings
-from stoker_cli.doctor import _hidden, judge_kernels, look_at_tmp, look_at_tools
+from stoker_cli.doctor import judge_kernels, look_at_tmp, look_at_tools
 from stoker_cli.findings import Verdict
 from stoker_cli.store_promises import judge_store
 from stoker_worker import private_tmp
@@ -124,10 +125,20 @@ def test_tools_that_apps_may_need_are_listed(monkeypatch):
     assert "build-essential" in finding.advice
 
 
-def test_passwords_are_hidden():
-    assert _hidden("rediss://user:secret@db:6379/0") == "rediss://***@db:6379/0"
-    assert _hidden("unix:///a@b") == "unix://***@b"
-    assert _hidden("plain") == "plain"
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("rediss://user:secret@db:6379/0", "rediss://...@db:6379/0"),
+        (
+            "redis+sentinel://u:p@h:26379/main?sentinel_username=s&sentinel_password=secret",
+            "redis+sentinel://...@h:26379/main?sentinel_username=s&sentinel_password=...",
+        ),
+        ("unix:///run/redis.sock?password=secret&db=1", "unix:///run/redis.sock?password=...&db=1"),
+        ("plain", "plain"),
+    ],
+)
+def test_passwords_are_hidden(address, shown):
+    assert without_password(address) == shown
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 
 from stoker.settings import InvalidSettings, UpSettings, load
 from stoker_cli.up.command import check_listen
+from stoker_cli.up.greeting import app_name
 from stoker_cli.up.supervisor import part_specs
 
 
@@ -96,3 +97,11 @@ def test_machines_that_join_are_told_the_address_that_the_server_listens_on():
 def test_not_listening_is_fine():
     check_listen(settings())
     assert Path("/srv/a b") == settings().data_dir
+
+
+@pytest.mark.parametrize(
+    ("first_task", "name"),
+    [("infsh/echo@v1:run message='a b'", "echo"), ("infsh/echo message=it's", "echo"), ("", "")],
+)
+def test_the_app_of_a_first_task_is_found_whatever_its_quotes(first_task, name):
+    assert app_name(first_task) == name

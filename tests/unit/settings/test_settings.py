@@ -48,6 +48,31 @@ def test_origins_name_the_source_of_each_value(monkeypatch, tmp_path):
     assert found["rate_run"] == "default"
 
 
+@pytest.mark.parametrize("name", ["cache_dir", "spool_dir", "data_dir", "port"])
+def test_an_empty_variable_says_nothing(monkeypatch, name):
+    """An empty path would be the working directory, and a cache removes what it does not know there."""
+    plain = load(WorkerSettings) if name != "port" else load(GatewaySettings)
+    monkeypatch.setenv(f"STOKER_{name.upper()}", "")
+    assert getattr(load(type(plain)), name) == getattr(plain, name)
+    assert origins(type(plain))[name] == "default"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (WorkerSettings, "cache_dir"),
+        (WorkerSettings, "spool_dir"),
+        (WorkerSettings, "data_dir"),
+        (UpSettings, "examples"),
+        (JobsSettings, "secrets_key_file"),
+    ],
+)
+def test_an_empty_path_in_the_file_is_refused(tmp_path, kind, name):
+    (tmp_path / "stoker.yml").write_text(f'{name}: ""\n')
+    with pytest.raises(InvalidSettings, match=f"{name}: must not be empty"):
+        load(kind)
+
+
 def test_the_workers_part_has_the_shape_of_engine_yml(tmp_path):
     (tmp_path / "stoker.yml").write_text(
         "workers:\n  gpu:\n    - gpus: [0]\n    - gpus: [1, 2]\n  cpu:\n    count: 3\n"
