@@ -314,6 +314,12 @@ async def test_the_working_directory_is_restored_between_runs(start):
     assert (await app.do("know"))["cwd"] == str(APPS / "odd")
 
 
+async def test_the_working_directory_is_restored_after_a_run_that_removed_its_own(start):
+    app = await start()
+    await app.do("move_and_remove")
+    assert (await app.do("know"))["cwd"] == str(APPS / "odd")
+
+
 async def test_files_are_reported_where_they_stand_and_removed_after_use(start):
     app = await start()
     result = await app.run({"do": "file"})

@@ -144,6 +144,12 @@ async def test_the_process_sees_only_what_is_its_own(begin, monkeypatch):
     assert known["argv"][1:] == [str(FOLDER / "inference.js")]
 
 
+async def test_the_working_directory_is_restored_after_a_run_that_removed_its_own(begin):
+    app = await begin()
+    await app.do("moveAndRemove")
+    assert (await app.do("know"))["cwd"] == str(FOLDER)
+
+
 async def test_wrong_input_names_the_field_and_keeps_the_instance(begin):
     app = await begin()
     with pytest.raises(InputError) as caught:

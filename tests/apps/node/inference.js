@@ -66,6 +66,12 @@ export class App {
 
   _nothing() {}
 
+  _moveAndRemove() {
+    const folder = fs.mkdtempSync(path.join(os.tmpdir(), "left-"));
+    process.chdir(folder);
+    fs.rmdirSync(folder);
+  }
+
   _raise(input) {
     throw new Error(input.text);
   }

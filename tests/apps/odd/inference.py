@@ -176,6 +176,10 @@ class App:
         os.chdir("/")
         return os.getcwd()
 
+    def _move_and_remove(self, given):
+        os.chdir(tempfile.mkdtemp())
+        os.rmdir(os.getcwd())
+
     def _file(self, given):
         with tempfile.NamedTemporaryFile(suffix=".txt", delete=False) as file:
             file.write(b"hello")

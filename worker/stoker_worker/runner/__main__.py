@@ -169,9 +169,9 @@ class Runner:
         return {"type": "description", **loader.describe_app(self._app)}
 
     async def _on_run(self, message: dict) -> None:
-        with contextlib.suppress(OSError):
-            if self._home is not None and Path.cwd() != self._home:
-                os.chdir(self._home)  # where setup left it; a run may have moved
+        if self._home is not None:
+            with contextlib.suppress(OSError):
+                os.chdir(self._home)  # where setup left it; a run may have moved to what is gone now
         self._leftovers.begin()
         self._context.begin()
         known = {name: value for name, value in message["metadata"].items() if value}

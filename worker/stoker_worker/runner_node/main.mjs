@@ -46,8 +46,11 @@ class Runner {
 
   async #work() {
     this.#busy = true;
-    while (this.#orders.length) await this.#serve(this.#orders.shift());
-    this.#busy = false;
+    try {
+      while (this.#orders.length) await this.#serve(this.#orders.shift());
+    } finally {
+      this.#busy = false;
+    }
   }
 
   async #serve(message) {
@@ -99,7 +102,7 @@ class Runner {
   }
 
   async #answerOf(message) {
-    if (this.#home && process.cwd() !== this.#home) process.chdir(this.#home);
+    this.#goHome();
     const run = (this.#run = { taskId: message.task_id, abort: new AbortController(), ended: null });
     const running = this.#call(message, run);
     run.ended = running.catch(() => undefined);
@@ -114,6 +117,15 @@ class Runner {
       return errorOf("app", messageOf(error));
     } finally {
       this.#run = null;
+    }
+  }
+
+  /** To where setup left it; a run may have moved to what is gone now. */
+  #goHome() {
+    try {
+      process.chdir(this.#home);
+    } catch {
+      // it was removed: the run finds out where it matters
     }
   }
 
