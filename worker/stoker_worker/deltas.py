@@ -55,6 +55,10 @@ class DeltaBuffer:
         """Replace the output so far (JSON); it goes out with the increments that wait."""
         self._partial = output
 
+    def forget_partial(self) -> None:
+        """Drop an output so far that a final one replaces."""
+        self._partial = b""
+
     def take(self) -> DeltaWrite:
         """The next write: increments whose numbers follow each other."""
         first = self._waiting[0][0] if self._waiting else self._number + 1

@@ -32,9 +32,11 @@ from stoker_worker.outcomes import (
     OutputFileMissing,
     OutputFileUnreadable,
     UploadTimeout,
+    checked_meta,
     encode_output,
     failure_outcome,
     instance_is_broken,
+    partial_refusal,
 )
 from stoker_worker.parking import Lot
 from stoker_worker.ports import AppMachine, Prepared, RunningInstance
@@ -118,6 +120,7 @@ class Execution:
         self._helpers: list[asyncio.Task[bool]] = []
         self._failure: BaseException | None = None
         self._last_partial = b"null"
+        self._partial_refused = False
         self._entered = _S.SCHEDULED
         self._load_s = 0.0
         self._run_s = 0.0
@@ -204,7 +207,7 @@ class Execution:
         return Outcome(
             state=_S.COMPLETED,
             output=encode_output(output),
-            output_meta=msgspec.Raw(result.meta),
+            output_meta=checked_meta(result.meta),
             load_s=self._load_s,
             run_s=self._run_s,
             vram_bytes=residence.peak_bytes,
@@ -411,6 +414,13 @@ class Execution:
         self._log_move(state)
 
     def _on_partial(self, output: bytes) -> None:
+        """Keep and write a partial output; one that is too large is left out, which the log says once."""
+        refusal = partial_refusal(output)
+        if refusal:
+            if not self._partial_refused:
+                self._partial_refused = True
+                self.writes.line(LogType.TASK, refusal)
+            return
         self._last_partial = output
         self.writes.partial(output)
 

@@ -78,7 +78,7 @@ class LogBuffer:
             self._mark(self._number, kind, at_ms)
         self._number += 1
         if len(text) > LINE_CHARS:
-            text = f"{text[:LINE_CHARS]} ... ({len(text) - LINE_CHARS} more characters)"
+            text = shortened(text, LINE_CHARS)
             self.whole = False
         self._keep(self._line(self._number, at_ms, kind, text))
 
@@ -122,6 +122,11 @@ class LogBuffer:
     def _keep(self, line: LogLine) -> None:
         self._lines.append(line)
         self._bytes += _size(line)
+
+
+def shortened(text: str, chars: int) -> str:
+    """The beginning of a text that is too long, with a mark."""
+    return text if len(text) <= chars else f"{text[:chars]} ... ({len(text) - chars} more characters)"
 
 
 def _size(line: LogLine) -> int:

@@ -15,9 +15,14 @@ from stoker_worker.instance_errors import (
     InstanceTimeout,
     OutOfGpuMemory,
 )
+from stoker_worker.logs import shortened
 
 MAX_OUTPUT_BYTES: Final = 4 * 1024 * 1024
 """A result lies in Redis and in every answer of the gateway; larger data belongs into files."""
+MAX_META_BYTES: Final = 1024 * 1024
+"""What an app says about its output (tokens, sizes) lies beside it."""
+ERROR_CHARS: Final = 16 * 1024
+"""An error is read by people, in lists too; the task's log has all that the app printed."""
 
 
 class PreparationFailed(StokerError):
@@ -93,7 +98,7 @@ def failure_outcome(
         code = "internal_error"
     return Outcome(
         state=TaskState.FAILED,
-        error=text or "Task failed",
+        error=shortened(text, ERROR_CHARS) or "Task failed",
         error_code=code,
         load_s=load_s,
         run_s=run_s,
@@ -118,8 +123,29 @@ def encode_output(output: object) -> msgspec.Raw:
     """
     raw = msgspec.json.encode(output)
     if len(raw) > MAX_OUTPUT_BYTES:
-        raise OutputTooLarge(
-            f"The result is {len(raw) / 1024**2:.1f} MB of JSON; at most {MAX_OUTPUT_BYTES // 1024**2} MB "
-            "can be returned. Return large data as a File."
-        )
+        size = _over(raw, MAX_OUTPUT_BYTES)
+        raise OutputTooLarge(f"The result is {size} can be returned. Return large data as a File.")
     return msgspec.Raw(raw)
+
+
+def checked_meta(meta: bytes) -> msgspec.Raw:
+    """What the app says about its result, as JSON.
+
+    Raises:
+        OutputTooLarge: above `MAX_META_BYTES`.
+    """
+    if len(meta) > MAX_META_BYTES:
+        raise OutputTooLarge(f"output_meta is {_over(meta, MAX_META_BYTES)} can be returned.")
+    return msgspec.Raw(meta)
+
+
+def partial_refusal(output: bytes) -> str:
+    """Why a partial output is not shown; empty where it is."""
+    if len(output) <= MAX_OUTPUT_BYTES:
+        return ""
+    size = _over(output, MAX_OUTPUT_BYTES)
+    return f"A partial output is {size} are shown, so it is left out. Return large data as a File."
+
+
+def _over(data: bytes, limit: int) -> str:
+    return f"{len(data) / 1024**2:.1f} MB of JSON; at most {limit // 1024**2} MB"

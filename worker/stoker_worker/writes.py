@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from stoker.core.errors import ProtocolRefusal, StaleAttempt, StoreUnavailable
@@ -158,12 +159,12 @@ class Writes:
 
         The lines and increments that wait are written first; a partial output that waits is not.
         """
-        self.log.forget_partial()
+        self._forget_partial()
         await self._end(outcome)
 
     async def hand_back(self, reason: str) -> None:
         """Return the task, no attempt spent: it was not started, or this machine must stop it."""
-        self.log.forget_partial()
+        self._forget_partial()
         await self._end(reason)
 
     def resume(self, outcome: Outcome, moves: Sequence[tuple[TaskState, str]] = ()) -> None:
@@ -176,6 +177,15 @@ class Writes:
     def abandon(self) -> None:
         """Write nothing more: another attempt owns the task."""
         self._close()
+
+    def _forget_partial(self) -> None:
+        """Drop a partial output, also from a write that was begun and may be made again: it must not hold up the ending."""
+        self.log.forget_partial()
+        self.increments.forget_partial()
+        if self._batch is not None:
+            self._batch = replace(self._batch, partial=b"") if self._batch.lines else None
+        if self._increments is not None:
+            self._increments = replace(self._increments, partial=b"")
 
     async def _end(self, ending: Outcome | str) -> None:
         if self._ending is None and not self.settled:

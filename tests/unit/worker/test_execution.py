@@ -13,7 +13,7 @@ from stoker.core.states import TaskState as S
 from stoker_worker.execution import Stop, StopKind
 from stoker_worker.instance import RunResult
 from stoker_worker.instance_errors import AppError, InputError, InstanceFailed, InstanceLost
-from stoker_worker.outcomes import OutputFileMissing, PreparationFailed
+from stoker_worker.outcomes import MAX_META_BYTES, MAX_OUTPUT_BYTES, OutputFileMissing, PreparationFailed
 
 
 @pytest.fixture
@@ -161,6 +161,26 @@ async def test_a_result_that_is_too_large_says_to_return_a_file(scene):
     await scene.run()
     assert scene.outcome.error_code == "output_too_large"
     assert "Return large data as a File" in scene.outcome.error
+
+
+async def test_what_an_app_says_of_its_output_is_bounded_too(scene):
+    scene.machine.result = RunResult(output={}, files=[], meta=b'"%b"' % (b"x" * MAX_META_BYTES))
+    await scene.run()
+    assert scene.outcome.error_code == "output_too_large"
+    assert "output_meta is 1.0 MB of JSON; at most 1 MB" in scene.outcome.error
+
+
+async def test_a_partial_output_that_is_too_large_is_left_out_which_the_log_says_once(scene):
+    execution, running = await scene.begin("run")
+    large = b'"%b"' % (b"x" * MAX_OUTPUT_BYTES)
+    for output in (b'"fits"', large, large):
+        scene.machine.on_partial(output)
+    execution.stop(CANCEL)
+    await running
+    assert (scene.outcome.state, bytes(scene.outcome.output)) == (S.CANCELLED, b'"fits"')
+    assert all(call[2] in (b"", b'"fits"') for call in scene.store.calls if call[0] == "append")
+    told = "A partial output is 4.0 MB of JSON; at most 4 MB are shown, so it is left out."
+    assert [text.startswith(told) for text in scene.store.texts()] == [True]
 
 
 @pytest.mark.parametrize("step", ["prepare", "start", "setup", "upload"])

@@ -15,6 +15,7 @@ from stoker_worker.instance_errors import (
     OutOfGpuMemory,
 )
 from stoker_worker.outcomes import (
+    ERROR_CHARS,
     InputFileFailed,
     LoadTimeout,
     OutputFileMissing,
@@ -88,3 +89,8 @@ def test_what_is_tried_again(error, expected):
 )
 def test_an_app_may_ask_that_its_own_errors_are_tried_again(error, again):
     assert judged(error, retry_app_errors=True) == (again, False, False)
+
+
+def test_a_very_long_error_is_cut_with_a_mark():
+    outcome = failure_outcome(AppError("x" * (ERROR_CHARS + 5)), load_s=0, run_s=0)
+    assert outcome.error == "x" * ERROR_CHARS + " ... (5 more characters)"

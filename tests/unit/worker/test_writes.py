@@ -41,6 +41,11 @@ class Scene:
     def on_settled(self):
         self.settled += 1
 
+    async def retried(self):
+        """What was on its way has failed, and what follows it too."""
+        failed = len(self.store.failed)
+        await until(lambda: len(self.store.failed) > failed + 2)
+
 
 @pytest.fixture
 def scene(tmp_path):
@@ -298,3 +303,41 @@ async def test_a_partial_output_does_not_overtake_its_increments(scene):
     assert scene.store.calls[0] == ("deltas", 1, 1, (b"1",), b'"1"')
     assert scene.store.calls[1][0] == "append"
     assert scene.store.calls[1][2] == b'"12"'
+
+
+@pytest.mark.parametrize("ending", [DONE, "drain"], ids=["finish", "hand_back"])
+@pytest.mark.parametrize("printed", [(), ("a",)], ids=["alone", "with lines"])
+async def test_a_begun_write_loses_its_partial_output_to_the_ending(scene, ending, printed):
+    scene.store.away = True
+    for text in printed:
+        scene.writes.line(RUN, text)
+    scene.writes.partial(b"1")
+    await until(lambda: scene.store.failed)
+    end = scene.writes.finish if ending is DONE else scene.writes.hand_back
+    ended = asyncio.ensure_future(end(ending))
+    await scene.retried()
+    scene.store.away = False
+    await ended
+    await until(lambda: scene.settled)
+    assert scene.store.texts() == list(printed)
+    assert [call[2] for call in scene.store.calls if call[0] == "append"] == [b""] * len(printed)
+    assert scene.store.calls[-1][1] == ending
+
+
+async def test_begun_increments_lose_their_output_so_far_to_the_ending(scene):
+    scene.store.away = True
+    scene.writes.delta(b"1")
+    scene.writes.partial(b'"1"')
+    await until(lambda: scene.store.failed)
+    scene.writes.delta(b"2")
+    scene.writes.partial(b'"12"')
+    ended = asyncio.ensure_future(scene.writes.finish(DONE))
+    await scene.retried()
+    scene.store.away = False
+    await ended
+    await until(lambda: scene.settled)
+    assert scene.store.calls == [
+        ("deltas", 1, 1, (b"1",), b""),
+        ("deltas", 2, 2, (b"2",), b""),
+        ("finish", DONE),
+    ]
