@@ -83,8 +83,13 @@ class Ledger:
         if self.uuids:
             await self._sensors.sample()
 
+    @property
+    def unreadable(self) -> str:
+        """Which devices the last reading says nothing of, and why: its numbers lack them. Empty = all were read."""
+        return ", ".join(_name(gpu) for gpu in self._sensors.lost(self.uuids))
+
     def used_bytes(self) -> int:
-        """In use on the worker's devices, by anybody."""
+        """In use on the worker's devices, by anybody; too little while one is `unreadable`."""
         return self._sensors.used_bytes(self.uuids)
 
     def bytes_of(self, pgid: int) -> int | None:
@@ -114,7 +119,7 @@ class Ledger:
                 self._calm_bytes = self._nameless_bytes(own_bytes)
         told = self._state.other_bytes
         moved = calm and not lost and abs(self.other_bytes - told) > MEMORY_SLACK_BYTES
-        trouble = ", ".join(_name(gpu) for gpu in lost) or self._held
+        trouble = self.unreadable or self._held
         return self._tell(self.other_bytes if moved else told, trouble)
 
     async def memory_back(self, pgid: int, app: str, own_bytes: Callable[[], int]) -> None:
@@ -122,19 +127,21 @@ class Ledger:
         target = self._calm_bytes + MEMORY_SLACK_BYTES
 
         def settled() -> bool:
-            gone = not self._sensors.memory_of_tree(pgid)
+            gone = not self.unreadable and not self._sensors.memory_of_tree(pgid)
             return gone and self._nameless_bytes(own_bytes()) <= target
 
         if await self._sensors.settle(settled):
             return
-        held = self.used_bytes() - own_bytes() - self._calm_bytes
+        held = None if self.unreadable else self.used_bytes() - own_bytes() - self._calm_bytes
         if not self._held:
-            self._held = f"{held / GIB:.1f} GiB of GPU memory are not free since {app} was unloaded"
+            self._held = _held_text(held, app)
             self._held_mono = time.monotonic()
         _log.warning(Event.GPU_MEMORY_HELD, worker=self._worker.id, app=app, held_bytes=held)
 
     async def kept(self, pgid: int, had_bytes: int, used_before: int, own_bytes: Callable[[], int]) -> int:
         """What a living process that has left the devices still has there, once that has come to rest.
+
+        All that it had, while a device cannot be read: nothing says that it freed any of it.
 
         Args:
             pgid: the process' group.
@@ -148,6 +155,8 @@ class Ledger:
 
         def left() -> int:
             """Of the process, or in use and nobody's: memory may be freed after its owner has gone from the list."""
+            if self.unreadable:
+                return had_bytes
             listed = self.bytes_of(pgid)
             if listed is None:
                 return max(0, had_bytes - (used_before - self.used_bytes()))
@@ -198,6 +207,13 @@ class Ledger:
         elif old.trouble and not trouble:
             _log.info(Event.WORKER_RELEASED, worker=self._worker.id, reason="its GPUs work again")
         return True
+
+
+def _held_text(held_bytes: int | None, app: str) -> str:
+    """Args: held_bytes: None = no reading tells."""
+    if held_bytes is None:
+        return f"no reading has shown that GPU memory is free since {app} was unloaded"
+    return f"{held_bytes / GIB:.1f} GiB of GPU memory are not free since {app} was unloaded"
 
 
 def _name(gpu: GpuSample) -> str:

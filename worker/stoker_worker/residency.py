@@ -102,7 +102,8 @@ class Residency:
         did not come back, or was taken by others meanwhile, is not given away twice.
 
         Raises:
-            NoCapacity: what is loaded is busy or pinned, or others hold the memory; names what is missing.
+            NoCapacity: what is loaded is busy or pinned, or others hold the memory, or a device does not tell what is
+                in use; names what is missing.
         """
         key = request.setup_key
         while (leaving := self._residents.get(key)) is not None or (key in self.bay and not unpark):
@@ -121,11 +122,7 @@ class Residency:
         self._residents[key] = residence
         self._on_change()
         try:
-            while leaving_all := [r for r in self._residents.values() if r.state is ResidentState.STOPPING]:
-                for stopping in leaving_all:  # what still unloads counts as used
-                    await stopping.gone.wait()  # bounded by the instance's own escalation to SIGKILL
-                await self._read()
-                self._make_room(residence, ordered)
+            await self._wait_for_room(residence, ordered)
         except BaseException:  # its task was stopped, or there is no room: nobody else knows of this newcomer
             self._begin_stop(residence, "its task was stopped before it was loaded")
             raise
@@ -318,6 +315,20 @@ class Residency:
         for gone, reason in decision.evict:
             self._residents[gone].parks = True
             self._begin_eviction(gone, reason)
+
+    async def _wait_for_room(self, newcomer: Residence, ordered: Collection[SetupKey]) -> None:
+        """Wait for the end of what unloads, and look again.
+
+        Raises:
+            NoCapacity: there is no room after all, or a device does not tell what is in use.
+        """
+        while leaving := [r for r in self._residents.values() if r.state is ResidentState.STOPPING]:
+            for stopping in leaving:  # what still unloads counts as used
+                await stopping.gone.wait()  # bounded by the instance's own escalation to SIGKILL
+            await self._read()
+            self._make_room(newcomer, ordered)
+        if unread := self._ledger.unreadable:  # what others have would count as the newcomer's
+            raise NoCapacity(f"Worker '{self._worker.id}' loads nothing now: {unread}")
 
     def _own_bytes(self, *, living: bool = False) -> int:
         """What the instances account for; of one that ends, what it last had, unless only the `living` count."""

@@ -174,6 +174,35 @@ async def test_a_driver_that_only_does_not_answer_ends_nothing(scene):
     assert [r.state for r in scene.residency.snapshot()] == [ResidentState.IDLE]
 
 
+SILENT = "NVML did not answer within 3 s"
+
+
+async def test_a_reading_that_failed_does_not_show_that_memory_is_back(scene):
+    await scene.load("a", 14)
+    scene.device.frees, scene.device.error = False, SILENT
+    scene.residency.evict("a", "room")
+    await until(lambda: scene.bytes() == {})
+    scene.device.error = ""
+    scene.residency.refresh()
+    assert scene.residency.vram_state.trouble == (
+        "no reading has shown that GPU memory is free since infsh/echo was unloaded"
+    )
+    scene.device.free()
+    scene.residency.refresh()
+    assert scene.residency.vram_state.trouble == ""
+
+
+async def test_nothing_is_loaded_while_nobody_knows_what_is_in_use(scene):
+    await scene.load("a", 6, by_group=False)
+    scene.device.error = SILENT
+    with pytest.raises(NoCapacity, match=f"'box-gpu-0' loads nothing now: .*{SILENT}"):
+        await admit(scene, "b", 3)
+    await until(lambda: scene.bytes() == {"a": 6})
+    scene.device.error = ""
+    await scene.load("b", 3, by_group=False)
+    assert scene.bytes() == {"a": 6, "b": 3}
+
+
 @pytest.mark.parametrize("failed", [AppError("CUDA error: unknown"), InstanceLost("killed", -9)])
 async def test_a_failure_on_a_lost_device_is_not_the_apps(scene, failed):
     residence = await scene.load("a", 6)

@@ -245,6 +245,22 @@ async def test_an_instance_that_keeps_its_gpu_memory_is_not_parked(scene):
     assert scene.residents() == {"b": ResidentState.IDLE}
 
 
+async def test_an_instance_of_which_no_reading_tells_what_it_keeps_is_not_parked(scene):
+    scene.machine.named, scene.machine.keeps = False, MODEL_GIB
+    await scene.run(setup_key="a", task_id="t1")
+    step = scene.machine.step
+
+    async def silent(name, on_line=None):
+        await step(name, on_line)
+        if name == "park":
+            scene.device.error = "NVML did not answer within 3 s"
+
+    scene.machine.step = silent
+    await scene.run(setup_key="b", task_id="t2")
+    assert scene.parked() == {}
+    assert scene.machine.processes[0].exited.is_set()
+
+
 async def test_memory_that_is_in_use_and_nobodys_after_a_park_is_not_free(scene):
     """A driver may name a process no longer, and free its memory later, or never."""
     scene.machine.late = 16

@@ -52,6 +52,8 @@ class Device:
 
     def used_bytes(self, uuids):
         assert uuids == {"GPU-a"}
+        if self.error:
+            return 0
         return self.driver + self.foreign + sum(self.groups.values()) + sum(self.hidden.values())
 
     def lost(self, uuids):
