@@ -106,12 +106,15 @@ class Residency:
                 in use; names what is missing.
         """
         key = request.setup_key
+        await self._read()
         while (leaving := self._residents.get(key)) is not None or (key in self.bay and not unpark):
             if leaving is None:
                 self.bay.end(key, "its setup is loaded anew")
             else:
                 await self._stop(leaving, "its setup is loaded anew")
-        await self._read()
+                await (
+                    self._read()
+                )  # which may end a parked one of this setup, for want of the machine's memory
         residence = Residence(
             setup_key=key,
             version_id=request.version_id,
@@ -326,6 +329,10 @@ class Residency:
             for stopping in leaving:  # what still unloads counts as used
                 await stopping.gone.wait()  # bounded by the instance's own escalation to SIGKILL
             await self._read()
+            if (
+                newcomer.state is ResidentState.LOADING
+            ):  # not stopped itself: a parked one that ended had its place
+                self._residents.setdefault(newcomer.setup_key, newcomer)
             self._make_room(newcomer, ordered)
         if unread := self._ledger.unreadable:  # what others have would count as the newcomer's
             raise NoCapacity(f"Worker '{self._worker.id}' loads nothing now: {unread}")
