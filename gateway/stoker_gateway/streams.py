@@ -222,15 +222,20 @@ class Hub:
     async def run(self) -> None:
         """Listen, read, poll, until cancelled. A loop that ends by an error begins anew, and the others with it."""
         while True:
+            # No task group: a cancellation that comes with the error of a loop is lost in it.
+            loops = [
+                asyncio.create_task(loop)
+                for loop in (self._listen_loop(), self._read_loop(), self._poll_loop())
+            ]
             try:
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(self._listen_loop())
-                    group.create_task(self._read_loop())
-                    group.create_task(self._poll_loop())
-            except Exception:
-                self.restarts += 1
-                log.exception(Event.HUB_FAILED, restarts=self.restarts)
-                await asyncio.sleep(RETRY_S)
+                [failed, *_], _ = await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for loop in loops:
+                    loop.cancel()
+                await asyncio.gather(*loops, return_exceptions=True)
+            self.restarts += 1
+            log.error(Event.HUB_FAILED, restarts=self.restarts, exc_info=failed.exception())
+            await asyncio.sleep(RETRY_S)
 
     async def events(
         self, first: TaskView, read_at: int, dialect: Dialect, user_id: str

@@ -46,6 +46,17 @@ async def test_loops_that_end_by_an_error_begin_anew(hub):
 
 async def test_who_follows_a_document_looks_again_when_the_loops_have_begun_anew(hub):
     changes = hub.document_changes("flowrun", "r1", 60)
-    assert await anext(changes)
-    assert await anext(changes)
+    await anext(changes)
+    await anext(changes)
     await changes.aclose()
+
+
+@pytest.mark.parametrize("steps", range(8))
+async def test_an_error_at_the_same_time_hides_no_cancellation(tmp_path, monkeypatch, steps):
+    monkeypatch.setattr(streams, "RETRY_S", 0)
+    running = asyncio.ensure_future(Hub(Channel(), GatewaySettings(data_dir=tmp_path)).run())
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.wait([running], timeout=10)
+    assert running.cancelled()
