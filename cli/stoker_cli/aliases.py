@@ -4,11 +4,10 @@ import asyncio
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from stoker_cli.api import connected
 from stoker_cli.inputs import parse_input
-from stoker_cli.output import CommandFailed, ExitCode, JsonFlag, out, print_json
+from stoker_cli.output import CommandFailed, ExitCode, JsonFlag, out, print_json, safe
 
 
 def alias(
@@ -34,7 +33,7 @@ def alias(
     if json:
         print_json(made)
     else:
-        out.print(f"{escape(name)} stands for {escape(app)} from now on")
+        out.print(f"{safe(name)} stands for {safe(app)} from now on")
 
 
 async def _put(body: dict[str, Any]) -> Any:

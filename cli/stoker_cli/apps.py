@@ -8,7 +8,6 @@ from typing import Annotated, Any, Final
 
 import msgspec
 import typer
-from rich.markup import escape
 
 from stoker import bundles
 from stoker.bundles import Limits
@@ -36,6 +35,7 @@ from stoker_cli.output import (
     print_error,
     print_json,
     print_table,
+    safe,
 )
 from stoker_cli.refs import find_app, find_version, name_of
 from stoker_cli.sample import sample as sample_of
@@ -129,8 +129,8 @@ def show(ref: RefArgument, json: JsonFlag = False) -> None:
     if json:
         print_json(answer | {"version": version})
         return
-    out.print(f"[bold]{escape(name_of(answer))}[/]  [dim]{answer.get('visibility')}[/]")
-    out.print(escape(str(answer.get("description") or "")))
+    out.print(f"[bold]{safe(name_of(answer))}[/]  [dim]{answer.get('visibility')}[/]")
+    out.print(safe(str(answer.get("description") or "")))
     current = "" if version.get("id") == answer.get("version_id") else "  [yellow]not the current one[/]"
     out.print(
         f"[dim]version[/] {version.get('short_id', '-')}{current}  [dim]kernel[/] {version.get('kernel', '-')}"
@@ -172,7 +172,7 @@ def use(ref: RefArgument, json: JsonFlag = False) -> None:
     if json:
         print_json(answer)
     else:
-        out.print(f"{escape(name_of(answer))} runs version {version_of(answer)[:8]} from now on")
+        out.print(f"{safe(name_of(answer))} runs version {version_of(answer)[:8]} from now on")
 
 
 @app.command()
@@ -186,7 +186,7 @@ def remove(
     if json:
         print_json(answer)
     elif answer:
-        out.print(f"removed {escape(str(answer['removed']))}")
+        out.print(f"removed {safe(str(answer['removed']))}")
 
 
 @app.command()
@@ -202,7 +202,7 @@ def pull(
     if json:
         print_json(answer)
     else:
-        out.print(f"{escape(answer['ref'])} is in {escape(answer['folder'])}")
+        out.print(f"{safe(answer['ref'])} is in {safe(answer['folder'])}")
 
 
 @app.command()
@@ -280,27 +280,27 @@ def _failure(error: StokerError) -> dict[str, Any]:
 
 def _print_deployed(result: Deployed) -> None:
     for finding in result.warnings:
-        out.print(f"  [yellow]{escape(str(finding))}[/]")
+        out.print(f"  [yellow]{safe(str(finding))}[/]")
     if result.dry_run:
-        out.print(f"[green]fit to deploy[/] {escape(result.ref)} ({result.files} files, {result.size} bytes)")
+        out.print(f"[green]fit to deploy[/] {safe(result.ref)} ({result.files} files, {result.size} bytes)")
         return
     word = "[green]deployed[/]" if result.changed else "[green]unchanged[/]"
     staged = "" if result.current else f"; not current: stoker apps use {result.ref}"
-    out.print(f"{word} {escape(result.ref)}[dim]{escape(staged)}[/]")
+    out.print(f"{word} {safe(result.ref)}[dim]{safe(staged)}[/]")
 
 
 def _print_failure(error: StokerError, *, verbose: bool) -> None:
     if isinstance(error, BuildFailure) and not verbose:
         for line in error.log[-LOG_SHOWN:]:
-            err.print(f"  [dim]{escape(line.rstrip())}[/]")
+            err.print(f"  [dim]{safe(line.rstrip())}[/]")
     if isinstance(error, FolderRefused):
         for finding in error.report.warnings:
-            err.print(f"  [yellow]{escape(str(finding))}[/]")
+            err.print(f"  [yellow]{safe(str(finding))}[/]")
     print_error(error)
 
 
 def _show_line(text: str) -> None:
-    out.print(f"  [dim]{escape(text.rstrip())}[/]")
+    out.print(f"  [dim]{safe(text.rstrip())}[/]")
 
 
 def _ignore(_text: str) -> None:

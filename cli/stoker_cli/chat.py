@@ -7,12 +7,11 @@ from typing import Annotated, Any, Final
 
 import httpx
 import typer
-from rich.markup import escape
 
 from stoker_cli.api import RECONNECT_DELAY_S, RECONNECTS, Api, connected
 from stoker_cli.chat_view import ChatView
 from stoker_cli.inputs import parse_input
-from stoker_cli.output import CommandFailed, ExitCode, JsonFlag, err, out, print_json
+from stoker_cli.output import CommandFailed, ExitCode, JsonFlag, err, out, plain, print_json, safe
 
 PROMPT: Final = "> "
 
@@ -103,7 +102,7 @@ class Talk:
             await asyncio.shield(self._api.post(f"/chats/{self.chat_id}/stop"))
             raise
         if self.view.error:
-            err.print(f"[red]{escape(self.view.error)}[/]")
+            err.print(f"[red]{safe(self.view.error)}[/]")
 
     async def _follow(self) -> None:
         """Show the stream until the chat is idle; a lost connection is taken up again.
@@ -134,7 +133,7 @@ class Talk:
         """Have the person decide what waits for him."""
         for call_id, call in list(self.view.questions.items()):
             self.view.questions.pop(call_id)
-            name = call["function"]["name"]
+            name = plain(str(call["function"]["name"]))
             if call["status"] == "awaiting_approval":
                 allowed = await asyncio.to_thread(_answer, f"Allow {name}? [y/N] ")
                 verb = "invoke" if allowed.strip().lower() in {"y", "yes"} else "reject"

@@ -3,7 +3,8 @@
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
+
+from stoker_cli.output import plain, safe
 
 SHOWN = 200
 """Characters of arguments and results; the chat itself has them whole."""
@@ -57,7 +58,7 @@ class ChatView:
         if not text:
             return
         self._told[message_id] = self._told.get(message_id, "") + text
-        self._console.print(text, end="", markup=False, highlight=False)
+        self._console.print(plain(text), end="", markup=False, highlight=False)
         self._open_line = not text.endswith("\n")
 
     def _call(self, call: dict[str, Any]) -> None:
@@ -66,18 +67,18 @@ class ChatView:
         if before == status:
             return
         self._calls[call_id] = status
-        name = escape(str(call["function"]["name"]))
+        name = safe(str(call["function"]["name"]))
         if before is None:
             self._end_line()
             arguments = _short(call["function"]["arguments"])
-            self._console.print(f"[cyan]{name}[/] [dim]{escape(arguments)}[/]")
+            self._console.print(f"[cyan]{name}[/] [dim]{safe(arguments)}[/]")
         if status in WAITS:
             self.questions[call_id] = call
         else:
             self.questions.pop(call_id, None)
         if status in OVER:
             colour = "green" if status == "completed" else "red"
-            result = escape(_short(call.get("result")))
+            result = safe(_short(call.get("result")))
             self._console.print(f"[{colour}]{name} {status}[/] [dim]{result}[/]")
 
     def _end_line(self) -> None:

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Final
 import msgspec
 import typer
 import yaml
-from rich.markup import escape
 
 from stoker.core.errors import InvalidRequest
 from stoker.flows.short import Expanded, expand
@@ -24,6 +23,7 @@ from stoker_cli.output import (
     print_event,
     print_json,
     print_table,
+    safe,
 )
 from stoker_cli.run import with_files
 
@@ -141,21 +141,21 @@ def show(flow: FlowArgument, json: JsonFlag = False) -> None:
     if json:
         print_json(found)
         return
-    out.print(f"[bold]{escape(found['namespace'])}/{escape(found['name'])}[/] {escape(found['title'])}")
+    out.print(f"[bold]{safe(found['namespace'])}/{safe(found['name'])}[/] {safe(found['title'])}")
     for name, schema in found["input_schema"].get("properties", {}).items():
         need = "" if name in found["input_schema"].get("required", ()) else " [dim](optional)[/]"
-        out.print(f"  input   {escape(name)} [dim]{escape(str(schema.get('type') or 'any'))}[/]{need}")
+        out.print(f"  input   {safe(name)} [dim]{safe(str(schema.get('type') or 'any'))}[/]{need}")
     for node in found["nodes"]:
         if node.get("type") != "input":
             before = [edge["source"] for edge in found["edges"] if edge["target"] == node["id"]]
-            what = escape(_what(found["node_data"].get(node["id"]) or {}))
+            what = safe(_what(found["node_data"].get(node["id"]) or {}))
             out.print(
-                f"  node    {escape(node['id'])} [dim]{what}, after {escape(', '.join(before) or 'nothing')}[/]"
+                f"  node    {safe(node['id'])} [dim]{what}, after {safe(', '.join(before) or 'nothing')}[/]"
             )
     for name, mapping in found["output_mappings"].items():
         out.print(
-            f"  output  {escape(name)} [dim]from {escape(mapping['sourceNodeId'])}."
-            f"{escape(mapping.get('sourceFieldPath') or '')}[/]"
+            f"  output  {safe(name)} [dim]from {safe(mapping['sourceNodeId'])}."
+            f"{safe(mapping.get('sourceFieldPath') or '')}[/]"
         )
 
 
@@ -226,17 +226,17 @@ def _print_node(name: str, state: str, now: dict[str, Any]) -> None:
         return
     error = now["node_errors"].get(name, "")
     colour = COLOURS.get(state, "cyan")
-    out.print(f"  [{colour}]{state:>10}[/] {escape(name)}" + (f" [dim]{escape(error)}[/]" if error else ""))
+    out.print(f"  [{colour}]{state:>10}[/] {safe(name)}" + (f" [dim]{safe(error)}[/]" if error else ""))
 
 
 def _print_end(made: dict[str, Any]) -> None:
     state = made["status_text"]
     out.print(
-        f"[{COLOURS.get(state, 'white')}]{state}[/]" + (f" {escape(made['error'])}" if made["error"] else "")
+        f"[{COLOURS.get(state, 'white')}]{state}[/]" + (f" {safe(made['error'])}" if made["error"] else "")
     )
     if made["output"] is not None:
         text = msgspec.json.format(msgspec.json.encode(made["output"])).decode()
-        out.print(escape(text[:SHOWN]))
+        out.print(safe(text[:SHOWN]))
 
 
 @app.command()

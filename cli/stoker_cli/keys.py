@@ -5,10 +5,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 
 import typer
-from rich.markup import escape
 
 from stoker_cli.api import connected
-from stoker_cli.output import CommandFailed, ExitCode, JsonFlag, items_of, out, print_json, print_table
+from stoker_cli.output import CommandFailed, ExitCode, JsonFlag, items_of, out, print_json, print_table, safe
 
 SPANS: Final = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 MOST_SPANS: Final = 10_000
@@ -54,7 +53,7 @@ def create(
     if json:
         print_json(answer)
     else:
-        out.print(escape(str(answer.get("key"))))
+        out.print(safe(str(answer.get("key"))))
         out.print(f"[dim]id {answer.get('id')}; this is the only time that the key is shown[/]")
 
 
@@ -93,7 +92,7 @@ def scopes(json: JsonFlag = False) -> None:
     ]
     print_table("", ("scope", "administrative", "what it allows"), rows, empty="")
     families = ", ".join(str(group.get("scope")) for group in items_of(answer.get("groups")))
-    out.print(f"[dim]{escape(families)}: all of the family; {escape(str(answer.get('all')))}: everything[/]")
+    out.print(f"[dim]{safe(families)}: all of the family; {safe(str(answer.get('all')))}: everything[/]")
 
 
 @app.command()
@@ -105,7 +104,7 @@ def delete(
     if json:
         print_json({"id": key_id, "deleted": True})
     else:
-        out.print(f"key {escape(key_id)} deleted")
+        out.print(f"key {safe(key_id)} deleted")
 
 
 def parse_rates(texts: list[str]) -> dict[str, int]:

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Final
 
 import msgspec
 import typer
-from rich.markup import escape
 
 from stoker.core.errors import InvalidRequest
 from stoker.core.messages import LogType
@@ -17,7 +16,7 @@ from stoker.core.refs import parse_ref
 from stoker.core.states import TaskState
 from stoker_cli.inputs import TypedInput, parse_input
 from stoker_cli.local_run import Ended, LocalRun, run_locally
-from stoker_cli.output import CommandFailed, ExitCode, JsonFlag, err, out, print_json
+from stoker_cli.output import CommandFailed, ExitCode, JsonFlag, err, out, print_json, safe
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 
@@ -57,11 +56,11 @@ def init(
     if json:
         print_json({"folder": str(folder), "template": template.value})
         return
-    out.print(f"made {escape(str(folder))}/")
+    out.print(f"made {safe(str(folder))}/")
     out.print(
-        f"[dim]try it:    stoker apps test {escape(str(folder))} --input @{escape(str(folder))}/input.json[/]"
+        f"[dim]try it:    stoker apps test {safe(str(folder))} --input @{safe(str(folder))}/input.json[/]"
     )
-    out.print(f"[dim]deploy it: stoker apps deploy {escape(str(folder))}[/]")
+    out.print(f"[dim]deploy it: stoker apps deploy {safe(str(folder))}[/]")
 
 
 def make_app(folder: Path, namespace: str, template: Template) -> None:
@@ -149,12 +148,12 @@ class _Shown:
     def line(self, kind: LogType, text: str) -> None:
         self.lines.append({"type": kind.value, "text": text})
         if not self._quiet:
-            out.print(f"    [dim]{kind.value:>5} |[/] {escape(text.rstrip())}")
+            out.print(f"    [dim]{kind.value:>5} |[/] {safe(text.rstrip())}")
 
 
 def _print_ended(ended: Ended) -> None:
     if ended.state is TaskState.COMPLETED:
         out.print("  [green]completed[/]")
-        out.print(escape(msgspec.json.format(msgspec.json.encode(ended.output)).decode()))
+        out.print(safe(msgspec.json.format(msgspec.json.encode(ended.output)).decode()))
         return
-    err.print(f"  [bold red]failed:[/] {escape(ended.error)}")
+    err.print(f"  [bold red]failed:[/] {safe(ended.error)}")

@@ -1,5 +1,6 @@
 """What the command line prints: tables and text for people, JSON for programs, errors without tracebacks."""
 
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
@@ -19,6 +20,10 @@ PIPE_WIDTH: Final = 160
 """Columns of a table that goes to a file or a program."""
 out: Final = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 err: Final = Console(stderr=True, highlight=False, soft_wrap=True)
+_ACTED_UPON: Final = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
+)
+"""Colours and moves of the cursor whole; else single controls, and those that turn the direction of a text."""
 
 
 class ExitCode(IntEnum):
@@ -82,10 +87,20 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
 
 def print_error(error: StokerError) -> None:
     """What went wrong and what to do, on stderr."""
-    err.print(f"[bold red]error:[/] {escape(error.message)}")
+    err.print(f"[bold red]error:[/] {safe(error.message)}")
     hint = getattr(error, "hint", "")
     if hint:
-        err.print(f"[dim]{escape(hint)}[/]")
+        err.print(f"[dim]{safe(hint)}[/]")
+
+
+def plain(text: str) -> str:
+    """A text of others without what a terminal would act upon: it could repaint what a person decides by."""
+    return _ACTED_UPON.sub("", text)
+
+
+def safe(text: str) -> str:
+    """A text of others as console markup that shows it, and does nothing else."""
+    return escape(plain(text))
 
 
 def bar(used: float, total: float, width: int = 20) -> str:
@@ -108,7 +123,7 @@ class Markup(str):
 def _cell(value: object) -> str:
     if isinstance(value, Markup):
         return str(value)
-    return "-" if value in {None, ""} else escape(str(value))
+    return "-" if value in {None, ""} else safe(str(value))
 
 
 def items_of(answer: Any) -> list[dict[str, Any]]:

@@ -8,7 +8,6 @@ from urllib.parse import quote
 
 import msgspec
 import typer
-from rich.markup import escape
 
 from stoker.core.refs import parse_ref
 from stoker_cli.api import Api, connected
@@ -22,6 +21,7 @@ from stoker_cli.output import (
     out,
     print_json,
     print_table,
+    safe,
 )
 from stoker_cli.refs import find_app, name_of
 
@@ -59,7 +59,7 @@ def pin(
     if json:
         print_json(found)
         return
-    out.print(f"pinned {escape(found['app'])}: {_where(found)}")
+    out.print(f"pinned {safe(found['app'])}: {_where(found)}")
     _print_reason(found)
     out.print("[dim]see pins with: stoker apps pins[/]")
 
@@ -75,7 +75,7 @@ def unpin(
         print_json({"items": gone})
         return
     for found in gone:
-        out.print(f"unpinned {escape(found['app'])} {escape(_json(found['setup']))}")
+        out.print(f"unpinned {safe(found['app'])} {safe(_json(found['setup']))}")
 
 
 def pins(json: JsonFlag = False) -> None:
@@ -121,9 +121,9 @@ def warm(
     if json:
         print_json(found)
     elif found["state"] == "loaded":
-        out.print(f"loaded {escape(found['app'])} on {escape(', '.join(found['loaded_on']))}")
+        out.print(f"loaded {safe(found['app'])} on {safe(', '.join(found['loaded_on']))}")
     elif found["state"] != "failed":
-        out.print(f"asked for {escape(found['app'])}: {_where(found)}")
+        out.print(f"asked for {safe(found['app'])}: {_where(found)}")
         _print_reason(found)
     if found["state"] == "failed":
         raise CommandFailed(f"{found['app']} was not loaded: {found['reason'] or 'nobody says why'}")
@@ -140,7 +140,7 @@ def unload(
         return
     stays = {"busy": "busy, so it stays; ask again", "pinned": "pinned, so it stays (stoker apps unpin)"}
     for item in items_of(answer):
-        out.print(f"{escape(item['worker_id'])}: {stays.get(item['state'], 'is unloaded now')}")
+        out.print(f"{safe(item['worker_id'])}: {stays.get(item['state'], 'is unloaded now')}")
 
 
 def keep(
@@ -163,7 +163,7 @@ def keep(
         return
     said = answer["keep_alive_s"]
     how = "as its inf.yml says" if said is None else f"{said:g} s after its last task"
-    out.print(f"{escape(name_of(answer))} stays loaded {how}")
+    out.print(f"{safe(name_of(answer))} stays loaded {how}")
 
 
 COMMANDS: Final[dict[str, Callable[..., None]]] = {
@@ -210,7 +210,7 @@ async def _warm(body: dict[str, Any], *, wait: bool, quiet: bool) -> dict[str, A
         while wait and found["state"] not in ENDED:
             text = _where(found) + (f": {found['reason']}" if found["reason"] else "")
             if text != told and not quiet:
-                out.print(f"[dim]{escape(text)}[/]")
+                out.print(f"[dim]{safe(text)}[/]")
                 told = text
             await asyncio.sleep(POLL_S)
             found = await api.get(f"/loads/{found['id']}")
@@ -286,4 +286,4 @@ def _json(value: object) -> str:
 
 def _print_reason(found: dict[str, Any], name: str = "") -> None:
     if found["reason"]:
-        out.print(f"[yellow]{escape(name + ': ' if name else '')}{escape(found['reason'])}[/]")
+        out.print(f"[yellow]{safe(name + ': ' if name else '')}{safe(found['reason'])}[/]")

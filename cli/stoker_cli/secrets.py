@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 from msgspec import structs
-from rich.markup import escape
 
 from stoker.core.errors import Conflict, SecretUnreadable
 from stoker.core.ids import new_id
@@ -19,7 +18,7 @@ from stoker.protocol import Store
 from stoker.settings import GatewaySettings, load
 from stoker.vault import Vault
 from stoker_cli.api import connected
-from stoker_cli.output import CommandFailed, ExitCode, JsonFlag, items_of, out, print_json, print_table
+from stoker_cli.output import CommandFailed, ExitCode, JsonFlag, items_of, out, print_json, print_table, safe
 
 app = typer.Typer(no_args_is_help=True, help="Secrets that apps get as environment variables.")
 
@@ -57,7 +56,7 @@ def set_(
     if json:
         print_json(answer)
     else:
-        out.print(f"secret {escape(key)} is set: {escape(str(answer.get('masked_value')))}")
+        out.print(f"secret {safe(key)} is set: {safe(str(answer.get('masked_value')))}")
 
 
 @app.command()
@@ -67,7 +66,7 @@ def delete(key: Key, json: JsonFlag = False) -> None:
     if json:
         print_json({"key": key, "deleted": True})
     else:
-        out.print(f"secret {escape(key)} deleted")
+        out.print(f"secret {safe(key)} deleted")
 
 
 @app.command("rotate-key")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from stoker_cli.api import connected
-from stoker_cli.output import JsonFlag, items_of, out, print_json, print_table
+from stoker_cli.output import JsonFlag, items_of, out, print_json, print_table, safe
 
 app = typer.Typer(no_args_is_help=True, help="Sessions: a worker and a process for yourself.")
 
@@ -40,7 +40,7 @@ def get(session_id: SessionArgument, json: JsonFlag = False) -> None:
         return
     for name, value in session.items():
         if value is not None:
-            out.print(f"[dim]{name:>14}[/] {value}")
+            out.print(f"[dim]{name:>14}[/] {safe(str(value))}")
 
 
 @app.command()

@@ -5,10 +5,9 @@ from typing import Any, Final
 
 import msgspec
 from rich.console import Console
-from rich.markup import escape
 
 from stoker_cli.api import ENDED, Task, state_name, state_of
-from stoker_cli.output import ExitCode
+from stoker_cli.output import ExitCode, safe
 
 COLOURS: Final = {"completed": "green", "failed": "red", "cancelled": "yellow", "queued": "dim"}
 LOG_TYPES: Final = ("build", "run", "serve", "setup", "task")
@@ -36,7 +35,7 @@ class TaskView:
             self._console.print(text)
         reason = str(task.get("queue_reason") or "")
         if reason and reason != self._reason and state_of(task) == "queued":
-            self._console.print(f"            [dim]{escape(reason)}[/]")
+            self._console.print(f"            [dim]{safe(reason)}[/]")
         self._reason = reason
 
     def finish(self, task: Task) -> None:
@@ -45,11 +44,11 @@ class TaskView:
         if state == "completed":
             text = msgspec.json.format(msgspec.json.encode(task.get("output"))).decode()
             more = "" if len(text) <= OUTPUT_SHOWN else f"\n[dim]... {len(text)} characters in all[/]"
-            self._console.print(escape(text[:OUTPUT_SHOWN]) + more)
+            self._console.print(safe(text[:OUTPUT_SHOWN]) + more)
         elif state == "failed":
-            self._console.print(f"[bold red]failed:[/] {escape(str(task.get('error') or 'task failed'))}")
+            self._console.print(f"[bold red]failed:[/] {safe(str(task.get('error') or 'task failed'))}")
         else:
-            self._console.print(f"[bold yellow]{escape(state)}[/]")
+            self._console.print(f"[bold yellow]{safe(state)}[/]")
 
     def _new_states(self, task: Task) -> list[tuple[str, str]]:
         """(time, text) of each state that was not shown yet."""
@@ -91,7 +90,7 @@ class TaskView:
             self._last_line = line_id(line)
             kind = line.get("log_type")
             name = LOG_TYPES[kind] if isinstance(kind, int) and kind < len(LOG_TYPES) else str(kind)
-            text = f"    [dim]{name:>5} |[/] {escape(str(line.get('content', '')).rstrip())}"
+            text = f"    [dim]{name:>5} |[/] {safe(str(line.get('content', '')).rstrip())}"
             fresh.append((str(line.get("created_at") or ""), text))
         return fresh
 

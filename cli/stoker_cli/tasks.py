@@ -6,11 +6,10 @@ from typing import Annotated, Any, Final
 
 import msgspec
 import typer
-from rich.markup import escape
 
 from stoker_cli.api import ENDED, Task, connected, state_name, state_of
 from stoker_cli.export import trace_row
-from stoker_cli.output import JsonFlag, Markup, items_of, out, print_json, print_table
+from stoker_cli.output import JsonFlag, Markup, items_of, out, print_json, print_table, safe
 from stoker_cli.run import follow
 from stoker_cli.task_view import COLOURS, LOG_TYPES, TaskView, exit_code
 
@@ -89,9 +88,9 @@ def explain(task_id: TaskIdArgument, json: JsonFlag = False) -> None:
         return
     out.print(f"task {task_id}: {_coloured(found['status_text'])}")
     if found["queue_reason"]:
-        out.print(escape(found["queue_reason"]))
+        out.print(safe(found["queue_reason"]))
     for attempt in found["attempts"]:
-        out.print(f"[bold]attempt {attempt['attempt']}[/]: {escape(attempt['reason'])}")
+        out.print(f"[bold]attempt {attempt['attempt']}[/]: {safe(attempt['reason'])}")
         if len(attempt["candidates"]) > 1:
             columns = ("worker", "how", "runs in", "cost", "evicts")
             print_table("", columns, map(_candidate, attempt["candidates"]), empty="")
@@ -188,7 +187,7 @@ async def _logs(task_id: str, attempt: int, *, follow: bool, json: bool) -> None
 def _print_line(line: dict[str, Any]) -> None:
     kind = line.get("log_type")
     name = LOG_TYPES[kind] if isinstance(kind, int) and kind < len(LOG_TYPES) else str(kind)
-    out.print(f"[dim]{name:>5} |[/] {escape(str(line.get('content', '')).rstrip())}")
+    out.print(f"[dim]{name:>5} |[/] {safe(str(line.get('content', '')).rstrip())}")
 
 
 async def _list(limit: int, cursor: str) -> Any:

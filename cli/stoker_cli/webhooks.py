@@ -5,12 +5,11 @@ import time
 from typing import Annotated, Any, Final
 
 import typer
-from rich.markup import escape
 
 from stoker.core.states import DeliveryState
 from stoker_cli.api import Api, connected
 from stoker_cli.keys import parse_span
-from stoker_cli.output import CommandFailed, ExitCode, JsonFlag, items_of, out, print_json, print_table
+from stoker_cli.output import CommandFailed, ExitCode, JsonFlag, items_of, out, print_json, print_table, safe
 
 PAGE: Final = 100
 POLL_S: Final = 0.3
@@ -80,7 +79,7 @@ def replay(
     else:
         out.print(f"{len(done)} to be tried again")
         for delivery_id, why in failed.items():
-            out.print(f"[red]{escape(delivery_id)}[/] {escape(why)}")
+            out.print(f"[red]{safe(delivery_id)}[/] {safe(why)}")
     if failed:
         raise typer.Exit(ExitCode.FAILED)
 
@@ -103,7 +102,7 @@ def secret(
         print_json(answer)
         return
     if new:
-        out.print(escape(str(answer.get("secret"))))
+        out.print(safe(str(answer.get("secret"))))
         out.print(f"[dim]id {answer.get('id')}; this is the only time that the secret is shown[/]")
     elif answer.get("signs"):
         out.print(f"signed with the secret {answer.get('id')}, made at {answer.get('created_at')}")
@@ -194,7 +193,7 @@ def _print(delivery: dict[str, Any]) -> None:
     """A delivery for people."""
     for name, value in delivery.items():
         if value is not None and name != "tries":
-            out.print(f"[dim]{name:>14}[/] {escape(str(value))}")
+            out.print(f"[dim]{name:>14}[/] {safe(str(value))}")
     rows = [
         (
             each.get("at"),

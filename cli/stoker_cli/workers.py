@@ -5,7 +5,6 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
-from rich.markup import escape
 
 from stoker_cli.api import connected
 from stoker_cli.output import (
@@ -18,6 +17,7 @@ from stoker_cli.output import (
     out,
     print_json,
     print_table,
+    safe,
 )
 
 app = typer.Typer(no_args_is_help=True, help="Workers and the machines that they live on.")
@@ -75,9 +75,7 @@ def drain(
     left = int(engine.get("running_tasks") or 0)
     done = (engine.get("drain") or {}).get("done")
     out.print(
-        f"'{escape(name)}' has drained"
-        if done
-        else f"'{escape(name)}' takes nothing new; {left} tasks still run"
+        f"'{safe(name)}' has drained" if done else f"'{safe(name)}' takes nothing new; {left} tasks still run"
     )
     if not restart:
         out.print("[dim]it takes tasks again when its daemon is started anew[/]")
@@ -95,7 +93,7 @@ def release(
     elif why := freed.get("quarantine"):
         out.print(quarantine_line(worker_id, why))
     else:
-        out.print(f"'{escape(worker_id)}' gets tasks again")
+        out.print(f"'{safe(worker_id)}' gets tasks again")
 
 
 @app.command()
@@ -109,8 +107,8 @@ def enroll(
         print_json(made)
         return
     out.print("Run this on the machine, once (later starts need no STOKER_JOIN):\n")
-    out.print(f"  {escape(str(made.get('command')))}\n", soft_wrap=True)
-    out.print(f"[dim]good until {escape(str(made.get('expires_at')))}, for one machine; keep it secret[/]")
+    out.print(f"  {safe(str(made.get('command')))}\n", soft_wrap=True)
+    out.print(f"[dim]good until {safe(str(made.get('expires_at')))}, for one machine; keep it secret[/]")
     out.print(
         "[dim]If a certificate here is not from a public authority, copy the one that vouches for it to the machine "
         "and add: --ca-file FILE[/]"
@@ -127,7 +125,7 @@ def revoke(
     if json:
         print_json(gone)
     else:
-        out.print(f"'{escape(name)}' is shut out")
+        out.print(f"'{safe(name)}' is shut out")
 
 
 @app.command()
@@ -246,7 +244,7 @@ def _warm_name(entry: object) -> str:
 
 def quarantine_line(worker_id: str, why: dict[str, Any]) -> str:
     """Why a worker gets no tasks, and what ends that."""
-    name, reason = escape(worker_id), escape(str(why.get("reason")))
+    name, reason = safe(worker_id), safe(str(why.get("reason")))
     if not why.get("until"):
         return f"[yellow]{name} gets no tasks: {reason}[/] [dim](until its GPUs work again)[/]"
     return (
