@@ -25,7 +25,10 @@ TIMEOUT_S: Final = 30.0
 STREAM_SILENCE_S: Final = 60.0
 """The gateway sends something at least every 20 s; after this long the connection is dead."""
 RECONNECTS: Final = 5
+"""So often in a row a stream is asked for again without an event between."""
 RECONNECT_DELAY_S: Final = 1.0
+AWAY: Final = frozenset({502, 503, 504})
+"""What a proxy answers while the gateway starts again, and the gateway while its store does."""
 STATES: Final = (
     "unknown",
     "received",
@@ -173,18 +176,18 @@ class Api:
         Raises:
             CommandFailed: the gateway went away for good.
         """
-        for attempt in range(RECONNECTS + 1):
-            try:
-                async with contextlib.aclosing(self._stream(task_id)) as tasks:
-                    async for task in tasks:
-                        yield task
-                        if state_of(task) in ENDED:
-                            return
-            except httpx.TransportError:
-                if attempt == RECONNECTS:
-                    break
-            await asyncio.sleep(RECONNECT_DELAY_S)
-        task = await self.get(f"/tasks/{task_id}")
+        async with contextlib.aclosing(self.following(f"/tasks/{task_id}/stream")) as events:
+            async for task in events:
+                if "id" in task and "status" in task:
+                    yield task
+                    if state_of(task) in ENDED:
+                        return
+        try:
+            task = await self.get(f"/tasks/{task_id}")
+        except ApiError as error:
+            if error.status not in AWAY:
+                raise
+            task = {}
         if state_of(task) not in ENDED:
             raise CommandFailed(
                 f"the stream of task {task_id} broke off; the task goes on",
@@ -199,18 +202,12 @@ class Api:
         Raises:
             CommandFailed: the gateway went away for good.
         """
-        for attempt in range(RECONNECTS + 1):
-            try:
-                async with contextlib.aclosing(self.events(f"/flowruns/{run_id}/stream")) as events:
-                    async for event in events:
-                        if "status_text" in event:
-                            yield event
-                            if event["status_text"] in ENDED:
-                                return
-            except httpx.TransportError:
-                if attempt == RECONNECTS:
-                    break
-            await asyncio.sleep(RECONNECT_DELAY_S)
+        async with contextlib.aclosing(self.following(f"/flowruns/{run_id}/stream")) as events:
+            async for event in events:
+                if "status_text" in event:
+                    yield event
+                    if event["status_text"] in ENDED:
+                        return
         raise CommandFailed(
             f"the stream of flow run {run_id} broke off; the run goes on",
             ExitCode.UNREACHABLE,
@@ -234,26 +231,41 @@ class Api:
             CommandFailed: the gateway went away for good.
         """
         params: dict[str, Any] = {"attempt": attempt, "follow": 1}
-        for left in range(RECONNECTS, -1, -1):
-            try:
-                async with contextlib.aclosing(self.events(f"/tasks/{task_id}/logs", **params)) as events:
-                    async for event in events:
-                        if event.get("type") == "end":
-                            return
-                        if "content" in event:
-                            params["cursor"] = str(event["id"]).removeprefix(f"{task_id}-")
-                            yield event
-            except httpx.TransportError:
-                if not left:
-                    break
-            await asyncio.sleep(RECONNECT_DELAY_S)
+        async with contextlib.aclosing(self.following(f"/tasks/{task_id}/logs", params)) as events:
+            async for event in events:
+                if event.get("type") == "end":
+                    return
+                if "content" in event:
+                    params["cursor"] = str(event["id"]).removeprefix(f"{task_id}-")
+                    yield event
         raise CommandFailed(f"the log of task {task_id} broke off; the task goes on", ExitCode.UNREACHABLE)
 
-    async def _stream(self, task_id: str) -> AsyncGenerator[Task, None]:
-        async with contextlib.aclosing(self.events(f"/tasks/{task_id}/stream")) as events:
-            async for event in events:
-                if "id" in event and "status" in event:
-                    yield event
+    async def following(
+        self, path: str, params: dict[str, Any] | None = None
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """The objects of an NDJSON stream; a lost connection is taken up again, with `params` as they are then.
+
+        Ends when the gateway stays away; whoever needs more than came says so.
+
+        Raises:
+            ApiError: the gateway refused it.
+        """
+        left = RECONNECTS
+        while True:
+            try:
+                async with contextlib.aclosing(self.events(path, **(params or {}))) as events:
+                    async for event in events:
+                        left = RECONNECTS
+                        yield event
+            except httpx.TransportError:
+                pass
+            except ApiError as error:
+                if error.status not in AWAY:
+                    raise
+            if not left:
+                return
+            left -= 1
+            await asyncio.sleep(RECONNECT_DELAY_S)
 
     async def events(self, path: str, **params: Any) -> AsyncGenerator[dict[str, Any], None]:
         """The objects of an NDJSON stream."""

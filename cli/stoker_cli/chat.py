@@ -5,10 +5,9 @@ import contextlib
 import sys
 from typing import Annotated, Any, Final
 
-import httpx
 import typer
 
-from stoker_cli.api import RECONNECT_DELAY_S, RECONNECTS, Api, connected
+from stoker_cli.api import Api, connected
 from stoker_cli.chat_view import ChatView
 from stoker_cli.inputs import parse_input
 from stoker_cli.output import CommandFailed, ExitCode, JsonFlag, err, out, plain, print_json, safe
@@ -110,21 +109,15 @@ class Talk:
         Raises:
             CommandFailed: the gateway went away for good.
         """
-        for attempt in range(RECONNECTS + 1):
-            try:
-                async with contextlib.aclosing(self._api.events(f"/chats/{self.chat_id}/stream")) as events:
-                    async for event in events:
-                        if not self._quiet:
-                            self.view.take(str(event.get("event")), event.get("data") or {})
-                            await self._ask()
-                        elif event.get("event") == "chats":
-                            self.view.take("chats", event["data"])
-                        if self.view.idle:
-                            return
-            except httpx.TransportError:
-                if attempt == RECONNECTS:
-                    break
-            await asyncio.sleep(RECONNECT_DELAY_S)
+        async with contextlib.aclosing(self._api.following(f"/chats/{self.chat_id}/stream")) as events:
+            async for event in events:
+                if not self._quiet:
+                    self.view.take(str(event.get("event")), event.get("data") or {})
+                    await self._ask()
+                elif event.get("event") == "chats":
+                    self.view.take("chats", event["data"])
+                if self.view.idle:
+                    return
         raise CommandFailed(
             f"the stream of chat {self.chat_id} broke off; the chat goes on", ExitCode.UNREACHABLE
         )
