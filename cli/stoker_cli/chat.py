@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import sys
 from typing import Annotated, Any, Final
 
 import typer
@@ -11,6 +10,7 @@ from stoker_cli.api import Api, connected
 from stoker_cli.chat_view import ChatView
 from stoker_cli.inputs import parse_input
 from stoker_cli.output import CommandFailed, ExitCode, JsonFlag, err, out, plain, print_json, safe
+from stoker_cli.typed_lines import TypedLines
 
 PROMPT: Final = "> "
 
@@ -55,21 +55,11 @@ async def _chat(body: dict[str, Any], message: str, *, json: bool) -> ExitCode:
             return ExitCode.FAILED if talk.view.error else ExitCode.OK
         while True:
             try:
-                text = await asyncio.to_thread(_read_line)
+                text = await talk.lines.ask(PROMPT if talk.lines.by_hand else "")
             except EOFError:
                 return ExitCode.OK
             if text.strip():
                 await talk.say(text)
-
-
-def _read_line() -> str:
-    """A line of the person's; its prompt is shown to people only."""
-    if sys.stdin.isatty():
-        return input(PROMPT)
-    line = sys.stdin.readline()
-    if not line:
-        raise EOFError
-    return line
 
 
 class Talk:
@@ -79,6 +69,7 @@ class Talk:
         self._api = api
         self._body = body
         self._quiet = quiet
+        self.lines = TypedLines()
         self.chat_id = str(body.get("chat_id", ""))
         self.view = ChatView(err if quiet else out)
 
@@ -128,16 +119,15 @@ class Talk:
             self.view.questions.pop(call_id)
             name = plain(str(call["function"]["name"]))
             if call["status"] == "awaiting_approval":
-                allowed = await asyncio.to_thread(_answer, f"Allow {name}? [y/N] ")
+                allowed = await self._answer(f"Allow {name}? [y/N] ")
                 verb = "invoke" if allowed.strip().lower() in {"y", "yes"} else "reject"
                 await self._api.post(f"/tools/{call_id}/{verb}", {})
             else:
-                result = await asyncio.to_thread(_answer, f"Result of {name}: ")
-                await self._api.post(f"/tools/{call_id}", {"result": result.rstrip("\n")})
+                result = await self._answer(f"Result of {name}: ")
+                await self._api.post(f"/tools/{call_id}", {"result": result})
 
-
-def _answer(question: str) -> str:
-    try:
-        return input(question)
-    except EOFError:
-        return ""
+    async def _answer(self, question: str) -> str:
+        try:
+            return await self.lines.ask(question)
+        except EOFError:
+            return ""

@@ -1,0 +1,89 @@
+"""`stoker chat` at the prompt, and where a chat waits for a person."""
+
+import asyncio
+import os
+import pty
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from stoker_cli.chat import Talk
+from stoker_cli.typed_lines import TypedLines
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def pipe():
+    """Lines, and the end that they are written to."""
+    reads, writes = os.pipe()
+    with os.fdopen(reads) as source, os.fdopen(writes, "wb", buffering=0) as target:
+        yield TypedLines(source), target
+
+
+async def test_lines_come_one_by_one_and_the_last_may_lack_its_end(pipe):
+    lines, target = pipe
+    target.write("Grüße\ntwo\nlast".encode())
+    target.close()
+    assert [await lines.ask("") for _ in range(3)] == ["Grüße", "two", "last"]
+    with pytest.raises(EOFError):
+        await lines.ask("")
+
+
+async def test_lines_of_a_file_are_read(tmp_path):
+    (tmp_path / "said").write_text("one\ntwo\n")
+    with (tmp_path / "said").open() as source:
+        lines = TypedLines(source)
+        assert [await lines.ask(""), await lines.ask("")] == ["one", "two"]
+
+
+async def test_a_wait_that_was_cancelled_takes_no_line(pipe):
+    lines, target = pipe
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await lines.ask("")
+    target.write(b"later\n")
+    assert await lines.ask("") == "later"
+
+
+async def test_the_question_is_shown_as_text(pipe, capsys):
+    lines, target = pipe
+    target.write(b"y\n")
+    await lines.ask("Allow [bold]rm :x: [/]? [y/N] ")
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("", "Allow [bold]rm :x: [/]? [y/N] ")
+
+
+@pytest.mark.parametrize(("typed", "verb"), [(b"y\n", "invoke"), (b"n\n", "reject"), (b"", "reject")])
+async def test_a_call_is_made_only_when_it_is_allowed(pipe, typed, verb):
+    class Asked:
+        async def post(self, path, body):
+            self.path = path
+
+    api = Asked()
+    talk = Talk(api, {"chat_id": "c"}, quiet=False)
+    talk.lines, target = pipe
+    target.write(typed)
+    target.close()
+    talk.view.questions["k"] = {"status": "awaiting_approval", "function": {"name": "rm"}}
+    await talk._ask()
+    assert api.path == f"/tools/k/{verb}"
+
+
+def test_an_interrupt_at_the_prompt_ends_the_command():
+    ours, theirs = pty.openpty()
+    env = os.environ | {"STOKER_URL": "http://127.0.0.1:9", "STOKER_API_KEY": "key"}
+    command = [sys.executable, "-m", "stoker_cli", "chat", "a/b"]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=env) as process:
+        os.close(theirs)
+        try:
+            shown = b""
+            while b"> " not in shown:
+                shown += os.read(ours, 1000)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=30) == 130
+        finally:
+            process.kill()
+            os.close(ours)
