@@ -5,6 +5,7 @@ import contextlib
 from typing import Annotated, Any, Final
 
 import typer
+from rich.console import Console
 
 from stoker_cli.api import Api, connected
 from stoker_cli.chat_view import ChatView
@@ -31,7 +32,8 @@ def chat(
     """Talk to an agent; answers come word by word, with the calls of tools between.
 
     A tool that needs approval is asked for; of a tool that is the caller's own, you are the caller: type its result.
-    Ctrl-C stops the answer, Ctrl-D ends. With --json and --message the chat is printed when it is idle.
+    Ctrl-C stops the answer, Ctrl-D ends. With --json and --message the chat is printed when it is idle, or
+    with status 1 when it waits for a person: `open_calls` are those that somebody must decide or answer.
     """
     if json and not message:
         raise CommandFailed("--json needs --message", ExitCode.USAGE)
@@ -51,8 +53,9 @@ async def _chat(body: dict[str, Any], message: str, *, json: bool) -> ExitCode:
         if message:
             await talk.say(message)
             if json:
-                print_json(await api.get(f"/chats/{talk.chat_id}"))
-            return ExitCode.FAILED if talk.view.error else ExitCode.OK
+                calls = list(talk.view.questions.values())
+                print_json(await api.get(f"/chats/{talk.chat_id}") | {"open_calls": calls})
+            return ExitCode.FAILED if talk.view.error or talk.view.waits else ExitCode.OK
         while True:
             try:
                 text = await talk.lines.ask(PROMPT if talk.lines.by_hand else "")
@@ -71,7 +74,7 @@ class Talk:
         self._quiet = quiet
         self.lines = TypedLines()
         self.chat_id = str(body.get("chat_id", ""))
-        self.view = ChatView(err if quiet else out)
+        self.view = ChatView(Console(quiet=True) if quiet else out)
 
     async def say(self, text: str) -> None:
         """Say something, and show what comes until the agent is done. When interrupted, stop it first.
@@ -91,23 +94,24 @@ class Talk:
         except asyncio.CancelledError:
             await asyncio.shield(self._api.post(f"/chats/{self.chat_id}/stop"))
             raise
+        if self._quiet and self.view.waits:
+            names = ", ".join(str(call["function"]["name"]) for call in self.view.questions.values())
+            err.print(f"[yellow]the chat waits until somebody decides: {safe(names)}[/]")
         if self.view.error:
             err.print(f"[red]{safe(self.view.error)}[/]")
 
     async def _follow(self) -> None:
-        """Show the stream until the chat is idle; a lost connection is taken up again.
+        """Show the stream until the chat is idle, or waits for a person where nobody is asked.
 
         Raises:
             CommandFailed: the gateway went away for good.
         """
         async with contextlib.aclosing(self._api.following(f"/chats/{self.chat_id}/stream")) as events:
             async for event in events:
+                self.view.take(str(event.get("event")), event.get("data") or {})
                 if not self._quiet:
-                    self.view.take(str(event.get("event")), event.get("data") or {})
                     await self._ask()
-                elif event.get("event") == "chats":
-                    self.view.take("chats", event["data"])
-                if self.view.idle:
+                if self.view.idle or (self._quiet and self.view.waits):
                     return
         raise CommandFailed(
             f"the stream of chat {self.chat_id} broke off; the chat goes on", ExitCode.UNREACHABLE

@@ -13,11 +13,15 @@ OVER = frozenset({"completed", "failed", "cancelled"})
 
 
 class ChatView:
-    """Shows the events of a chat's stream; `questions` are the calls that somebody must decide or answer."""
+    """Shows the events of a chat's stream; `questions` are the calls that somebody must decide or answer.
+
+    `waits` is set while nothing else of its turn goes on.
+    """
 
     def __init__(self, console: Console) -> None:
         self.questions: dict[str, dict[str, Any]] = {}
         self.idle = False
+        self.waits = False
         self.error = ""
         self._console = console
         self._told: dict[str, str] = {}
@@ -27,7 +31,7 @@ class ChatView:
 
     def begin(self) -> None:
         """Something new was said: the chat is at work."""
-        self.idle, self.error = False, ""
+        self.idle, self.waits, self.error = False, False, ""
 
     def take(self, event: str, data: dict[str, Any]) -> None:
         """One event of the stream."""
@@ -41,6 +45,7 @@ class ChatView:
             self.idle = data.get("status") == "idle"
             self.error = str(run.get("error") or "")
             if self.idle:
+                self.waits = False
                 self._end_line()
 
     def _message(self, message: dict[str, Any]) -> None:
@@ -51,8 +56,11 @@ class ChatView:
             told = self._told.get(message_id, "")
             self._say(message_id, text.removeprefix(told))
             self._end_line()
-        for call in message.get("tool_invocations") or ():
+        calls = message.get("tool_invocations") or ()
+        for call in calls:
             self._call(call)
+        open_ = {str(call["status"]) for call in calls} - OVER
+        self.waits = bool(open_) and open_ <= WAITS.keys()
 
     def _say(self, message_id: str, text: str) -> None:
         if not text:

@@ -7,9 +7,12 @@ import signal
 import subprocess
 import sys
 
+import msgspec
 import pytest
 
+from stoker_cli import chat
 from stoker_cli.chat import Talk
+from stoker_cli.output import ExitCode
 from stoker_cli.typed_lines import TypedLines
 
 pytestmark = pytest.mark.unit
@@ -87,3 +90,63 @@ def test_an_interrupt_at_the_prompt_ends_the_command():
         finally:
             process.kill()
             os.close(ours)
+
+
+class Api:
+    """A gateway whose chat has these events, and then nothing more: who reads on fails."""
+
+    def __init__(self, *events):
+        self.events = events
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *_):
+        pass
+
+    async def post(self, path, body=None):
+        return {"assistant_message": {"chat_id": "c"}}
+
+    async def get(self, path):
+        return {"id": "c"}
+
+    async def following(self, path):
+        for event in self.events:
+            yield event
+        raise AssertionError("the chat was followed on")
+
+
+def turn(**calls):
+    data = {"id": "m", "role": "assistant", "status": "ready", "content": []}
+    data["tool_invocations"] = [
+        {"id": name, "status": status, "function": {"name": name, "arguments": {"a": 1}}}
+        for name, status in calls.items()
+    ]
+    return {"event": "chat_messages", "data": data}
+
+
+IDLE = {"event": "chats", "data": {"status": "idle", "active_run": {}}}
+
+
+@pytest.mark.parametrize(
+    ("events", "code", "names"),
+    [
+        ([turn(rm="awaiting_approval")], ExitCode.FAILED, ["rm"]),
+        ([turn(mine="awaiting_input")], ExitCode.FAILED, ["mine"]),
+        (
+            [turn(rm="awaiting_approval", add="in_progress"), turn(rm="awaiting_approval", add="completed")],
+            ExitCode.FAILED,
+            ["rm"],
+        ),
+        ([turn(add="in_progress"), turn(add="completed"), IDLE], ExitCode.OK, []),
+    ],
+    ids=["approval", "a result", "one of two", "none"],
+)
+async def test_a_chat_for_programs_ends_when_it_waits_for_a_person(monkeypatch, capsys, events, code, names):
+    monkeypatch.setattr(chat, "connected", lambda: Api(*events))
+    assert await chat._chat({"agent": "a/b"}, "hello", json=True) is code
+    shown = capsys.readouterr()
+    printed = msgspec.json.decode(shown.out)
+    assert printed["id"] == "c"
+    assert [call["function"]["name"] for call in printed["open_calls"]] == names
+    assert all(name in shown.err for name in names)
