@@ -121,6 +121,7 @@ class Talk:
         """Have the person decide what waits for him."""
         for call_id, call in list(self.view.questions.items()):
             self.view.questions.pop(call_id)
+            self.view.show_whole(call)
             name = plain(str(call["function"]["name"]))
             if call["status"] == "awaiting_approval":
                 allowed = await self._answer(f"Allow {name}? [y/N] ")

@@ -7,7 +7,7 @@ from rich.console import Console
 from stoker_cli.output import plain, safe
 
 SHOWN = 200
-"""Characters of arguments and results; the chat itself has them whole."""
+"""Characters of arguments and results that nobody has to decide by; the chat itself has them whole."""
 WAITS = {"awaiting_approval": "approval", "awaiting_input": "result"}
 OVER = frozenset({"completed", "failed", "cancelled"})
 
@@ -48,6 +48,12 @@ class ChatView:
                 self.waits = False
                 self._end_line()
 
+    def show_whole(self, call: dict[str, Any]) -> None:
+        """A call with all of its arguments: what is cut off may be what matters to who decides."""
+        self._end_line()
+        name, arguments = str(call["function"]["name"]), str(call["function"]["arguments"])
+        self._console.print(f"[cyan]{safe(name)}[/] [dim]{safe(arguments)}[/]")
+
     def _message(self, message: dict[str, Any]) -> None:
         message_id = str(message["id"])
         if message["status"] == "ready" and message_id not in self._over:
@@ -76,7 +82,7 @@ class ChatView:
             return
         self._calls[call_id] = status
         name = safe(str(call["function"]["name"]))
-        if before is None:
+        if before is None and status not in WAITS:
             self._end_line()
             arguments = _short(call["function"]["arguments"])
             self._console.print(f"[cyan]{name}[/] [dim]{safe(arguments)}[/]")

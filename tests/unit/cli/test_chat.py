@@ -70,7 +70,8 @@ async def test_a_call_is_made_only_when_it_is_allowed(pipe, typed, verb):
     talk.lines, target = pipe
     target.write(typed)
     target.close()
-    talk.view.questions["k"] = {"status": "awaiting_approval", "function": {"name": "rm"}}
+    function = {"name": "rm", "arguments": {}}
+    talk.view.questions["k"] = {"status": "awaiting_approval", "function": function}
     await talk._ask()
     assert api.path == f"/tools/k/{verb}"
 
@@ -150,3 +151,22 @@ async def test_a_chat_for_programs_ends_when_it_waits_for_a_person(monkeypatch, 
     assert printed["id"] == "c"
     assert [call["function"]["name"] for call in printed["open_calls"]] == names
     assert all(name in shown.err for name in names)
+
+
+@pytest.mark.parametrize("before", [[], ["pending"]], ids=["at once", "after it was told"])
+async def test_who_is_asked_sees_all_arguments_just_before_the_question(capsys, before):
+    events = [turn(**dict.fromkeys("xy", status)) for status in (*before, "awaiting_approval")]
+    for event in events:
+        for call in event["data"]["tool_invocations"]:
+            call["function"] = {"name": "sh", "arguments": {"run": f"{'a  ' * 200}; {call['id']}!"}}
+    talk = Talk(Api(*events, IDLE), {"agent": "a/b"}, quiet=False)
+    asked = []
+
+    async def ask(question):
+        asked.append((capsys.readouterr().out.splitlines()[-1], question))
+        return ""
+
+    talk.lines.ask = ask
+    await talk.say("hello")
+    expected = [f"sh {{'run': '{'a  ' * 200}; {name}!'}}" for name in "xy"]
+    assert asked == [(line, "Allow sh? [y/N] ") for line in expected]
