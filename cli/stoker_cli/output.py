@@ -77,7 +77,9 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     if not cells:
         out.print(empty)
         return
-    table = Table(title=title or None, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    table = Table(
+        title=safe(title) or None, title_justify="left", box=None, header_style="bold", pad_edge=False
+    )
     for column in columns:
         table.add_column(column, overflow="fold", no_wrap=column == columns[0])
     for row in cells:

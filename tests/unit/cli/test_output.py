@@ -52,10 +52,10 @@ def test_the_error_of_a_task_and_of_a_command_is_only_text(terminal):
     assert text.getvalue() == f"failed: {SHOWN}\nerror: {SHOWN}\n{SHOWN}\n"
 
 
-def test_a_cell_of_a_table_is_only_text(terminal):
+def test_the_title_and_a_cell_of_a_table_are_only_text(terminal):
     _, text = terminal
-    print_table("", ("name",), [(EVIL,)], empty="none")
-    assert text.getvalue().split() == ["name", SHOWN]
+    print_table(f"[red]{EVIL}", ("name",), [(f"a-longer-{EVIL}",)], empty="none")
+    assert text.getvalue().split() == [f"[red]{SHOWN}", "name", f"a-longer-{SHOWN}"]
 
 
 def test_words_of_a_model_and_results_of_tools_are_only_text(terminal):
