@@ -79,7 +79,12 @@ async def test_a_call_is_made_only_when_it_is_allowed(pipe, typed, verb):
 def test_an_interrupt_at_the_prompt_ends_the_command():
     ours, theirs = pty.openpty()
     env = os.environ | {"STOKER_URL": "http://127.0.0.1:9", "STOKER_API_KEY": "key"}
-    command = [sys.executable, "-m", "stoker_cli", "chat", "a/b"]
+    # A shell has what it runs behind it ignore the signal.
+    heeding = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from stoker_cli.__main__ import start; start()"
+    )
+    command = [sys.executable, "-c", heeding, "chat", "a/b"]
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=env) as process:
         os.close(theirs)
         try:
