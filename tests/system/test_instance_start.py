@@ -72,10 +72,20 @@ async def test_a_start_that_is_cancelled_leaves_no_process(tmp_path):
 
 DAEMON = """
 import subprocess, sys, time
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"], start_new_session=True)
+code = "import time; print('up', flush=True); time.sleep(300)"
+child = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stdout=subprocess.PIPE)
+child.stdout.readline()  # its environment can be read now, by which it is known
 print(child.pid, flush=True)
 {ending}
 """
+
+
+async def first_number(printed):
+    """What is printed on stdout may come behind what is printed on stderr after it."""
+    while True:
+        for line in (await printed.get()).splitlines():
+            if line.isdigit():
+                return int(line)
 
 
 @pytest.mark.parametrize("own_tmp", [pytest.param(True, marks=needs_own_tmp), False])
@@ -94,7 +104,7 @@ async def test_a_daemon_of_an_app_that_never_started_ends_with_it(tmp_path, own_
     )
     lines = asyncio.Queue()
     start = asyncio.ensure_future(Instance.start(spec, lambda kind, text: lines.put_nowait(text)))
-    child = int((await asyncio.wait_for(lines.get(), LIMIT_S)).split()[0])
+    child = await asyncio.wait_for(first_number(lines), LIMIT_S)
     if "sleep" in ending:
         start.cancel()
     with pytest.raises((InstanceFailed, asyncio.CancelledError)):
