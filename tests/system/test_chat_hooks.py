@@ -8,6 +8,7 @@ import json
 import httpx
 import pytest
 from agent_scene import AgentScene
+from structlog.testing import capture_logs
 
 from stoker.agents.chat import KIND, CallStatus
 from stoker.core.audit import Actor
@@ -108,3 +109,14 @@ async def test_what_may_not_be_reached_is_not_called(scene, receiver, tmp_path):
     await strict.call_address(ask_hook, "c-1-0-tool_call-0")
     assert receiver.requests == []
     assert "is not public" in (await strict.results())[0][1]
+
+
+async def test_a_refusal_that_repeats_the_address_is_told_without_it(scene, receiver):
+    """What follows the host may be a key, and whoever talks to the agent reads the reason."""
+    receiver.answer = (404, "Cannot POST /hook?token=abcdef")
+    await scene.called("mine", tools=[MINE], hooks=[hook(receiver)])
+    with capture_logs() as logs:
+        await scene.call_address(ask_hook, "c-1-0-tool_call-0")
+    [(_, result)] = await scene.results()
+    assert "could not be asked" in result
+    assert "abcdef" not in f"{result} {logs}"

@@ -1,5 +1,6 @@
 """What a chat keeps while it lives: the files that it names, and the agents that work for it."""
 
+import asyncio
 import time
 
 from agent_scene import ANN, MODEL
@@ -50,3 +51,18 @@ async def test_an_agent_that_works_for_a_chat_goes_on_when_it_is_deleted(scene):
     assert await begin_all(scene.desk, steps, kept, kept.chat)
     [call] = (await scene.chat()).open_calls
     assert call.status is CallStatus.IN_PROGRESS
+
+
+async def test_of_many_that_change_a_chat_at_once_each_has_its_turn(scene):
+    """What a tool gave would be asked for again where it could not be told."""
+    await scene.called("none")
+    await asyncio.gather(
+        *(
+            change_chat(
+                scene.desk, "c", lambda steps, chat, number=number: steps.say(chat, Said(text=f"{number}"))
+            )
+            for number in range(40)
+        )
+    )
+    said = {message.text for message in (await scene.chat()).messages if message.role == "user"}
+    assert said >= {str(number) for number in range(40)}

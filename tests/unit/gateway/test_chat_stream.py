@@ -11,6 +11,7 @@ from stoker.core.messages import Owner
 from stoker.llm.growth import Growth
 from stoker_gateway import chat_stream
 from stoker_gateway.chat_stream import ChatStream
+from stoker_gateway.streams import HEARTBEAT_LINE
 
 pytestmark = pytest.mark.unit
 
@@ -64,3 +65,30 @@ async def test_an_answer_whose_task_cannot_be_read_is_followed_again(monkeypatch
                 break
     assert len(made) == 2
     assert made[-1].growth.response == "".join(tries)
+
+
+class PollingHub:
+    """Looks again and again, as the gateway's does, and nothing has changed."""
+
+    async def document_changes(self, *_document):
+        while True:
+            yield
+            await asyncio.sleep(0.001)
+
+
+async def test_a_chat_that_waits_for_its_model_has_heartbeats(monkeypatch):
+    chat = Chat(id="c", owner=Owner(user_id="u", key_id="k"), config=read_config({"core_app_ref": "a/b"}))
+    chat = STEPS.asked(STEPS.say(chat, Said(text="a")), "c-1", "task1")
+
+    async def load_chat(_store, _chat_id):
+        return Kept(chat=chat, revision=1)
+
+    monkeypatch.setattr(chat_stream, "load_chat", load_chat)
+    monkeypatch.setattr(chat_stream, "AnswerFeed", feeds("")[0])
+    stream = ChatStream(None, PollingHub(), 0.05, "c", ndjson=True)
+    beats = 0
+    async with asyncio.timeout(60), contextlib.aclosing(stream.events()) as lines:
+        async for line in lines:
+            beats += line == HEARTBEAT_LINE
+            if beats == 2:
+                break
