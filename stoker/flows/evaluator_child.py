@@ -6,12 +6,14 @@ any thread; so an end of the input ends it while it is idle, and an alarm while 
 """
 
 import importlib
+import re
 import resource
 import signal
 import socket
 import struct
 import sys
 import time
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -32,6 +34,7 @@ _WORN_BYTES: Final = MEMORY_BYTES // 4
 """Memory that it had at most; what is not given back would be missing to those who come later."""
 _LENGTH: Final = struct.Struct("!I")
 _RSS_UNIT: Final = 1 if sys.platform == "darwin" else 1024  # getrusage(2)
+_STATUS: Final = Path("/proc/self/status")
 
 
 class Request(Struct, array_like=True):
@@ -114,8 +117,17 @@ def main() -> None:
             signal.setitimer(signal.ITIMER_REAL, _ORPHAN_S)
             reply = answer(request)
             signal.setitimer(signal.ITIMER_REAL, 0)
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
-            parent.sendall(packed(msgspec.json.encode(structs.replace(reply, worn=peak > _WORN_BYTES))))
+            parent.sendall(packed(msgspec.json.encode(structs.replace(reply, worn=_is_worn()))))
+
+
+def _is_worn() -> bool:
+    """Whether this process had much memory. On Linux getrusage(2) also counts what the parent had before the exec."""
+    if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT <= _WORN_BYTES:
+        return False
+    if not _STATUS.exists():
+        return True
+    own_kib = re.search(r"^VmHWM:\s+(\d+) kB$", _STATUS.read_text(), re.MULTILINE)  # proc_pid_status(5)
+    return own_kib is None or int(own_kib[1]) * 1024 > _WORN_BYTES
 
 
 def _confine() -> None:

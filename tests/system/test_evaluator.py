@@ -72,6 +72,18 @@ def test_a_helper_that_had_much_memory_is_replaced(evaluator):
     assert evaluator.pid is None
 
 
+def test_a_large_parent_makes_no_worn_helper():
+    code = """
+from stoker.flows.evaluator import shared
+held = b"x" * 400_000_000
+assert shared.evaluate("1", {}) == 1
+first = shared.pid
+assert shared.evaluate("2", {}) == 2
+assert first and shared.pid == first, (first, shared.pid)
+"""
+    subprocess.run([sys.executable, "-c", code], env=environment(), timeout=60, check=True)
+
+
 def test_a_helper_that_ended_while_idle_fails_nothing(evaluator):
     evaluator.evaluate("1", {})
     os.kill(evaluator.pid, signal.SIGKILL)
@@ -93,6 +105,7 @@ def test_it_inherits_nothing_and_leaves_the_signals_of_its_group_alone(evaluator
     read, write = os.pipe()
     os.set_inheritable(write, True)
     evaluator.evaluate("1", {})
+    assert evaluator.pid  # psutil takes None for this process
     helper = psutil.Process(evaluator.pid)
     assert "STOKER_SECRET" not in helper.environ()
     os.close(write)

@@ -2,6 +2,11 @@
 
 import asyncio
 import os
+import pty
+import select
+import signal
+import subprocess
+import sys
 
 import msgspec
 import pytest
@@ -70,6 +75,29 @@ async def test_a_call_is_made_only_when_it_is_allowed(pipe, typed, verb):
     talk.view.questions["k"] = {"status": "awaiting_approval", "function": function}
     await talk._ask()
     assert api.path == f"/tools/k/{verb}"
+
+
+def test_an_interrupt_at_the_prompt_ends_the_command():
+    ours, theirs = pty.openpty()
+    env = os.environ | {"STOKER_URL": "http://127.0.0.1:9", "STOKER_API_KEY": "key"}
+    # A shell has what it runs behind it ignore the signal.
+    heeding = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from stoker_cli.__main__ import start; start()"
+    )
+    command = [sys.executable, "-c", heeding, "chat", "a/b"]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=env) as process:
+        os.close(theirs)
+        try:
+            shown = b""
+            while b"> " not in shown:
+                assert select.select([ours], [], [], 30)[0], shown
+                shown += os.read(ours, 1000)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=30) == 130
+        finally:
+            process.kill()
+            os.close(ours)
 
 
 class Api:
