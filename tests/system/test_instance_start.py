@@ -72,9 +72,7 @@ async def test_a_start_that_is_cancelled_leaves_no_process(tmp_path):
 
 DAEMON = """
 import subprocess, sys, time
-code = "import time; print('up', flush=True); time.sleep(300)"
-child = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stdout=subprocess.PIPE)
-child.stdout.readline()  # its environment can be read now, by which it is known
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"], start_new_session=True)
 print(child.pid, flush=True)
 {ending}
 """

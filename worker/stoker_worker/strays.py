@@ -8,12 +8,15 @@ TMPDIR. Blocking: call it in a thread.
 import contextlib
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Final, Self
 
 FILES_VARIABLE: Final = "FILE_CACHE_DIR"
 ROUNDS: Final = 20
 """A stray that forks while it is ended is met in the next round; more rounds than that no fork wins."""
+BEGINNING_S: Final = 0.05
+"""Until the next round, when a process has just begun a program: microseconds, but it may wait for its disk."""
 
 
 class Namespace:
@@ -48,7 +51,7 @@ class Namespace:
 
 
 def end_strays(namespace: str, files: str) -> int:
-    """Kill all processes of an instance that has ended.
+    """Kill all processes of an instance that has ended. It waits only for those that cannot be known yet.
 
     Args:
         namespace: what /proc/<pid>/ns/mnt of the instance led to; "" when it named none.
@@ -60,10 +63,13 @@ def end_strays(namespace: str, files: str) -> int:
     marks = (namespace, f"{FILES_VARIABLE}={files}".encode())
     killed: set[int] = set()
     for _ in range(ROUNDS):
-        found = [pid for pid in _processes() if pid not in killed and _end_if_marked(pid, *marks)]
-        if not found:
+        looked = {pid: _end_if_marked(pid, *marks) for pid in _processes() if pid not in killed}
+        found = {pid for pid, marked in looked.items() if marked}
+        killed |= found
+        if not found and None not in looked.values():
             break
-        killed.update(found)
+        if not found:
+            time.sleep(BEGINNING_S)
     return len(killed)
 
 
@@ -71,23 +77,37 @@ def _processes() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()]
 
 
-def _end_if_marked(pid: int, namespace: str, variable: bytes) -> bool:
+def _end_if_marked(pid: int, namespace: str, variable: bytes) -> bool | None:
     """Kill a process that has the mark. It is held by a descriptor, so that no other takes its number meanwhile."""
     with contextlib.suppress(OSError):  # it is gone, or another user's
-        if not _is_marked(pid, namespace, variable):
-            return False
+        marked = _is_marked(pid, namespace, variable)
+        if not marked:
+            return marked
         handle = os.pidfd_open(pid)
         try:
-            if _is_marked(pid, namespace, variable):
+            marked = _is_marked(pid, namespace, variable)
+            if marked:
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
-                return True
+            return marked
         finally:
             os.close(handle)
     return False
 
 
-def _is_marked(pid: int, namespace: str, variable: bytes) -> bool:
+def _is_marked(pid: int, namespace: str, variable: bytes) -> bool | None:
+    """Whether a process has the mark; None while nobody can tell."""
     place = Path(f"/proc/{pid}")
     if namespace:
         return os.readlink(place / "ns/mnt") == namespace
-    return variable in (place / "environ").read_bytes().split(b"\0")
+    environ = (place / "environ").read_bytes()
+    return variable in environ.split(b"\0") if environ or not _is_beginning(place) else None
+
+
+def _is_beginning(place: Path) -> bool:
+    """Whether a process whose environment read as empty has one, or the kernel has not placed it yet.
+
+    A thread of the kernel and a process that has ended have no memory.
+    """
+    fields = (place / "stat").read_bytes().rpartition(b")")[2].split()
+    vsize, env_start, env_end = (int(fields[number - 3]) for number in (23, 50, 51))  # as proc(5) counts
+    return vsize > 0 and (env_end == 0 or env_end > env_start)
