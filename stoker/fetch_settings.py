@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from pydantic_settings import NoDecode
 
 from stoker.core.addresses import AllowList
+from stoker.core.messages import FETCH_TIMEOUT_MAX_S, FETCH_TIMEOUT_S
 
 GIB = 1024**3
 
@@ -44,9 +45,9 @@ class FetchFields(BaseModel):
         default=10 * GIB, ge=1024, description="Largest file of an input that is fetched, in bytes."
     )
     fetch_timeout_s: float = Field(
-        default=3600,
+        default=FETCH_TIMEOUT_S,
         ge=1,
-        le=86_400,
+        le=FETCH_TIMEOUT_MAX_S,
         description="Seconds that fetching all files of one task's input may take.",
     )
     input_cache_max_bytes: int = Field(

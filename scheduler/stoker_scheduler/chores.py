@@ -89,14 +89,15 @@ class Chores:
         if not due:
             return 0
         views = await self._store.tasks.read_many([held.task_id for held in due], with_logs=False)
-        taken = 0
+        taken, limits = 0, self._mirror.deadlines.limits
         for held, view in zip(due, views, strict=True):
             held.audit_ms = 2 * now_ms - held.assigned_ms
-            limits = self._mirror.deadlines.limits
             if view is None or view.attempt != held.attempt or view.state not in ON_ENGINE:
                 self._mirror.on_taken_back(held.task_id, now_ms)
-            elif (deadline := deadline_of(view, limits)) is None:
-                if why := stuck_text(now_ms, view, limits):
+                continue
+            fetch_s = self._mirror.fleet.fetch_timeout_s(EngineId(view.engine_id))
+            if (deadline := deadline_of(view, limits, fetch_s)) is None:
+                if why := stuck_text(now_ms, view, limits, fetch_s):
                     taken += await self._take_back(view, why, now_ms)
             elif deadline.at_ms <= now_ms:
                 taken += await self._expire(view, deadline, now_ms)

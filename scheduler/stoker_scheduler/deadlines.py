@@ -14,8 +14,6 @@ COMPACT_AT: Final = 10_000
 """Entries of tasks that have left the queue: a day of them would fill the memory."""
 GRACE_S: Final = 120.0
 """What cancelling, uploading and reporting may take on top of a task's own limits."""
-FETCH_S: Final = 3_600.0
-"""The engine's default for fetching the files of an input."""
 SETUP_S: Final = 3_600.0
 """The engine's default for preparing and setting up."""
 UPLOAD_S: Final = 3_600.0
@@ -50,10 +48,11 @@ class Limits:
     def no_match_s(self, spec: TaskSpec) -> float:
         return spec.no_match_timeout_s or self.no_match_timeout_s
 
-    def hold_s(self, request: TaskRequest) -> float:
+    def hold_s(self, request: TaskRequest, fetch_timeout_s: float) -> float:
+        """How long an engine with this bound of a fetch may have a task."""
         if not request.run_timeout_s:
             return self.hold_timeout_s
-        fetch_s = FETCH_S if request.input_files else 0
+        fetch_s = fetch_timeout_s if request.input_files else 0
         load_s, store_s = request.setup_timeout_s or SETUP_S, request.upload_timeout_s or UPLOAD_S
         parts_s = fetch_s + load_s + request.run_timeout_s + store_s + self.grace_s
         return max(self.hold_timeout_s, parts_s)  # an engine's own settings may be longer than the defaults
@@ -67,13 +66,15 @@ class Deadline(NamedTuple):
     text: str
 
 
-def deadline_of(view: TaskView, limits: Limits) -> Deadline | None:
+def deadline_of(view: TaskView, limits: Limits, fetch_timeout_s: float) -> Deadline | None:
     """Until when the worker itself must have ended what it does; None where the task says nothing about it.
 
-    Workers keep these times themselves. This is for one that lives, and does not.
+    Workers keep these times themselves. This is for one that lives, and does not. `fetch_timeout_s` is its own.
     """
     request = view.request
-    fetch_s = FETCH_S if request.input_files else 0  # for the end of which both loading and running wait
+    fetch_s = (
+        fetch_timeout_s if request.input_files else 0
+    )  # for the end of which both loading and running wait
     told = [(state, at_ms) for attempt, state, at_ms in view.history if attempt == view.attempt]
     if view.state in _LOADING:
         since = next((at_ms for state, at_ms in told if state in _LOADING), 0)
@@ -102,14 +103,14 @@ def _deadline(
     return Deadline(since_ms + int((limit_s + grace_s) * 1000), code, text)
 
 
-def stuck_text(now_ms: int, view: TaskView, limits: Limits) -> str:
+def stuck_text(now_ms: int, view: TaskView, limits: Limits, fetch_timeout_s: float) -> str:
     """Why a task without a deadline in its present state is taken from a worker that lives; '' = it is not."""
     had_s = (now_ms - view.history[-1][2]) / 1000 if view.history else 0.0
     if view.state is TaskState.SCHEDULED and had_s > ACCEPT_S:
         return f"{view.worker_id} did not start it within {had_s:.0f} s"
     assigned = [at_ms for attempt, _, at_ms in view.history if attempt == view.attempt]
     held_s = (now_ms - assigned[0]) / 1000 if assigned else 0.0
-    limit_s = limits.hold_s(view.request)
+    limit_s = limits.hold_s(view.request, fetch_timeout_s)
     return f"{view.worker_id} held it for more than {limit_s:.0f} s" if held_s > limit_s else ""
 
 

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any
 
 from stoker.core.messages import (
+    FETCH_TIMEOUT_S,
     EngineId,
     EngineView,
     Resident,
@@ -74,6 +75,7 @@ class Engine:
     draining: bool = False
     suspect: bool = False  # it refused an assignment; nothing is sent until it was read again
     environments: frozenset[str] = frozenset()
+    fetch_timeout_s: float = FETCH_TIMEOUT_S
     workers: dict[WorkerId, "Worker"] = field(default_factory=dict)
 
     @property
@@ -166,6 +168,11 @@ class Fleet:
         """What the workers work on; for the clock's chores, never for a decision."""
         return (worker.held[0] for worker in self.workers.values() if worker.held)
 
+    def fetch_timeout_s(self, engine_id: EngineId) -> float:
+        """How long an engine may fetch the files of one input."""
+        engine = self.engines.get(engine_id)
+        return FETCH_TIMEOUT_S if engine is None else engine.fetch_timeout_s
+
     def idle_of_kind(self, kind: Kind) -> Iterator[Worker]:
         """Idle workers of a kind, those with the fewest residents first."""
         counts = sorted(count for of, count in self.idle if of == kind)
@@ -185,6 +192,7 @@ class Fleet:
         if engine is None:
             engine = self.engines[info.id] = Engine(id=info.id, name=info.name)
         engine.name = info.name
+        engine.fetch_timeout_s = info.fetch_timeout_s
         engine.running = view.status in ("running", "draining") and agree(info.speaks, OURS)
         engine.draining = report.draining or view.status == "draining"
         engine.suspect = False

@@ -4,10 +4,10 @@ Times are wall-clock milliseconds of the Redis server (`_ms`), sizes are bytes, 
 """
 
 from enum import StrEnum
-from typing import Any, NewType
+from typing import Annotated, Any, NewType
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from stoker.core.loads import LoadReport
 from stoker.core.protocol_version import PROTOCOL_OLDEST, PROTOCOL_VERSION, Speaks
@@ -26,6 +26,10 @@ CANCEL_GRACE_MS = 10_000
 """What a cancelled task has to end by itself, where nobody says anything else."""
 CANCEL_GRACE_MAX_MS = 7 * 86_400_000
 """The most of it that anybody may ask for: as long as a run may take by default."""
+FETCH_TIMEOUT_S = 3_600
+"""What a worker has for fetching the files of an input, where its settings say nothing else."""
+FETCH_TIMEOUT_MAX_S = 86_400
+"""The most of it that a worker may take; whoever registers with more is not believed."""
 
 
 class Infra(StrEnum):
@@ -284,6 +288,7 @@ class EngineInfo(Struct, frozen=True, kw_only=True):
     ram_bytes: int = 0
     driver_version: str = ""
     cuda_version: str = ""
+    fetch_timeout_s: Annotated[float, Meta(ge=0, le=FETCH_TIMEOUT_MAX_S)] = FETCH_TIMEOUT_S
 
     @property
     def speaks(self) -> Speaks:

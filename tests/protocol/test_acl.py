@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from msgspec import structs
+from msgspec import json, structs
 from protocol_scene import OWNER, Scene, info, request, spec
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
@@ -465,11 +465,12 @@ async def test_a_task_that_is_due_at_no_time_is_never_looked_for(store, raw):
     assert await store.scheduling.release(1, await store.now_ms()) == ([], 0)
 
 
-async def test_an_engine_that_writes_nonsense_disturbs_nobody_else(store, engine, raw):
+@pytest.mark.parametrize("told", ["{", json.encode(structs.asdict(info()) | {"fetch_timeout_s": 1e300})])
+async def test_an_engine_that_writes_nonsense_disturbs_nobody_else(store, engine, raw, told):
     keys = Keys(store.pool)
     await engine.engines.register(info(), EngineReport(), {}, 30)
     await store.engines.register(info("box-2"), EngineReport(), {}, 30)
-    await raw.execute_command("HSET", keys.engine("box"), "info", "{")
+    await raw.execute_command("HSET", keys.engine("box"), "info", told)
     await raw.execute_command("XADD", keys.wake, "*", "k", "nonsense")
     await raw.execute_command("XADD", keys.wake, "*", "k", "submitted", "spec", "{")
     await raw.execute_command("XADD", keys.wake, "*", "k", "session", "session", "s1", "reason", "x")

@@ -1,5 +1,6 @@
 """What the clock asks of the leader, on a real server, one look at a time."""
 
+import msgspec
 import pytest
 from scheduling import FakeEngine, engine_info, spec, submit
 
@@ -54,6 +55,19 @@ async def test_an_upload_within_its_own_time_is_left_to_its_worker(store, timeou
         task_id = await in_state(store, epoch, TaskState.UPLOADING, **timeouts)
         assert await look_at(store, epoch, task_id, limits, 25 * MINUTE_MS) == 0
         assert (await store.tasks.read(task_id)).state is TaskState.UPLOADING
+
+
+@pytest.mark.parametrize(("fetch_timeout_s", "later_ms"), [(3_600, 61 * MINUTE_MS), (7_200, 121 * MINUTE_MS)])
+async def test_a_worker_may_fetch_the_files_of_an_input_for_as_long_as_it_registered_with(
+    store, fetch_timeout_s, later_ms
+):
+    epoch, limits = await store.scheduling.lead("test", 60), Limits(hold_timeout_s=60)
+    info = msgspec.structs.replace(engine_info(), fetch_timeout_s=fetch_timeout_s)
+    async with FakeEngine(store, info, deaf=True):
+        timeouts = {"run_timeout_s": 120, "input_files": ("/file",)}
+        task_id = await in_state(store, epoch, TaskState.RUNNING, **timeouts)
+        assert await look_at(store, epoch, task_id, limits, later_ms) == 0
+        assert await look_at(store, epoch, task_id, limits, later_ms + 4 * MINUTE_MS) == 1
 
 
 async def test_an_upload_beyond_every_limit_is_taken_back(store):

@@ -112,6 +112,7 @@ def describe_engine(
         ram_bytes=ram_bytes,
         driver_version=driver_version,
         cuda_version=cuda_version,
+        fetch_timeout_s=settings.fetch_timeout_s,
     )
 
 

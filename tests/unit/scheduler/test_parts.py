@@ -25,6 +25,7 @@ from stoker_scheduler.residents import Phase
 from stoker_scheduler.shares import Shares
 
 ANY = Shape(Needs(), ())
+FETCH_S = 7_200
 
 
 def fleet_of(*infos, **view):
@@ -430,48 +431,48 @@ def running_since(state, at_ms, **fields):
 
 @pytest.mark.parametrize(
     ("state", "fields", "code", "at_s"),
-    [  # a part begins at 2 s, loading at 1 s; the grace is 120 s
+    [  # a part begins at 2 s, loading at 1 s; the grace is 120 s, and its worker may fetch for 2 hours
         (TaskState.SETTING_UP, {"setup_timeout_s": 10}, "setup_timeout", 1 + 10 + 120),
         (
             TaskState.SETTING_UP,
             {"setup_timeout_s": 10, "input_files": ("/a",)},
             "setup_timeout",
-            1 + 10 + 120 + 3600,
+            1 + 10 + 120 + 7200,
         ),
         (TaskState.RUNNING, {"run_timeout_s": 10}, "run_timeout", 2 + 10 + 120),
         (
             TaskState.RUNNING,
             {"run_timeout_s": 10, "input_files": ("/a",)},
             "run_timeout",
-            2 + 10 + 120 + 3600,
+            2 + 10 + 120 + 7200,
         ),
         (TaskState.UPLOADING, {"upload_timeout_s": 10}, "upload_timeout", 2 + 10 + 120),
     ],
 )
 def test_each_part_of_an_attempt_has_a_deadline_of_its_own(state, fields, code, at_s):
-    found = deadline_of(running_since(state, 2_000, **fields), Limits())
+    found = deadline_of(running_since(state, 2_000, **fields), Limits(), FETCH_S)
     assert (found.code, found.at_ms) == (code, at_s * 1000)
     assert "10 s" in found.text
 
 
 @pytest.mark.parametrize("state", [TaskState.SETTING_UP, TaskState.RUNNING, TaskState.UPLOADING])
 def test_what_a_task_does_not_say_is_its_workers_to_keep(state):
-    assert deadline_of(running_since(state, 2_000), Limits()) is None
+    assert deadline_of(running_since(state, 2_000), Limits(), FETCH_S) is None
 
 
 @pytest.mark.parametrize(
     ("fields", "hold_timeout_s", "limit_s"),
-    [  # the defaults of loading, fetching and storing are an hour each, the grace is 120 s
+    [  # the defaults of loading and storing are an hour each, the grace is 120 s
         ({"setup_timeout_s": 900}, 100, 100),
         ({"run_timeout_s": 10}, 100, 3600 + 10 + 3600 + 120),
         ({"run_timeout_s": 10, "setup_timeout_s": 900, "upload_timeout_s": 30}, 100, 900 + 10 + 30 + 120),
-        ({"run_timeout_s": 10, "input_files": ("/a",)}, 100, 3600 + 3600 + 10 + 3600 + 120),
+        ({"run_timeout_s": 10, "input_files": ("/a",)}, 100, 7200 + 3600 + 10 + 3600 + 120),
         ({"run_timeout_s": 10}, 86_400, 86_400),  # the settings of a worker may be longer than the defaults
     ],
 )
 def test_a_task_may_be_held_for_all_its_parts_together(fields, hold_timeout_s, limit_s):
     asked = msgspec.structs.replace(request(spec("a")), **fields)
-    assert Limits(hold_timeout_s=hold_timeout_s).hold_s(asked) == limit_s
+    assert Limits(hold_timeout_s=hold_timeout_s).hold_s(asked, FETCH_S) == limit_s
 
 
 def test_the_time_in_the_queue_counts_from_when_a_task_was_queued_last():

@@ -82,3 +82,8 @@ def test_the_machine_is_described(tmp_path):
     assert (info.id, info.name, len(info.workers)) == ("box", "box", 2)
     assert info.ram_bytes > 0
     assert info.cpu_cores > 0
+
+
+def test_the_machine_says_how_long_it_may_fetch_the_files_of_an_input(tmp_path):
+    settings = WorkerSettings(name="Box", data_dir=tmp_path, fetch_timeout_s=7_200)
+    assert describe_engine("box", settings, [], driver_version="", cuda_version="").fetch_timeout_s == 7_200
