@@ -173,6 +173,100 @@ async def test_errors_carry_the_apps_words_and_keep_the_instance(begin):
 
 
 @pytest.mark.parametrize(
+    ("thrown", "words"),
+    [
+        ("bare", r"threw \[Object: null prototype\] \{\}"),
+        ("noText", "threw {"),
+        ("unreadable", "threw a value that cannot be read"),
+        ("proxy", "threw Error: inside"),
+        ("revoked", "threw <Revoked Proxy>"),
+        ("symbol", r"threw Symbol\(s\)"),
+        ("object", "threw { code: 3n }"),
+        ("noWords", "^Error$"),
+        ("half", "half of a pair: \ufffd"),
+        ("long", "^long long "),
+        ("nothing", "threw undefined"),
+    ],
+)
+async def test_whatever_an_app_throws_is_an_answer_and_keeps_the_instance(begin, thrown, words):
+    app = await begin()
+    for what in ("throw", "rejects", "yieldsAndThrows", "returns"):
+        with pytest.raises(AppError, match=words):
+            await app.do(what, text=thrown)
+    assert await app.do("leavesRejected", text=thrown) == "left"
+    assert (await app.do("echo"))["runs"] == 6
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "throw bad();",
+        "export class App { constructor() { throw bad(); } }",
+        "export class App { setup() { throw bad(); } }",
+        "export class App { park() { throw bad(); } unpark() {} }",
+    ],
+)
+async def test_a_value_that_cannot_be_read_fails_what_comes_before_runs_too(begin, tmp_path, place):
+    folder = tmp_path / "app"
+    folder.mkdir()
+    (folder / "package.json").write_text('{"type": "module"}')
+    bad = "const bad = () => new Proxy({}, { get() { throw bad(); }, getPrototypeOf() { throw bad(); } });\n"
+    (folder / "inference.js").write_text(bad + place)
+    with pytest.raises(InstanceFailed, match=r"The app threw \{\}"):
+        await (await begin(folder, keep=(folder,))).instance.park()
+
+
+async def test_a_refusal_of_the_apps_schema_is_told_whatever_it_throws(begin, tmp_path):
+    folder = tmp_path / "app"
+    folder.mkdir()
+    (folder / "package.json").write_text('{"type": "module"}')
+    (folder / "inference.js").write_text(
+        "import { z } from 'zod';\n"
+        "export const RunInput = z.object({\n"
+        "  text: z.string().default('').refine((text) => { if (text) throw null; return true; }),\n"
+        "});\n"
+        "export class App { run() { return 'ran'; } }\n"
+    )
+    app = await begin(folder, keep=(folder,))
+    with pytest.raises(InputError, match="The input is not valid: The app threw null"):
+        await app.run({"text": "x"})
+    assert (await app.run({})).output == "ran"
+
+
+async def test_a_partial_output_that_cannot_be_read_is_left_out(begin):
+    app = await begin()
+    assert await app.do("passesTheUnreadable", text="bare") == {"number": 2}
+    assert app.partials == [b'{"number":1}']
+
+
+async def test_a_run_whose_app_throws_when_it_is_asked_to_cancel_is_cancelled(begin, tmp_path):
+    folder = tmp_path / "app"
+    folder.mkdir()
+    (folder / "package.json").write_text('{"type": "module"}')
+    (folder / "inference.js").write_text(
+        "export class App {\n"
+        "  get onCancel() { throw Object.create(null); }\n"
+        "  run(_input, { signal }) {\n"
+        "    console.log('waiting');\n"
+        "    return new Promise((done) => signal.addEventListener('abort', () => done('left')));\n"
+        "  }\n"
+        "}\n"
+    )
+    app = await begin(folder, keep=(folder,))
+    run = asyncio.ensure_future(app.run({}))
+    await app.until_printed("waiting")
+    assert await app.instance.cancel(LIMIT_S) is True
+    assert (await run).output == "left"
+
+
+async def test_a_folder_as_a_file_of_the_output_holds_up_no_later_run(begin):
+    app = await begin()
+    await app.do("folder")
+    app.instance.tidy()
+    assert (await app.do("echo"))["runs"] == 2
+
+
+@pytest.mark.parametrize(
     ("what", "words"),
     [
         ("nan", r"output 'scores\.1' is NaN"),

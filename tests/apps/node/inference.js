@@ -19,6 +19,32 @@ export const RunOutput = z.object({ got: z.string().nullable() });
 export const ShoutInput = z.object({ text: z.string() });
 export const ShoutOutput = z.object({ text: z.string() });
 
+function fail() {
+  throw Object.create(null);
+}
+
+class Unreadable extends Error {
+  get name() { fail(); }
+  get message() { fail(); }
+  get stack() { fail(); }
+  get [Symbol.toStringTag]() { fail(); }
+}
+
+/** Values that throw again when somebody looks at them, or that are no words. */
+const THROWN = {
+  bare: () => Object.create(null),
+  noText: () => ({ toString: fail, [Symbol.toPrimitive]: fail }),
+  unreadable: () => new Unreadable(),
+  proxy: () => new Proxy(new Error("inside"), { get: fail, getPrototypeOf: fail, has: fail, ownKeys: fail }),
+  revoked: () => { const { proxy, revoke } = Proxy.revocable({}, {}); revoke(); return proxy; },
+  symbol: () => Symbol("s"),
+  object: () => ({ code: 3n }),
+  noWords: () => Object.assign(new Error(), { message: { code: 3n }, stack: Symbol("s") }),
+  half: () => new Error("half of a pair: \ud83d"),
+  long: () => new Error("long ".repeat(14_000_000)),
+  nothing: () => undefined,
+};
+
 export class App {
   runs = 0;
 
@@ -74,6 +100,40 @@ export class App {
 
   _raise(input) {
     throw new Error(input.text);
+  }
+
+  _throw(input) {
+    throw THROWN[input.text]();
+  }
+
+  async _rejects(input) {
+    await Promise.reject(THROWN[input.text]());
+  }
+
+  async *_yieldsAndThrows(input) {
+    yield { number: 1 };
+    throw THROWN[input.text]();
+  }
+
+  _returns(input) {
+    return { get value() { throw THROWN[input.text](); } };
+  }
+
+  _leavesRejected(input) {
+    Promise.reject(THROWN[input.text]());
+    return "left";
+  }
+
+  async *_passesTheUnreadable(input) {
+    yield { number: 1 };
+    yield this._returns(input);
+    await new Promise((done) => setTimeout(done, 200));
+    return { number: 2 };
+  }
+
+  _folder() {
+    const folder = fs.mkdtempSync(path.join(os.tmpdir(), "result-"));
+    return { file: File.fromPath(folder) };
   }
 
   _exit() {

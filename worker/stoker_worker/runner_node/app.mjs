@@ -5,6 +5,7 @@ import module from "node:module";
 import path from "node:path";
 import { pathToFileURL } from "node:url";
 import { syncHooks } from "./hooks.mjs";
+import { messageOf } from "./thrown.mjs";
 
 const ENTRIES = ["inference.js", "src/inference.js", "inference.mjs", "src/inference.mjs"];
 const NOT_FUNCTIONS = new Set(["constructor", "setup", "unload", "onCancel", "on_cancel", "park", "unpark"]);
@@ -106,7 +107,7 @@ async function schemaWriter(env) {
       const { $schema: _, ...rest } = written ?? {};
       return rest;
     } catch (error) {
-      console.error(`no schema: ${error.message}`);
+      console.error(`no schema: ${messageOf(error)}`);
       return {};
     }
   };

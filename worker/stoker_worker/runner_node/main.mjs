@@ -9,6 +9,7 @@ import net from "node:net";
 import path from "node:path";
 import { BadApp, describe, loadApp } from "./app.mjs";
 import { Decoder, FrameTooLarge, MAX_FRAME_BYTES, pack } from "./frames.mjs";
+import { AppExit, isA, messageOf, printError } from "./thrown.mjs";
 import { BadInput, BadOutput, build, dump, removeResults } from "./values.mjs";
 
 /** Partial outputs go out at most this often; each is the whole output so far, so the latest is enough. */
@@ -20,8 +21,6 @@ const SOCKET = 3;
 const reallyExit = process.exit.bind(process);
 const [env, told] = process.argv.slice(2);
 const isolation = JSON.parse(told);
-
-class AppExit extends Error {}
 
 class Runner {
   #app = null;
@@ -69,15 +68,12 @@ class Runner {
 
   async #beforeRuns(message) {
     const steps = { init: () => this.#init(message), setup: () => this.#setup(message), describe: () => this.#describe(), park: () => this.#hook("park", "parked"), unpark: () => this.#hook("unpark", "unparked") };
-    let answer;
     try {
-      answer = await steps[message.type]();
+      this.#send(JSON.stringify(await steps[message.type]()));
     } catch (error) {
-      const ours = error instanceof BadInput || error instanceof BadApp;
-      if (!ours) printError(error);
-      answer = { type: "failed", message: messageOf(error), fault: error instanceof BadInput ? "input" : "app" };
+      if (!isA(error, BadInput, BadApp)) printError(error);
+      this.#send(JSON.stringify({ type: "failed", message: messageOf(error), fault: isA(error, BadInput) ? "input" : "app" }));
     }
-    this.#send(JSON.stringify(answer));
   }
 
   async #init(message) {
@@ -112,8 +108,8 @@ class Runner {
       return resultOf(output, files.map(seenOutside));
     } catch (error) {
       if (run.abort.signal.aborted) return errorOf("cancelled", "cancelled");
-      if (error instanceof BadInput) return errorOf("input", error.message, error.fields);
-      if (!(error instanceof BadOutput || error instanceof BadApp || error instanceof FrameTooLarge)) printError(error);
+      if (isA(error, BadInput)) return errorOf("input", messageOf(error), error.fields);
+      if (!isA(error, BadOutput, BadApp, FrameTooLarge)) printError(error);
       return errorOf("app", messageOf(error));
     } finally {
       this.#run = null;
@@ -162,8 +158,8 @@ class Runner {
   async #cancel(message) {
     const run = this.#run;
     if (run === null || run.taskId !== message.task_id) return;
-    const ask = this.#app.object.onCancel ?? this.#app.object.on_cancel;
     try {
+      const ask = this.#app.object.onCancel ?? this.#app.object.on_cancel;
       if (typeof ask === "function" && (await ask.call(this.#app.object))) {
         await Promise.race([run.ended, new Promise((done) => setTimeout(done, message.grace_s * 500).unref())]);
       }
@@ -217,8 +213,8 @@ class Throttle {
   #late() {
     try {
       this.#flush();
-    } catch (error) {
-      if (!(error instanceof BadOutput)) throw error; // the result will say it, if it is still so
+    } catch {
+      // the result will say it, if it is still so
     }
   }
 }
@@ -266,16 +262,6 @@ function errorOf(fault, message, fields = []) {
   return JSON.stringify({ type: "error", fault, message, fields });
 }
 
-/** The app's own words; they are written for its users. */
-function messageOf(error) {
-  if (error instanceof Error) return error.message || error.name;
-  return typeof error === "string" && error ? error : String(error);
-}
-
-function printError(error) {
-  if (!(error instanceof AppExit)) console.error(error instanceof Error ? error.stack : error);
-}
-
 function endGroup() {
   process.kill(-process.pid, "SIGKILL"); // nobody is left who could use the result
 }
@@ -283,7 +269,7 @@ function endGroup() {
 process.exit = (code) => {
   throw new AppExit(`The app called exit(${code ?? process.exitCode ?? 0})`); // a run must not end the process
 };
-process.on("unhandledRejection", (error) => printError(error)); // of work that the app left in the background
+process.on("unhandledRejection", printError); // of work that the app left in the background
 const socket = new net.Socket({ fd: SOCKET });
 const runner = new Runner(socket);
 const decoder = new Decoder();

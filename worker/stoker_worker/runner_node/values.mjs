@@ -3,6 +3,7 @@
 import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
+import { bounded, messageOf } from "./thrown.mjs";
 
 const FILE_KEYS = new Set(["uri", "path", "content_type", "contentType", "size", "filename"]);
 const MAX_DEPTH = 500;
@@ -34,10 +35,11 @@ export async function build(schema, value, name) {
   try {
     parsed = await schema.safeParseAsync(value);
   } catch (error) {
-    throw new BadInput(`The ${name} is not valid: ${error.message}`, [{ loc: "", message: error.message }]);
+    const message = messageOf(error);
+    throw new BadInput(`The ${name} is not valid: ${message}`, [{ loc: "", message }]);
   }
   if (parsed.success) return parsed.data;
-  const fields = parsed.error.issues.map((issue) => ({ loc: issue.path.join("."), message: issue.message }));
+  const fields = parsed.error.issues.map((issue) => ({ loc: bounded(issue.path.join(".")), message: bounded(`${issue.message}`) }));
   const text = fields.map((field) => `${field.loc || name}: ${field.message}`).join("; ");
   throw new BadInput(`The ${name} is not valid: ${text}`, fields);
 }
@@ -120,7 +122,12 @@ function outFile(name, shown, pointer) {
 export function removeResults(names) {
   const temporary = [os.tmpdir(), process.env.TMPDIR].filter(Boolean).map((folder) => path.resolve(folder) + path.sep);
   for (const name of names) {
-    if (temporary.some((folder) => name.startsWith(folder))) fs.rmSync(name, { force: true });
+    if (!temporary.some((folder) => name.startsWith(folder))) continue;
+    try {
+      fs.rmSync(name, { force: true });
+    } catch {
+      // a folder, or somebody else's: it stays
+    }
   }
 }
 
