@@ -239,6 +239,12 @@ async def test_a_partial_output_that_cannot_be_read_is_left_out(begin):
     assert app.partials == [b'{"number":1}']
 
 
+async def test_a_text_that_is_cut_in_the_middle_of_a_character_is_sent_with_a_mark_for_it(begin):
+    app = await begin()
+    assert await app.do("cuts") == {"\ufffd": ["\ufffd"]}
+    assert app.partials[0] == '"ab\ufffd"'.encode()
+
+
 async def test_a_run_whose_app_throws_when_it_is_asked_to_cancel_is_cancelled(begin, tmp_path):
     folder = tmp_path / "app"
     folder.mkdir()

@@ -131,6 +131,11 @@ export class App {
     return { number: 2 };
   }
 
+  async *_cuts() {
+    yield "ab😀".slice(0, 3);
+    yield { ["😀".slice(1)]: ["😀".slice(0, 1)] };
+  }
+
   _folder() {
     const folder = fs.mkdtempSync(path.join(os.tmpdir(), "result-"));
     return { file: File.fromPath(folder) };

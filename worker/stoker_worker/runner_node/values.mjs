@@ -55,6 +55,7 @@ export function dump(value) {
 function dumpValue(value, pointer, files, above) {
   switch (typeof value) {
     case "string":
+      return value.toWellFormed(); // half of a surrogate pair, as of a text that was cut, is no JSON to the daemon
     case "boolean":
       return value;
     case "number":
@@ -83,7 +84,7 @@ function dumpObject(value, pointer, files, above) {
   if (Array.isArray(value)) return value.map((item, n) => dumpValue(item, `${pointer}/${n}`, files, below));
   if (typeof value.toJSON === "function") return dumpValue(value.toJSON(), pointer, files, below);
   const entries = Object.entries(value).filter(([, item]) => !["undefined", "function", "symbol"].includes(typeof item));
-  return Object.fromEntries(entries.map(([key, item]) => [key, dumpValue(item, `${pointer}/${escaped(key)}`, files, below)]));
+  return Object.fromEntries(entries.map(([key, item]) => [key.toWellFormed(), dumpValue(item, `${pointer}/${escaped(key)}`, files, below)]));
 }
 
 /** An SDK's File, by its class's name; or the map that it is serialised to. */
@@ -132,7 +133,7 @@ export function removeResults(names) {
 }
 
 function escaped(key) {
-  return key.replaceAll("~", "~0").replaceAll("/", "~1");
+  return key.toWellFormed().replaceAll("~", "~0").replaceAll("/", "~1");
 }
 
 function field(pointer) {
