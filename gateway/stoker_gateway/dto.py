@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from itertools import zip_longest
 from typing import Any
 
 import msgspec
@@ -163,9 +164,12 @@ def explanation_dto(attempt: int, why: Explanation) -> dict[str, Any]:
 
 
 def timings_dto(view: TaskView, dialect: Dialect, now_ms: int) -> dict[str, Any]:
-    """How long the task was in each state. Groups: the states of the last attempt, by name."""
+    """How long the task was in each state. Groups: the states of the last attempt, by name.
+
+    A task whose history an engine has spoiled has fewer of both, or none.
+    """
     events, groups = [], []
-    for (_, state, at_ms), following in zip(view.history, [*view.history[1:], None], strict=True):
+    for (_, state, at_ms), following in zip_longest(view.history, view.history[1:]):
         ended = following is None and TaskState(state) in TERMINAL
         until = following[2] if following else (at_ms if ended else now_ms)
         took = until - at_ms

@@ -43,8 +43,11 @@ _owner = msgspec.json.Decoder(Owner)
 _spec = msgspec.json.Decoder(TaskSpec)
 _explanation = msgspec.json.Decoder(Explanation)
 _raws = msgspec.json.Decoder(tuple[msgspec.Raw, ...])
-HISTORY = re.compile(r"(\d+),(\d+),(\d+);")
-"""The moves of a task as they are stored: attempt, state, time."""
+HISTORY = re.compile(r"(?<![0-9])([0-9]{1,18}),([0-9]{1,2}),([0-9]{1,18});")
+"""The moves of a task as they are stored: attempt, state, time. Longer numbers are nonsense of an engine."""
+_NUMBER_MAX = 10**18
+"""The most that is believed of what an engine may write: everybody can calculate with it."""
+_STATES = frozenset(TaskState)
 NOT_BEGUN = "waiting for the background work to begin it (stoker jobs)"
 NOT_LOOKED_AT = "waiting for the scheduler to look at it"
 
@@ -393,7 +396,13 @@ def delay_reason(fields: dict[bytes, bytes]) -> str:
 
 
 def _moves(text: str) -> tuple[tuple[int, int, int], ...]:
-    return tuple((int(attempt), int(entered), int(at)) for attempt, entered, at in HISTORY.findall(text))
+    """What of a history are moves; an engine may have put anything between them, or in their place."""
+    found = ((int(attempt), int(entered), int(at)) for attempt, entered, at in HISTORY.findall(text))
+    return tuple(move for move in found if move[1] in _STATES)
+
+
+def _number(text: bytes) -> int:
+    return max(-_NUMBER_MAX, min(int(text), _NUMBER_MAX))
 
 
 def _view(fields: dict[bytes, bytes], logs: tuple[LogLine, ...], reason: str) -> TaskView:
@@ -401,9 +410,9 @@ def _view(fields: dict[bytes, bytes], logs: tuple[LogLine, ...], reason: str) ->
     return TaskView(
         request=_request.decode(fields[b"request"]),
         state=state,
-        attempt=int(fields[b"attempt"]),
-        created_ms=int(fields[b"created"]),
-        updated_ms=int(fields[b"updated"]),
+        attempt=_number(fields[b"attempt"]),
+        created_ms=_number(fields[b"created"]),
+        updated_ms=_number(fields[b"updated"]),
         engine_id=fields.get(b"engine", b"").decode(),
         worker_id=fields.get(b"worker", b"").decode(),
         output=msgspec.Raw(fields.get(b"output", b"null")),
@@ -414,7 +423,7 @@ def _view(fields: dict[bytes, bytes], logs: tuple[LogLine, ...], reason: str) ->
         queue_reason=reason,
         due_ms=int(fields.get(b"due") or 0) if state is TaskState.QUEUED else 0,
         log_dropped=int(fields.get(b"log_dropped", b"0")),
-        history=_moves(fields[b"history"].decode()),
+        history=_moves(fields[b"history"].decode(errors="replace")),
         logs=logs,
         cursor=fields.get(b"cursor", b"0-0").decode(),
         log_last=int(fields.get(b"log_last", b"0")),
