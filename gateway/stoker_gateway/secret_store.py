@@ -73,8 +73,6 @@ class SecretStore:
                     raise
             else:
                 break
-        if value is not None:
-            await self._store.secrets.retire_uses(actor.user_id, name, _now_ms())
         log.info(Event.SECRET_SET, **_names(actor, name), version=new.version, new=read is None)
         return new
 

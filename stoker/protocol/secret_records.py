@@ -51,27 +51,37 @@ class Secrets:
         return sorted((_secret.decode(raw) for raw in found.values()), key=lambda secret: secret.key)
 
     async def put(self, new: Secret, read: Secret | None, change: Change | None = None) -> None:
-        """Write a secret.
+        """Write a secret; with a new value, have the instances unloaded that may hold an older one.
 
         Args:
-            new: its record, under a revision of its own.
+            new: its record, under a revision of its own. Another `version` is another value.
             read: what the writer has read; None = there was none.
             change: what is recorded with it.
 
         Raises:
             Conflict: it was changed meanwhile; read it again.
             InvalidRequest: the owner has `MAX_SECRETS`.
+
+        Cost: one round trip, O(setups that were given it). Script: lua/put_secret.lua.
         """
+        keys = self._keys
         try:
             await self._connection.script(
                 "put_secret",
-                [self._keys.secrets(new.owner_id), self._keys.secret_owners, self._keys.audit],
+                [
+                    keys.secrets(new.owner_id),
+                    keys.secret_owners,
+                    keys.secret_uses(new.owner_id, new.key),
+                    keys.retired_setups,
+                    keys.audit,
+                ],
                 [
                     new.key,
                     read.revision if read else "",
                     _encode(new),
                     new.owner_id,
-                    str(MAX_SECRETS),
+                    MAX_SECRETS,
+                    RETIRED_KEPT,
                     *note(change),
                 ],
             )
@@ -104,16 +114,6 @@ class Secrets:
             key = self._keys.secret_uses(owner_id, name)
             await self._call("ZADD", key, now_ms, setup_key)
             await self._call("ZREMRANGEBYRANK", key, 0, -USES_KEPT - 1)
-
-    async def retire_uses(self, owner_id: str, name: str, now_ms: int) -> int:
-        """Have the instances unloaded that may hold an older value of a secret; how many setups."""
-        key, retired = self._keys.secret_uses(owner_id, name), self._keys.retired_setups
-        setups = await self._call("ZRANGE", key, 0, -1)
-        if setups:
-            await self._call("ZADD", retired, *(part for setup in setups for part in (now_ms, setup)))
-            await self._call("ZREMRANGEBYRANK", retired, 0, -RETIRED_KEPT - 1)
-            await self._call("ZREM", key, *setups)
-        return len(setups)
 
     async def retired(self) -> frozenset[SetupKey]:
         """Setups that no new task has: a secret of theirs was changed or deleted. Cost: one round trip."""

@@ -62,16 +62,52 @@ async def test_an_owner_has_a_bounded_number(store, monkeypatch):
     await store.secrets.put(structs.replace(secret("B"), revision="r2"), secret("B"))
 
 
-async def test_a_change_retires_the_setups_that_were_given_the_secret(store):
+def second(key="A", **fields):
+    """The secret with its second value."""
+    return structs.replace(secret(key, "r2"), version=2, **fields)
+
+
+async def uses(store, owner_id="ann", name="A"):
+    return await store._connection.command("ZCARD", store._keys.secret_uses(owner_id, name))
+
+
+async def test_a_new_value_retires_the_setups_that_were_given_the_secret(store):
+    await store.secrets.put(secret("A"), None)
+    await store.secrets.put(secret("B"), None)
     await store.secrets.note_use("ann", ["A", "B"], "one", 1)
     await store.secrets.note_use("ann", ["A"], "two", 2)
     await store.secrets.note_use("bob", ["A"], "bobs", 3)
     assert await store.secrets.retired() == frozenset()
-    assert await store.secrets.retire_uses("ann", "B", 4) == 1
+    await store.secrets.put(second("B"), secret("B"))
     assert await store.secrets.retired() == {"one"}
-    assert await store.secrets.retire_uses("ann", "A", 5) == 2
-    assert await store.secrets.retire_uses("ann", "A", 6) == 0
+    await store.secrets.put(second("A"), secret("A"))
     assert await store.secrets.retired() == {"one", "two"}
+    assert (await uses(store), await uses(store, "bob")) == (0, 1)
+
+
+async def test_a_first_value_retires_the_setups_that_did_without(store):
+    await store.secrets.note_use("ann", ["A"], "one", 1)
+    await store.secrets.put(secret(), None)
+    assert await store.secrets.retired() == {"one"}
+
+
+async def test_what_keeps_the_value_or_is_refused_retires_nothing(store):
+    await store.secrets.put(secret(), None)
+    await store.secrets.note_use("ann", ["A"], "one", 1)
+    await store.secrets.put(secret(revision="r2", description="other"), secret())
+    with pytest.raises(Conflict):
+        await store.secrets.put(second(), secret(revision="r0"))
+    assert (await store.secrets.retired(), await uses(store)) == (frozenset(), 1)
+
+
+async def test_a_value_whose_reply_was_lost_is_set_and_retires_once(store, monkeypatch):
+    await store.secrets.put(secret(), None)
+    await store.secrets.note_use("ann", ["A"], "one", 1)
+    lose_replies(store, monkeypatch)
+    await store.secrets.put(second(), secret(), change_of(Action.SECRET_SET, "A", Actor(user_id="ann")))
+    assert await store.secrets.get_many("ann", ["A"]) == {"A": second()}
+    assert await store.secrets.retired() == {"one"}
+    assert await store.audit.count() == 1
 
 
 async def test_a_deletion_retires_the_setups_of_that_secret_and_is_recorded_once(store):
@@ -84,7 +120,7 @@ async def test_a_deletion_retires_the_setups_of_that_secret_and_is_recorded_once
     assert await store.secrets.delete("ann", "A", gone)
     assert not await store.secrets.delete("ann", "A", gone)
     assert await store.secrets.retired() == {"one"}
-    assert await store.secrets.retire_uses("ann", "A", 2) == 0
+    assert await uses(store) == 0
     assert [each.change for each in (await store.audit.page("", 10))[0]] == [gone]
 
 
@@ -110,9 +146,11 @@ async def test_the_setups_that_deletions_retire_are_bounded(store, monkeypatch):
 async def test_what_is_remembered_of_uses_is_bounded(store, monkeypatch):
     monkeypatch.setattr(secret_records, "USES_KEPT", 3)
     monkeypatch.setattr(secret_records, "RETIRED_KEPT", 2)
+    await store.secrets.put(secret(), None)
     for number in range(5):
         await store.secrets.note_use("ann", ["A"], f"s{number}", number)
-    assert await store.secrets.retire_uses("ann", "A", 9) == 3
+    assert await uses(store) == 3
+    await store.secrets.put(second(), secret())
     assert len(await store.secrets.retired()) == 2
 
 

@@ -139,6 +139,23 @@ async def test_a_change_retires_the_setups_that_were_given_the_value(secrets, st
     assert await store.secrets.retired() == {"plain", "other"}  # a session's instance goes with the session
 
 
+async def test_a_gateway_that_dies_once_a_secret_is_set_has_retired_what_holds_the_old_value(
+    secrets, store, monkeypatch
+):
+    await secrets.set(ANNS, "A_KEY", "value", None)
+    await secrets.values_for("t", Owner(user_id="ann", key_id="k1", secrets=(NEEDED,)), "s")
+    put = store.secrets.put
+
+    async def last(*args):
+        await put(*args)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(store.secrets, "put", last)
+    with pytest.raises(asyncio.CancelledError):
+        await secrets.set(ANNS, "A_KEY", "value 2", None)
+    assert await store.secrets.retired() == {"s"}
+
+
 async def test_a_gateway_that_dies_once_a_secret_is_deleted_has_retired_and_recorded_it(
     secrets, store, monkeypatch
 ):

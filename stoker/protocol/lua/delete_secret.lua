@@ -2,15 +2,10 @@
 -- KEYS  1 secrets of its owner  2 uses of the secret  3 retired setups  4 audit
 -- ARGV  1 name  2 most retired setups  3 change (JSON or '')  4 changes kept
 -- OK    {"OK", deleted (1), or 0 = there was none}        ERR  none
--- include common, audit
+-- include common, retiring, audit
 if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then
   return {'OK', 0}
 end
-local now = text(now_ms())
-for _, setup in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
-  redis.call('ZADD', KEYS[3], now, setup)
-end
-redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -tonumber(ARGV[2]) - 1)
-redis.call('DEL', KEYS[2])
+retire_uses(KEYS[2], KEYS[3], ARGV[2])
 record_change(KEYS[4], ARGV[3], ARGV[4])
 return {'OK', 1}
