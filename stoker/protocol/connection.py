@@ -33,11 +33,14 @@ from stoker.log import get_logger
 from stoker.protocol.line import Exchange, Line, Subscription
 from stoker.protocol.scripts import Script, scripts
 from stoker.protocol.servers import Servers, open_servers
+from stoker.protocol.streams import Entry, stream
 
 _log = get_logger("connection")
 
 CALL_TIMEOUT_S = 4.0
 """What a request waits at most; a loop that called just before the server came back hears it again within 5 s."""
+BLOCK_MARGIN_S = 3.0
+"""How much longer than the server's own bound this side waits for a blocking read."""
 RETRY_PAUSE_S = 0.05
 BATCH_LIMIT = 512
 """Commands a pipeline: bounds what one slow answer holds up."""
@@ -177,6 +180,18 @@ class Connection:
         if isinstance(reply, Exception):
             raise reply
         return reply
+
+    async def read_stream(
+        self, key: str, after: str, *, block_ms: int, count: int, group: tuple[str, str] | None = None
+    ) -> list[Entry]:
+        """Entries of a stream behind `after`; waits up to `block_ms` for the first.
+
+        Args:
+            group: a consumer group and the name of the one who reads in it; `after` is ">" then.
+        """
+        verb = ("XREAD",) if group is None else ("XREADGROUP", "GROUP", *group)
+        parts = (*verb, "COUNT", count, "BLOCK", block_ms, "STREAMS", key, after)
+        return stream(await self.block(*parts, timeout_s=block_ms / 1000 + BLOCK_MARGIN_S))
 
     def subscription(self) -> Subscription:
         """A connection for what is published; not open yet."""

@@ -27,11 +27,10 @@ from stoker.log import get_logger
 from stoker.protocol.connection import Connection
 from stoker.protocol.inbox import grace_of, readable
 from stoker.protocol.keys import Keys
-from stoker.protocol.streams import id_of, mapping, stream
+from stoker.protocol.streams import id_of, mapping
 from stoker.protocol.task_logs import LOG_TAIL_BYTES
 from stoker.protocol.versions import refused
 
-_CLIENT_MARGIN_S = 3.0
 DELTA_BYTES = 4 * 1024 * 1024
 """What the increments of one task's output may take in Redis: as much as the whole output may."""
 DELTA_KEPT_S = 3600
@@ -188,18 +187,7 @@ class Engines:
         the next registration.
         """
         key = self._keys.inbox(engine_id)
-        reply = await self._connection.block(
-            "XREAD",
-            "COUNT",
-            count,
-            "BLOCK",
-            block_ms,
-            "STREAMS",
-            key,
-            last_id,
-            timeout_s=block_ms / 1000 + _CLIENT_MARGIN_S,
-        )
-        entries = stream(reply)
+        entries = await self._connection.read_stream(key, last_id, block_ms=block_ms, count=count)
         found = [
             (entry.decode(), message)
             for entry, fields in entries

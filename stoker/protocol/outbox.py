@@ -20,7 +20,7 @@ from stoker.core.states import TaskState
 from stoker.log import get_logger
 from stoker.protocol.connection import Connection
 from stoker.protocol.keys import Keys
-from stoker.protocol.streams import Entry, entries, stream
+from stoker.protocol.streams import Entry, entries
 
 _log = get_logger("outbox")
 
@@ -83,12 +83,10 @@ class Outbox:
         )
         if found := entries(claimed[1]):
             return await self._readable(found)
-        reply = await self._connection.block(
-            *("XREADGROUP", "GROUP", GROUP, consumer, "COUNT", BATCH, "BLOCK", block_ms),
-            *("STREAMS", self._keys.outbox, ">"),
-            timeout_s=block_ms / 1000 + 2,
+        found = await self._connection.read_stream(
+            self._keys.outbox, ">", block_ms=block_ms, count=BATCH, group=(GROUP, consumer)
         )
-        return await self._readable(stream(reply))
+        return await self._readable(found)
 
     async def done(self, notices: Iterable[Notice]) -> None:
         """Acknowledge: they were handed on and need not be kept."""

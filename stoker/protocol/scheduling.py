@@ -27,14 +27,12 @@ from stoker.core.states import TaskState
 from stoker.protocol.connection import Connection
 from stoker.protocol.engines import read_engines
 from stoker.protocol.keys import Keys
-from stoker.protocol.streams import id_of, pairs, stream
+from stoker.protocol.streams import id_of, pairs
 from stoker.protocol.wake import FACTS, WakeEvent, WakeKind, read_spec, wake_event
 
 SCRIPT_FAILED: Final = "SCRIPT_FAILED"
 """Why a task could not be assigned of which an engine has made nonsense."""
 
-_CLIENT_MARGIN_S = 3.0
-"""How much longer than the server's own bound this side waits for a blocking read."""
 _TOKEN_BYTES = 24
 RELEASE_PAUSE_MS: Final = 1000
 """Until the next look, when nothing of what is due can be released."""
@@ -207,18 +205,8 @@ class Scheduling:
 
     async def wake(self, last_id: str, block_ms: int, count: int = 1000) -> tuple[str, list[WakeEvent]]:
         """What came after `last_id` ("0" = all that no leader has seen); waits up to `block_ms` for it."""
-        reply = await self._connection.block(
-            "XREAD",
-            "COUNT",
-            count,
-            "BLOCK",
-            block_ms,
-            "STREAMS",
-            self._keys.wake,
-            last_id,
-            timeout_s=block_ms / 1000 + _CLIENT_MARGIN_S,
-        )
-        entries = stream(reply)
+        key = self._keys.wake
+        entries = await self._connection.read_stream(key, last_id, block_ms=block_ms, count=count)
         events = [event for _, fields in entries if (event := wake_event(fields)) is not None]
         events = await self._with_specs(events)
         return (entries[-1][0].decode() if entries else last_id), events
