@@ -202,10 +202,14 @@ async def test_lines_of_an_idle_instance_belong_to_the_task_that_ran_last(scene)
     assert lines == [("t1", "a child"), ("t2", "a run")]
 
 
-async def test_killing_spares_what_has_ended_and_this_process(scene):
-    residence = await scene.load("a", 1)
-    residence.instance.pgid = 0
+async def test_killing_spares_what_has_ended_and_this_process(scene, monkeypatch):
+    killed = []  # and nothing is sent: a group of 0 is the test run's own
+    monkeypatch.setattr("stoker_worker.residency.signal_group", lambda pgid, _number: killed.append(pgid))
+    own, ended, living = [await scene.load(key, 1) for key in ("own", "ended", "living")]
+    own.instance.pgid = 0
+    ended.instance.exited.set()
     scene.residency.kill()
+    assert killed == [living.instance.pgid]
 
 
 async def test_a_task_that_is_stopped_while_it_waits_for_memory_leaves_no_instance_behind(scene):
