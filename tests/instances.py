@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-import psutil
+from helpers import alive
 
 from stoker.core.messages import LogType
 from stoker_worker.instance import RunSpec
@@ -45,6 +45,6 @@ class Driver:
 
 async def is_gone(pid):
     async with asyncio.timeout(LIMIT_S):
-        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:  # noqa: ASYNC110
+        while alive(pid):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     return True
