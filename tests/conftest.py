@@ -10,6 +10,7 @@ import fakeredis
 import pytest
 import redis
 from helpers import start_system
+from hypothesis import HealthCheck, settings
 from library_line import LibraryLine
 
 from stoker.embedded import EmbeddedServer
@@ -18,6 +19,9 @@ from stoker.protocol.connection import Connection
 from stoker.protocol.servers import OneServer
 
 _pools = itertools.count()
+# How fast an example runs and is made says how busy the machine is. The rest is as before: in CI as Hypothesis has it.
+settings.register_profile("stoker", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("stoker")
 MARKED_FOLDERS = ("unit", "protocol", "system", "clients", "faults")
 
 

@@ -255,7 +255,7 @@ def happen(chat, step):
     return STEPS.answered(chat, chat.turn.id, output) if asked else chat
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(STEPS_OF_A_CHAT)
 def test_a_chat_with_hooks_never_hangs(steps):
     chat = new(EVERY)

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stoker.agents.chat import CALL_OVER, CallStatus, Chat, ChatStatus, MessageStatus, RunState
@@ -333,7 +333,6 @@ def happen(chat, event, detail):
     return chat
 
 
-@settings(deadline=None)
 @given(EVENTS)
 def test_a_chat_never_hangs_and_never_works_when_it_is_idle(events):
     chat = new()
@@ -359,7 +358,6 @@ def test_a_chat_never_hangs_and_never_works_when_it_is_idle(events):
                 assert all(call.result is not None for call in before.calls)
 
 
-@settings(deadline=None)
 @given(EVENTS)
 def test_an_event_that_comes_twice_has_its_effect_once(events):
     chat = new()

@@ -4,7 +4,7 @@ import copy
 from graphlib import TopologicalSorter
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stoker.core.errors import Conflict
@@ -324,7 +324,7 @@ ACTIONS = st.builds(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100)
 @given(st.sampled_from([GRAPH, {}]), st.lists(ACTIONS, max_size=8))
 def test_a_sound_graph_stays_sound_and_each_change_can_be_taken_back(graph, actions):
     body = FlowBody(namespace="n", name="f", draft_version_id="d", graph=graph)
@@ -353,7 +353,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100)
 @given(JSON, JSON)
 def test_a_difference_makes_the_one_of_the_other(old, new):
     assert applied(old, difference(old, new)) == new

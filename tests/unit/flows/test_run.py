@@ -197,7 +197,7 @@ def stories(draw):
 
 
 @given(stories())
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 def test_every_story_ends_and_no_node_is_submitted_twice(story):
     nodes, ends, fail_on_error, cancel_at, twice = story
     play = Play(*nodes, fail_on_error=fail_on_error, outputs={"last": of(nodes[-1].id)}).step()

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stoker.llm.growth import Growth
@@ -24,7 +24,6 @@ def summed(deltas):
     return total
 
 
-@settings(deadline=None)
 @given(PIECES, PIECES, st.integers(0, 8))
 def test_increments_and_whole_outputs_add_up_to_the_answer(pieces, arguments, cut):
     """A reader may be told the first increments, and the rest by whole outputs."""

@@ -101,7 +101,7 @@ traces = st.lists(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(small, st.integers(1, 2), st.integers(1, 2))
 def test_the_optimum_is_that_of_all_plans(found, workers, places):
     trace = ask(*sorted(found))
@@ -109,7 +109,7 @@ def test_the_optimum_is_that_of_all_plans(found, workers, places):
     assert best(trace, fleet_of(workers, places)).mean_s == pytest.approx(expected)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(traces, st.integers(1, 3), st.integers(1, 3))
 def test_no_policy_is_below_the_optimum_and_it_is_not_below_that_without_a_memory_limit(
     found, workers, models
@@ -123,7 +123,7 @@ def test_no_policy_is_below_the_optimum_and_it_is_not_below_that_without_a_memor
         assert mean_s(play(trace, fleet, policy, Rules())) >= least.mean_s - 1e-6, policy
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(traces, st.integers(1, 3), st.integers(1, 3))
 def test_clairvoyant_eviction_does_not_wait_longer_than_the_run_that_it_repeats(found, workers, models):
     outcome = play(ask(*sorted(found)), fleet_of(workers, models, gb=24 / models), "random", Rules())
@@ -150,7 +150,7 @@ sized = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(sized, st.integers(1, 2), st.sampled_from(["random", "warm-first", OURS]))
 def test_clairvoyant_eviction_is_not_above_the_run_where_sizes_differ(found, workers, policy):
     trace = [

@@ -108,7 +108,7 @@ class Story(PinBoard):
         assert not self.book.pinned.get(worker_id, frozenset()).intersection(evict)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(steps, st.integers(1, 3))
 def test_a_pinned_instance_never_makes_room_and_what_can_be_loaded_is(story, residents):
     board = Story(residents)

@@ -156,7 +156,7 @@ def play(rules, size, script):
 
 
 @given(rules, sizes, steps)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_every_decision_keeps_the_rules_and_the_queue_drains(rules, size, script):
     story = play(rules, size, script)
     bound = 40 + 4 * len(script)
@@ -174,7 +174,7 @@ def test_every_decision_keeps_the_rules_and_the_queue_drains(rules, size, script
 
 
 @given(rules, sizes, steps)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_same_story_is_decided_the_same_way(rules, size, script):
     def actions(story):
         return [[a for a in decision if isinstance(a, Assign)] for decision in story.script]
@@ -185,7 +185,7 @@ def test_the_same_story_is_decided_the_same_way(rules, size, script):
 @given(
     st.integers(1, 3), st.lists(st.sampled_from("ab"), min_size=25, max_size=40), st.sampled_from((5.0, 30.0))
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_nobody_is_passed_by_younger_tasks_for_longer_than_the_age_cap(workers, arrivals, cap_s):
     """One key, one priority, models that may be evicted at once: past the cap, age alone decides."""
     board = Board(Rules(age_cap_s=cap_s, churn_factor=0, look_ahead=0)).engine(

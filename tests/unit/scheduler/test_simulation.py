@@ -192,7 +192,7 @@ requests = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(requests, st.sampled_from(list(POLICIES)), st.integers(1, 3), st.integers(1, 3))
 def test_every_task_runs_once_and_a_worker_does_one_thing_at_a_time(found, policy, workers, models):
     trace = [Request(at_s=at, setup=setup, run_s=run, tenant=who) for at, setup, run, who in sorted(found)]

@@ -92,7 +92,7 @@ class Story:
             assert not parked
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(steps, min_size=5, max_size=20))
 def test_whatever_comes_what_lives_is_known_and_fits(story):
     async def play():
