@@ -1,6 +1,7 @@
 """Documents with compare-and-set, and who is told of an ending."""
 
 import pytest
+from helpers import eventually
 from protocol_scene import OWNER, request, spec
 
 from stoker.core.errors import DocumentChanged, NotFound
@@ -72,10 +73,13 @@ async def test_pages_leave_out_nothing_of_one_moment_and_repeat_nothing(store, l
 
 async def test_an_expired_document_leaves_the_index_and_one_that_goes_on_does_not_expire(store):
     await put(store, b"{}", keep_s=0.001, parts={"a": "1"})
-    await put(store, b"{}", document="r2", keep_s=0.05)
+    await put(store, b"{}", document="r2", keep_s=60)
     await put(store, b"{}", 1, document="r2")
-    while await store._connection.command("EXISTS", store._keys.document(KIND, "r1")):
-        pass
+
+    async def expired():
+        return not await store._connection.command("EXISTS", store._keys.document(KIND, "r1"))
+
+    await eventually(expired, "the first one to expire")
     assert await store.documents.sweep(KIND, "u1") == 1
     assert (await store.documents.page(KIND, "u1"))[0] == ["r2"]
     assert await store._connection.command("PTTL", store._keys.document(KIND, "r2")) == -1
