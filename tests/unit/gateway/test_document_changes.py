@@ -7,6 +7,9 @@ import pytest
 from stoker.settings import GatewaySettings
 from stoker_gateway.streams import Hub, StreamCut
 
+NEVER_S = 3600
+"""How long a stream is silent before its reader looks anyway: longer than a test may take."""
+
 
 @pytest.fixture
 def hub(tmp_path):
@@ -14,7 +17,7 @@ def hub(tmp_path):
 
 
 async def test_a_reader_is_woken_by_a_change_of_its_document_and_of_no_other(hub):
-    changes = hub.document_changes("flowrun", "r1", 60)
+    changes = hub.document_changes("flowrun", "r1", NEVER_S)
     await anext(changes)
     waiting = asyncio.ensure_future(anext(changes))
     await asyncio.sleep(0)
@@ -28,7 +31,7 @@ async def test_a_reader_is_woken_by_a_change_of_its_document_and_of_no_other(hub
 
 
 async def test_a_change_while_the_reader_reads_is_not_missed(hub):
-    changes = hub.document_changes("flowrun", "r1", 60)
+    changes = hub.document_changes("flowrun", "r1", NEVER_S)
     await anext(changes)
     hub._wake_documents("flowrun:r1")
     await anext(changes)
@@ -43,7 +46,7 @@ async def test_who_hears_nothing_looks_all_the_same(hub):
 
 
 async def test_a_gateway_that_ends_breaks_the_stream_off(hub):
-    changes = hub.document_changes("flowrun", "r1", 60)
+    changes = hub.document_changes("flowrun", "r1", NEVER_S)
     await anext(changes)
     hub.close()
     with pytest.raises(StreamCut):
