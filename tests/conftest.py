@@ -9,7 +9,7 @@ from pathlib import Path
 import fakeredis
 import pytest
 import redis
-from helpers import start_system
+from helpers import running_system
 from hypothesis import HealthCheck, settings
 from library_line import LibraryLine
 
@@ -79,12 +79,13 @@ async def fake_store():
 def system():
     """A whole running system, shared by the session: two CPU workers, default settings, port of its own.
 
-    Tests leave it running; one that kills parts starts its own with `helpers.start_system`.
+    Tests leave it running; one that kills parts starts its own with `helpers.running_system`.
     """
-    with tempfile.TemporaryDirectory(prefix="stoker system ", ignore_cleanup_errors=True) as folder:
-        running = start_system(Path(folder) / "data", "--workers", "2")
+    with (
+        tempfile.TemporaryDirectory(prefix="stoker system ", ignore_cleanup_errors=True) as folder,
+        running_system(Path(folder) / "data", "--workers", "2") as running,
+    ):
         yield running
-        running.stop()
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ Nothing here asserts a duration; every wait has a bound, after which it says wha
 """
 
 import asyncio
+import contextlib
 import functools
 import json
 import os
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -59,8 +60,20 @@ async def eventually(check: Callable[[], T | Awaitable[T]], what: str, timeout_s
         await asyncio.sleep(POLL_S)
 
 
+def kill(pid: int, number: int = signal.SIGKILL) -> None:
+    """Send a signal to one process. To os.kill, 0 and -1 are many, this test run among them.
+
+    Zero comes from pids.json, for a part that is away; others come from what apps say of themselves.
+    """
+    assert isinstance(pid, int), pid
+    assert pid > 1, pid
+    assert pid != os.getpid(), pid
+    os.kill(pid, number)
+
+
 def alive(pid: int) -> bool:
     """Whether a process runs; a zombie does not."""
+    assert pid, "no process: to psutil that is this one"
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -69,6 +82,7 @@ def alive(pid: int) -> bool:
 
 def family(pid: int) -> set[int]:
     """A process and everything below it."""
+    assert pid, "no process: to psutil that is this one"
     try:
         process = psutil.Process(pid)
         return {pid} | {child.pid for child in process.children(recursive=True)}
@@ -117,8 +131,15 @@ class System:
 
     @property
     def pids(self) -> dict[str, int]:
-        """Process ids by part name (`up`, `server`, `gateway`, `scheduler`, `worker`, `jobs`), as of now."""
+        """Process ids by part name (`up`, `server`, `gateway`, `scheduler`, `worker`, `jobs`), as of now.
+
+        Zero for a part that was started and was gone again at once.
+        """
         return json.loads((self.data_dir / "pids.json").read_text())
+
+    def kill(self, part: str, number: int = signal.SIGKILL) -> None:
+        """Send a signal to a part; see `pids`."""
+        kill(self.pids[part], number)
 
     def event(self, name: str, timeout_s: float = PATIENCE_S) -> dict[str, Any]:
         """The next event of that name which `stoker up --json` printed."""
@@ -197,7 +218,10 @@ class System:
             return self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             self.process.send_signal(signal.SIGINT)
-            return self.process.wait(timeout_s)
+            try:
+                return self.process.wait(timeout_s)
+            finally:
+                self.process.kill()  # what does not end must not outlive the test; nothing if it has ended
 
 
 def start_system(data_dir: Path, *arguments: str, ready: bool = True, **env: str) -> System:
@@ -244,6 +268,16 @@ def start_system(data_dir: Path, *arguments: str, ready: bool = True, **env: str
             process.kill()
             raise
     return system
+
+
+@contextlib.contextmanager
+def running_system(data_dir: Path, *arguments: str, **env: str) -> Iterator[System]:
+    """`start_system` for a block; it is stopped at the end, also when the block fails."""
+    system = start_system(data_dir, *arguments, **env)
+    try:
+        yield system
+    finally:
+        system.stop()
 
 
 def _read_events(process: subprocess.Popen[str], events: "queue.Queue[dict[str, Any]]") -> None:

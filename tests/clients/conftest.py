@@ -4,18 +4,19 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from helpers import EXAMPLES, start_system
+from helpers import EXAMPLES, running_system
 
 
 @pytest.fixture(scope="session")
 def system_with_apps():
     """A system with the light example apps, which repeats the task on a quiet stream every second."""
-    with tempfile.TemporaryDirectory(prefix="stoker clients ", ignore_cleanup_errors=True) as folder:
-        running = start_system(Path(folder) / "data", "--workers", "2", STOKER_RESEND_S="1")
+    with (
+        tempfile.TemporaryDirectory(prefix="stoker clients ", ignore_cleanup_errors=True) as folder,
+        running_system(Path(folder) / "data", "--workers", "2", STOKER_RESEND_S="1") as running,
+    ):
         running.deploy(EXAMPLES / "echo")
         running.deploy(EXAMPLES / "slow")
         yield running
-        running.stop()
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,14 @@
 """Another server takes over: a replica that Sentinels promote, with all writes or without the last; a cluster's replica."""
 
 import asyncio
+import contextlib
 import re
 import tempfile
 from pathlib import Path
 
 import httpx
 import pytest
-from helpers import EXAMPLES, PATIENCE_S, start_system, wait_until
+from helpers import EXAMPLES, PATIENCE_S, running_system, wait_until
 from server_groups import Cluster, Replicated, follows
 
 from stoker.embedded import EmbeddedServer
@@ -24,10 +25,12 @@ class Scene:
 
     def __init__(self, folder, group, **env):
         self.group = group
-        self.system = start_system(
-            folder / "data", "--workers", "2", STOKER_REDIS_URL=group.url, STOKER_LEASE_S="30", **env
-        )
-        self.system.deploy(EXAMPLES / "slow")
+        with contextlib.ExitStack() as undo:
+            undo.callback(group.stop)
+            env = {"STOKER_REDIS_URL": group.url, "STOKER_LEASE_S": "30", **env}
+            self.system = undo.enter_context(running_system(folder / "data", "--workers", "2", **env))
+            self.system.deploy(EXAMPLES / "slow")
+            self.close = undo.pop_all().close
 
     def submit(self, seconds):
         """Submit a task, as soon as the gateway takes it."""
@@ -70,17 +73,14 @@ class Scene:
 
         return wait_until(complete, f"the log of {task_id}")
 
-    def stop(self):
-        self.system.stop()
-        self.group.stop()
-
 
 @pytest.fixture(scope="module")
 def replicated():
-    with tempfile.TemporaryDirectory(prefix="stoker-failover-", ignore_cleanup_errors=True) as folder:
-        made = Scene(Path(folder), Replicated(Path(folder)))
+    with (
+        tempfile.TemporaryDirectory(prefix="stoker-failover-", ignore_cleanup_errors=True) as folder,
+        contextlib.closing(Scene(Path(folder), Replicated(Path(folder)))) as made,
+    ):
         yield made
-        made.stop()
 
 
 def test_a_replica_takes_over_and_nothing_is_run_again(replicated):
@@ -145,5 +145,5 @@ def test_a_cluster_loses_the_node_of_the_pool():
             )
             scene.ends_completed(running)
         finally:
-            scene.stop()
+            scene.close()
             asyncio.run(jobs_server.stop())

@@ -16,7 +16,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from helpers import PATIENCE_S, TEST_APPS, start_system, wait_until
+from helpers import PATIENCE_S, TEST_APPS, kill, running_system, wait_until
 
 pytestmark = pytest.mark.long
 
@@ -30,17 +30,11 @@ BODY = os.urandom(MIB)
 def system():
     """A system that may fetch from this machine, with a short lease."""
     with tempfile.TemporaryDirectory(prefix="stoker-faults-", ignore_cleanup_errors=True) as folder:
-        running = start_system(
-            Path(folder) / "data",
-            "--workers",
-            "1",
-            STOKER_LEASE_S="3",
-            STOKER_FETCH_ALLOW="127.0.0.1",
-        )
-        running.deploy(TEST_APPS / "reader")
-        running.deploy(TEST_APPS / "outputs")
-        yield running
-        running.stop()
+        data, env = Path(folder) / "data", {"STOKER_LEASE_S": "3", "STOKER_FETCH_ALLOW": "127.0.0.1"}
+        with running_system(data, "--workers", "1", **env) as running:
+            running.deploy(TEST_APPS / "reader")
+            running.deploy(TEST_APPS / "outputs")
+            yield running
 
 
 @pytest.fixture
@@ -102,17 +96,17 @@ def size_of(path):
     return path.stat().st_size if path.exists() else 0
 
 
-def kill(system, part):
+def replace(system, part):
     """Kill a part, and wait for the next one."""
     old = system.pids[part]
-    os.kill(old, signal.SIGKILL)
+    kill(old)
     wait_until(lambda: system.pids.get(part, old) != old, f"a new {part}")
 
 
 def test_an_input_is_fetched_anew_when_the_daemon_is_killed_meanwhile(system, source):
     task_id = submit(system, "test/reader", image=source.url)
     assert source.half_sent.wait(PATIENCE_S)
-    kill(system, "worker")
+    replace(system, "worker")
     source.go.set()
     task = completed(system, task_id)
     assert task["attempt"] == 2
@@ -123,11 +117,11 @@ def test_an_output_is_made_anew_when_the_daemon_is_killed_while_it_sends_it(syst
     task_id = submit(system, "tests/outputs", do="large", size=LARGE)
     wait_until(lambda: any(map(size_of, spool(system))), "the first bytes of the result")
     gateway = system.pids["gateway"]
-    os.kill(gateway, signal.SIGSTOP)  # so that the result is not whole before the kill
+    kill(gateway, signal.SIGSTOP)  # so that the result is not whole before the kill
     try:
-        kill(system, "worker")
+        replace(system, "worker")
     finally:
-        os.kill(gateway, signal.SIGCONT)
+        kill(gateway, signal.SIGCONT)
     task = completed(system, task_id)
     with system.client() as client:
         content = client.get(task["output"]["film"]["uri"], timeout=PATIENCE_S).content
@@ -148,7 +142,7 @@ def test_an_input_is_whole_when_the_gateway_is_killed_while_it_serves_it(system,
     left = parts(system)  # by the daemons that were killed; swept when they are old
     task_id = submit(system, "test/reader", image=made["uri"])
     wait_until(lambda: any(size_of(part) for part in parts(system) if part not in left), "the first bytes")
-    kill(system, "gateway")
+    replace(system, "gateway")
     task = completed(system, task_id)
     assert task["attempt"] == 1
     assert task["output"]["image"]["size"] == LARGE

@@ -11,7 +11,6 @@
 import contextlib
 import os
 import random
-import signal
 import time
 
 import httpx
@@ -74,7 +73,7 @@ def test_runs_end_right_while_parts_are_killed(tmp_path):
             if time.monotonic() >= next_kill:
                 part = chance.choice(["jobs", "gateway", "scheduler", "worker"])
                 with contextlib.suppress(ProcessLookupError, KeyError):
-                    os.kill(system.pids[part], signal.SIGKILL)
+                    system.kill(part)
                     kills.append(part)
                 next_kill = time.monotonic() + chance.uniform(*GAP_S)
             while len(waiting) < IN_FLIGHT and (number := next(numbers, None)) is not None:

@@ -12,15 +12,13 @@
 | `stoker up` | running | - | no process is left |
 """
 
-import os
-import signal
+import contextlib
 import tempfile
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
-from helpers import EXAMPLES, PATIENCE_S, family, start_system, wait_gone, wait_until
+from helpers import EXAMPLES, PATIENCE_S, family, kill, running_system, wait_gone, wait_until
 
 COMPLETED, FAILED = 9, 10
 LEASE_S = 3
@@ -65,10 +63,6 @@ def ended(system, task_id):
     return in_state(system, task_id, {COMPLETED, FAILED, 11}, BOUND_S)
 
 
-def kill(system, part):
-    os.kill(system.pids[part], signal.SIGKILL)
-
-
 def app_processes(system):
     """Processes below the daemon: the instances and what they started."""
     return family(system.pids["worker"]) - {system.pids["worker"]}
@@ -76,14 +70,14 @@ def app_processes(system):
 
 def test_a_running_task_outlives_the_scheduler(breakable):
     task_id = running(breakable)
-    kill(breakable, "scheduler")
+    breakable.kill("scheduler")
     task = ended(breakable, task_id)
     assert (task["status"], task["attempt"]) == (COMPLETED, 1)
     assert ended(breakable, submit(breakable, "infsh/echo", message="after"))["status"] == COMPLETED
 
 
 def test_a_task_that_is_submitted_without_a_scheduler_waits_for_the_next(breakable):
-    kill(breakable, "scheduler")
+    breakable.kill("scheduler")
     task = ended(breakable, submit(breakable, "infsh/echo", message="waits"))
     assert (task["status"], task["attempt"]) == (COMPLETED, 1)
 
@@ -91,7 +85,7 @@ def test_a_task_that_is_submitted_without_a_scheduler_waits_for_the_next(breakab
 def test_a_task_of_a_killed_daemon_runs_again(breakable):
     task_id = running(breakable)
     old = app_processes(breakable)
-    kill(breakable, "worker")
+    breakable.kill("worker")
     task = ended(breakable, task_id)
     assert (task["status"], task["attempt"]) == (COMPLETED, 2)
     wait_gone(old)
@@ -100,8 +94,8 @@ def test_a_task_of_a_killed_daemon_runs_again(breakable):
 def kill_apps(system):
     killed = app_processes(system)
     for pid in killed:
-        if psutil.pid_exists(pid):
-            os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            kill(pid)
     wait_gone(killed)
 
 
@@ -134,25 +128,25 @@ def test_a_task_whose_app_is_killed_three_times_is_not_run_again_and_the_worker_
 
 def test_a_running_task_outlives_the_gateway(breakable):
     task_id = running(breakable)
-    kill(breakable, "gateway")
+    breakable.kill("gateway")
     task = ended(breakable, task_id)
     assert (task["status"], task["attempt"]) == (COMPLETED, 1)
 
 
 def test_what_was_accepted_outlives_the_server(breakable):
     tasks = [running(breakable), *(submit(breakable, "infsh/echo", message=str(n)) for n in range(20))]
-    kill(breakable, "server")
+    breakable.kill("server")
     assert {ended(breakable, task_id)["status"] for task_id in tasks} == {COMPLETED}
 
 
 @pytest.fixture
 def doomed():
-    with tempfile.TemporaryDirectory(prefix="stoker-doomed-", ignore_cleanup_errors=True) as folder:
-        system = start_system(Path(folder) / "data", "--workers", "1")
+    with (
+        tempfile.TemporaryDirectory(prefix="stoker-doomed-", ignore_cleanup_errors=True) as folder,
+        running_system(Path(folder) / "data", "--workers", "1") as system,
+    ):
         system.deploy(EXAMPLES / "slow")
         yield system
-        if system.process.poll() is None:
-            system.stop()
 
 
 def test_nothing_is_left_when_the_supervisor_is_killed(doomed):

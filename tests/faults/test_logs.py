@@ -1,13 +1,11 @@
 """What becomes of a log when a part is killed while the app prints, and when the log is too long."""
 
-import os
-import signal
 import tempfile
 from pathlib import Path
 
 import httpx
 import pytest
-from helpers import PATIENCE_S, TEST_APPS, start_system, wait_until
+from helpers import PATIENCE_S, TEST_APPS, running_system, wait_until
 
 pytestmark = pytest.mark.long
 
@@ -19,18 +17,19 @@ ENDED = ("completed", "failed", "cancelled")
 @pytest.fixture(scope="module")
 def system():
     """A system whose worker keeps 4 MiB of an attempt's log."""
-    with tempfile.TemporaryDirectory(prefix="stoker-faults-", ignore_cleanup_errors=True) as folder:
-        running = start_system(
+    with (
+        tempfile.TemporaryDirectory(prefix="stoker-faults-", ignore_cleanup_errors=True) as folder,
+        running_system(
             Path(folder) / "data",
             "--workers",
             "1",
             STOKER_LEASE_S="3",
             STOKER_TELEMETRY_S="1",
             STOKER_LOG_MAX_BYTES=str(LIMIT_BYTES),
-        )
+        ) as running,
+    ):
         running.deploy(TEST_APPS / "chatty")
         yield running
-        running.stop()
 
 
 def submit(system, **given):
@@ -79,7 +78,7 @@ def expected(count, first=0):
 def test_the_log_is_complete_after_the_gateway_was_killed_in_the_flood(system):
     task_id = submit(system, mb=3, seconds=6)
     when_printing(system, task_id)
-    os.kill(system.pids["gateway"], signal.SIGKILL)
+    system.kill("gateway")
     task = ended(system, task_id)
     assert lines_of(system, task_id) == expected(task["output"]["lines"])
 
@@ -99,7 +98,7 @@ def test_over_the_limit_the_last_line_counts_what_is_missing(system):
 def test_a_killed_daemon_leaves_the_log_of_its_attempt_to_the_next_one(system):
     task_id = submit(system, mb=2, seconds=6)
     when_printing(system, task_id)
-    os.kill(system.pids["worker"], signal.SIGKILL)
+    system.kill("worker")
     task = ended(system, task_id)
     assert task["attempt"] == 2
     spool = system.data_dir / "spool"

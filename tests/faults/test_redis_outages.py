@@ -19,7 +19,7 @@ every loop hears again.
 """
 
 import asyncio
-import os
+import contextlib
 import re
 import signal
 import tempfile
@@ -28,7 +28,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from helpers import EXAMPLES, PATIENCE_S, start_system, wait_until
+from helpers import EXAMPLES, PATIENCE_S, kill, running_system, wait_until
 from proxy import Proxy
 from redis import Redis
 
@@ -51,18 +51,16 @@ class Outside:
 
     def __init__(self, folder):
         self.server = EmbeddedServer(folder / "server")
-        asyncio.run(self.server.start())
-        self.proxy = Proxy(folder / "proxy.sock", self.server.socket)
-        self.system = start_system(
-            folder / "data", "--workers", "2", STOKER_REDIS_URL=self.proxy.url, STOKER_LEASE_S="30"
-        )
-        self.system.deploy(EXAMPLES / "echo")
-        self.system.deploy(EXAMPLES / "slow")
-
-    def stop(self):
-        self.system.stop()
-        self.proxy.close()
-        asyncio.run(self.server.stop())
+        with contextlib.ExitStack() as undo:
+            asyncio.run(self.server.start())
+            undo.callback(lambda: asyncio.run(self.server.stop()))
+            self.proxy = Proxy(folder / "proxy.sock", self.server.socket)
+            undo.callback(self.proxy.close)
+            env = {"STOKER_REDIS_URL": self.proxy.url, "STOKER_LEASE_S": "30"}
+            self.system = undo.enter_context(running_system(folder / "data", "--workers", "2", **env))
+            self.system.deploy(EXAMPLES / "echo")
+            self.system.deploy(EXAMPLES / "slow")
+            self.close = undo.pop_all().close
 
     def say(self, *command):
         """Tell the server something, past the proxy."""
@@ -70,7 +68,7 @@ class Outside:
             return direct.execute_command(*command)
 
     def signal(self, number):
-        os.kill(self.server.pid, number)
+        kill(self.server.pid, number)
 
     def end_server(self, number):
         """End it with a signal; nobody listens then, at the proxy's address either."""
@@ -112,10 +110,11 @@ ANSWERS_READS = {"oom", "pause", "readonly"}
 
 @pytest.fixture(scope="module")
 def outside():
-    with tempfile.TemporaryDirectory(prefix="stoker-outage-", ignore_cleanup_errors=True) as folder:
-        made = Outside(Path(folder))
+    with (
+        tempfile.TemporaryDirectory(prefix="stoker-outage-", ignore_cleanup_errors=True) as folder,
+        contextlib.closing(Outside(Path(folder))) as made,
+    ):
         yield made
-        made.stop()
 
 
 def submit(system, app, **given):

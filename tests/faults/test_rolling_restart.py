@@ -7,7 +7,6 @@ came, and open a stream again where it broke off. Then every run is one task, ev
 once, and every stream told its end.
 """
 
-import os
 import signal
 import threading
 import time
@@ -17,7 +16,7 @@ import httpx
 import pytest
 from clients.raw import SSE, client
 from faults.test_kills import COMPLETED, ended, read, submit
-from helpers import PATIENCE_S, wait_until
+from helpers import PATIENCE_S, kill, wait_until
 
 pytestmark = pytest.mark.long
 
@@ -122,7 +121,7 @@ class Clients:
 def restart(system, part):
     """SIGTERM one part, as an update does, and wait until its successor is at work."""
     old = system.pids[part]
-    os.kill(old, signal.SIGTERM)
+    kill(old, signal.SIGTERM)
     wait_for_new(system, part, old)
 
 

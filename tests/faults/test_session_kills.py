@@ -10,9 +10,6 @@
 | server | idle | - | goes on in the same process |
 """
 
-import os
-import signal
-
 import httpx
 import pytest
 from helpers import TEST_APPS, family, wait_gone, wait_until
@@ -85,10 +82,6 @@ def caller(breakable):
     made.http.close()
 
 
-def kill(system, part):
-    os.kill(system.pids[part], signal.SIGKILL)
-
-
 def running_call(caller, session_id, seconds):
     task = caller.submit(seconds, session=session_id)
     caller.in_state(task["id"], {RUNNING})
@@ -109,7 +102,7 @@ def test_a_session_whose_daemon_is_killed_in_a_call_is_over(caller, breakable):
     task_id = running_call(caller, session_id, 30)
     waiting = caller.submit(session=session_id)
     old = family(breakable.pids["worker"]) - {breakable.pids["worker"]}
-    kill(breakable, "worker")
+    breakable.kill("worker")
     for ended in (task_id, waiting["id"]):
         task = caller.in_state(ended, ENDINGS)
         assert (task["status"], task["error_code"]) == (FAILED, "worker_lost")
@@ -123,7 +116,7 @@ def test_a_session_whose_daemon_is_killed_in_a_call_is_over(caller, breakable):
 
 def test_a_session_whose_daemon_is_killed_while_idle_is_over_and_its_worker_serves_others(caller, breakable):
     session_id, _, worker = caller.open()
-    kill(breakable, "worker")
+    breakable.kill("worker")
     assert caller.over(session_id)["end_reason"] == "worker_lost"
     answer = caller.run(session=session_id)
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "worker_lost")
@@ -133,10 +126,10 @@ def test_a_session_whose_daemon_is_killed_while_idle_is_over_and_its_worker_serv
 def test_a_session_outlives_the_scheduler(caller, breakable):
     session_id, before, worker = caller.open()
     task_id = running_call(caller, session_id, 2)
-    kill(breakable, "scheduler")
+    breakable.kill("scheduler")
     assert caller.in_state(task_id, ENDINGS)["status"] == COMPLETED
     before = goes_on(caller, session_id, before)
-    kill(breakable, "scheduler")
+    breakable.kill("scheduler")
     others = [caller.submit(0.1) for _ in range(3)]
     goes_on(caller, session_id, before)
     places = {caller.in_state(other["id"], ENDINGS)["worker_id"] for other in others}
@@ -146,13 +139,13 @@ def test_a_session_outlives_the_scheduler(caller, breakable):
 def test_a_session_outlives_the_gateway(caller, breakable):
     session_id, before, _ = caller.open()
     task_id = running_call(caller, session_id, 2)
-    kill(breakable, "gateway")
+    breakable.kill("gateway")
     assert caller.in_state(task_id, ENDINGS)["status"] == COMPLETED
     goes_on(caller, session_id, before)
 
 
 def test_a_session_outlives_the_server(caller, breakable):
     session_id, before, _ = caller.open()
-    kill(breakable, "server")
+    breakable.kill("server")
     goes_on(caller, session_id, before)
     assert caller.session(session_id)["status"] == "active"

@@ -4,15 +4,13 @@ import hashlib
 import hmac
 import itertools
 import json
-import os
-import signal
 import tempfile
 from pathlib import Path
 
 import httpx
 import pytest
 from clients import raw
-from helpers import EXAMPLES, start_system, wait_until
+from helpers import EXAMPLES, kill, running_system, wait_until
 from scripted_llm import ScriptedLLM, calls, says
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]  # builds environments
@@ -24,11 +22,10 @@ ANY = {"type": "object", "properties": {"q": {"type": "string"}}, "required": ["
 def system():
     with tempfile.TemporaryDirectory(prefix="stoker agents ", ignore_cleanup_errors=True) as folder:
         allowed = {f"STOKER_{what}_ALLOW": "127.0.0.1" for what in ("WEBHOOK", "SKILL")}
-        running = start_system(Path(folder) / "data", "--workers", "2", **allowed)
-        running.deploy(EXAMPLES / "llm")
-        running.deploy(EXAMPLES / "text")
-        yield running
-        running.stop()
+        with running_system(Path(folder) / "data", "--workers", "2", **allowed) as running:
+            running.deploy(EXAMPLES / "llm")
+            running.deploy(EXAMPLES / "text")
+            yield running
 
 
 @pytest.fixture
@@ -292,7 +289,7 @@ def test_a_chat_survives_the_death_of_gateway_jobs_and_scheduler(system, http, m
     wait_until(lambda: model.requests, "the request to the model")
     before = system.pids
     for part in ("gateway", "jobs", "scheduler"):
-        os.kill(before[part], signal.SIGKILL)
+        kill(before[part])
     model.hold.set()
     wait_until(lambda: system.pids["gateway"] != before["gateway"], "another gateway")
     wait_until(lambda: _answers(http), "an answer of the gateway")

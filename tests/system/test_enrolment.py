@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from helpers import EXAMPLES, alive, environment, family, start_system, wait_until
+from helpers import EXAMPLES, alive, environment, family, running_system, wait_until
 from machines import Machine, free_port
 from redis import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError
@@ -25,14 +25,12 @@ def listening(tmp_path_factory):
     """A whole system that takes further machines on a port of loopback."""
     folder = tmp_path_factory.mktemp("listening")
     port = free_port()
-    running = start_system(
-        folder / "data", "--workers", "1", "--listen", f"127.0.0.1:{port}", STOKER_LEASE_S="3"
-    )
-    running.redis_port = port
-    running.deploy(EXAMPLES / "echo")
-    running.deploy(EXAMPLES / "slow")
-    yield running
-    running.stop()
+    listen = ("--workers", "1", "--listen", f"127.0.0.1:{port}")
+    with running_system(folder / "data", *listen, STOKER_LEASE_S="3") as running:
+        running.redis_port = port
+        running.deploy(EXAMPLES / "echo")
+        running.deploy(EXAMPLES / "slow")
+        yield running
 
 
 @pytest.fixture
@@ -182,10 +180,7 @@ def test_the_port_is_closed_to_those_without_a_user(listening, machine):
 
 
 def test_a_restarted_server_knows_its_machines_again(listening, machine):
-    import os
-    import signal
-
-    os.kill(listening.pids["server"], signal.SIGKILL)
+    listening.kill("server")
     task = ended(listening, run_again(listening, machine))
     assert task["status"] == COMPLETED
 

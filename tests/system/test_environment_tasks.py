@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from clients import raw
-from helpers import TEST_APPS, start_system
+from helpers import TEST_APPS, running_system
 from wheels import make_wheel
 
 from stoker_worker.nodes import NodeMissing, choose, npm_of
@@ -27,12 +27,13 @@ def wheels(tmp_path_factory):
 @pytest.fixture(scope="module")
 def own():
     """A system whose worker takes Node as it is and whose cache has its own place."""
-    with tempfile.TemporaryDirectory(prefix="stoker-", ignore_cleanup_errors=True) as folder:
-        running = start_system(
+    with (
+        tempfile.TemporaryDirectory(prefix="stoker-", ignore_cleanup_errors=True) as folder,
+        running_system(
             Path(folder) / "data", "--workers", "2", STOKER_NODE_FALLBACK="1", STOKER_TELEMETRY_S="0.5"
-        )
+        ) as running,
+    ):
         yield running
-        running.stop()
 
 
 @pytest.fixture

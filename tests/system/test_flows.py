@@ -2,11 +2,9 @@
 
 import contextlib
 import json
-import os
-import signal
 
 import pytest
-from helpers import EXAMPLES, start_system, wait_until
+from helpers import EXAMPLES, running_system, wait_until
 
 pytestmark = pytest.mark.long
 
@@ -67,16 +65,15 @@ ENDED = {"completed", "failed", "cancelled"}
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory):
-    running = start_system(tmp_path_factory.mktemp("flows") / "data", "--workers", "2")
-    for name in ("echo", "text", "slow"):
-        running.deploy(EXAMPLES / name)
     folder = tmp_path_factory.mktemp("files")
-    for text in (WORDS, BRANCH, BOTH, CHAIN, OUTER):
-        file = folder / "flow.yml"
-        file.write_text(text)
-        running.cli("flows", "deploy", str(file))
-    yield running
-    running.stop()
+    with running_system(tmp_path_factory.mktemp("flows") / "data", "--workers", "2") as running:
+        for name in ("echo", "text", "slow"):
+            running.deploy(EXAMPLES / name)
+        for text in (WORDS, BRANCH, BOTH, CHAIN, OUTER):
+            file = folder / "flow.yml"
+            file.write_text(text)
+            running.cli("flows", "deploy", str(file))
+        yield running
 
 
 @pytest.fixture
@@ -195,7 +192,7 @@ def test_a_run_survives_the_death_of_the_jobs_and_no_node_runs_twice(system, htt
     for node in ("a", "b", "c"):
         wait_until(lambda node=node: read(http, run_id)["node_statuses"].get(node) == "running", node, 60)
         with contextlib.suppress(ProcessLookupError):
-            os.kill(system.pids["jobs"], signal.SIGKILL)
+            system.kill("jobs")
     run = finish(http, run_id)
     assert (run["status"], run["output"]) == (3, {"done": True})
     tasks = [node["task"] for node in run["node_tasks"].values()]

@@ -10,7 +10,7 @@ import httpx
 import psutil
 import pytest
 from clients import raw
-from helpers import POLL_S, TEST_APPS, start_system, wait_until
+from helpers import POLL_S, TEST_APPS, kill, running_system, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -75,9 +75,8 @@ def s3_process():
 def place(request, tmp_path):
     """A running system over each kind of store, and the size of its large file."""
     env = request.getfixturevalue("s3_process") if request.param == "s3" else {}
-    system = start_system(tmp_path / "data", "--workers", "1", **env)
-    yield system, SIZES[request.param]
-    system.stop()
+    with running_system(tmp_path / "data", "--workers", "1", **env) as system:
+        yield system, SIZES[request.param]
 
 
 def watched(system):
@@ -168,7 +167,7 @@ def test_a_gateway_that_is_killed_while_a_result_comes_leaves_no_part_and_loses_
         wait_until(
             lambda: any(path.stat().st_size > 20 * MIB for path in spool.iterdir()), "a part", timeout_s=120
         )
-        os.kill(gateway, 9)
+        kill(gateway)
         wait_until(lambda: system.pids["gateway"] != gateway, "a new gateway")
     ended = raw.wait_end(system, made["id"], timeout_s=900)
     assert ended["error"] in {"", None}

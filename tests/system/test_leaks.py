@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from app_bundles import app_bundle, version_of
-from helpers import TEST_APPS, family, start_system, wait_until
+from helpers import TEST_APPS, family, running_system, wait_until
 from machines import Machine, free_port
 
 pytestmark = pytest.mark.long
@@ -57,7 +57,7 @@ def receiver():
 @pytest.fixture(scope="module")
 def open_system(tmp_path_factory):
     folder, port = tmp_path_factory.mktemp("leaks"), free_port()
-    running = start_system(
+    with running_system(
         folder / "data",
         "--workers",
         "1",
@@ -68,9 +68,8 @@ def open_system(tmp_path_factory):
         STOKER_SECRETS_REVEAL="true",
         STOKER_WEBHOOK_ALLOW="127.0.0.1",
         STOKER_FETCH_ALLOW="127.0.0.1",
-    )
-    yield running
-    running.stop()
+    ) as running:
+        yield running
 
 
 @pytest.fixture

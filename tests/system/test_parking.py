@@ -3,15 +3,13 @@
 By the app's hooks, and by a stand-in for the CUDA driver's library.
 """
 
-import os
 import shutil
-import signal
 
 import cuda_library
 import nvml_library
 import pytest
 from clients import raw
-from helpers import TEST_APPS, start_system, wait_until
+from helpers import TEST_APPS, kill, start_system, wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
 
@@ -168,7 +166,7 @@ def test_a_parked_process_that_is_killed_is_noticed_and_loaded_anew(fleet):
     wait_until(lambda: fleet.noted("victim")[-1] == "park", "a parked victim")
     fleet.parked(len(fleet.worker()["parked"]))
     before = len(fleet.worker()["parked"])
-    os.kill(victim, signal.SIGKILL)
+    kill(victim)
     fleet.parked(before - 1)
     fleet.logged("instance.evicted", "the parked process ended by itself")
     assert fleet.run("victim")["pid"] != victim

@@ -1,12 +1,10 @@
 """What is loaded apart from what tasks ask for, on a whole system: pins, loads ahead, unloading, keep-alive."""
 
-import os
-import signal
 import tempfile
 from pathlib import Path
 
 import pytest
-from helpers import start_system, wait_until
+from helpers import kill, running_system, wait_until
 
 pytestmark = pytest.mark.long
 
@@ -106,22 +104,18 @@ def whole():
         app.mkdir()
         (app / "inf.yml").write_text(MANIFEST)
         (app / "inference.py").write_text(APP)
-        system = start_system(Path(folder) / "data", "--workers", "2", STOKER_MAX_RESIDENTS="1")
-        system.deploy(app)
-        with system.client() as http:
-            http.post("/secrets", json={"key": "PINNED_SECRET", "value": "s3cret-value"}).raise_for_status()
-        yield Fleet(system)
-        system.stop()
+        with running_system(Path(folder) / "data", "--workers", "2", STOKER_MAX_RESIDENTS="1") as system:
+            system.deploy(app)
+            with system.client() as http:
+                secret = {"key": "PINNED_SECRET", "value": "s3cret-value"}
+                http.post("/secrets", json=secret).raise_for_status()
+            yield Fleet(system)
 
 
 @pytest.fixture
 def fleet(whole):
     yield whole
     whole.empty()
-
-
-def kill(pid):
-    os.kill(pid, signal.SIGKILL)
 
 
 def test_a_pinned_app_is_warm_and_comes_back_when_its_process_or_its_daemon_is_killed(fleet):
@@ -143,7 +137,7 @@ def test_a_pinned_app_is_warm_and_comes_back_when_its_process_or_its_daemon_is_k
     fleet.run(model="third")
     assert fleet.run(model="large") == (second, False)
 
-    kill(fleet.system.pids["worker"])
+    fleet.system.kill("worker")
     wait_until(lambda: not fleet.residents(), "the end of the daemon")
     fleet.pinned(pin_id, state="loaded")
     third, loaded = fleet.run(model="large")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from app_bundles import app_bundle, version_of
-from helpers import TEST_APPS, family, start_system, wait_until
+from helpers import TEST_APPS, family, running_system, wait_until
 
 APP = TEST_APPS / "secretive"
 VALUE = "tok-3f1c9a77e5d24b68-8842"
@@ -28,15 +28,14 @@ def own_system():
     """A system of these tests alone: one worker, so that who is warm is known; variables of the operator."""
     with tempfile.TemporaryDirectory(prefix="stoker secrets ", ignore_cleanup_errors=True) as folder:
         variables = {"FROM_OPERATOR": "plain", "OPERATOR_TOKEN": OPERATORS, "API_TOKEN": "weaker"}
-        running = start_system(
+        with running_system(
             Path(folder) / "data",
             "--workers",
             "1",
             STOKER_APP_ENV=json.dumps(variables),
             STOKER_LOG_LEVEL="debug",
-        )
-        yield running
-        running.stop()
+        ) as running:
+            yield running
 
 
 @pytest.fixture

@@ -1,12 +1,10 @@
 """Sessions on a whole system, with an app that counts its calls in memory; the command line included."""
 
-import os
-import signal
 import tempfile
 from pathlib import Path
 
 import pytest
-from helpers import TEST_APPS, alive, start_system, wait_until
+from helpers import TEST_APPS, alive, kill, running_system, wait_until
 
 COMPLETED, FAILED, RUNNING = 9, 10, 7
 
@@ -14,11 +12,12 @@ COMPLETED, FAILED, RUNNING = 9, 10, 7
 @pytest.fixture(scope="module")
 def counting():
     """Two CPU workers and the counter app, in two versions of one name."""
-    with tempfile.TemporaryDirectory(prefix="stoker-sessions-", ignore_cleanup_errors=True) as folder:
-        system = start_system(Path(folder) / "data", "--workers", "2")
+    with (
+        tempfile.TemporaryDirectory(prefix="stoker-sessions-", ignore_cleanup_errors=True) as folder,
+        running_system(Path(folder) / "data", "--workers", "2") as system,
+    ):
         system.deploy(TEST_APPS / "counter")
         yield system
-        system.stop()
 
 
 TUNED = """
@@ -248,7 +247,7 @@ def test_a_process_that_dies_in_a_call_ends_the_session(caller):
 
 def test_a_process_that_died_between_calls_is_not_replaced(caller):
     session_id, first = caller.open()
-    os.kill(first["output"]["pid"], signal.SIGKILL)
+    kill(first["output"]["pid"])
     wait_until(lambda: caller.leases()[first["worker_id"]] is None, "the report of the death")
     task = caller.call(session=session_id)
     assert (task["status"], task["error_code"]) == (FAILED, "worker_lost")

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 import trustme
-from helpers import EXAMPLES, start_system, wait_until
+from helpers import EXAMPLES, running_system, wait_until
 from machines import Machine, free_port
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -97,7 +97,7 @@ def trust(certificates):
 def encrypted(certificates, tls_redis, tmp_path_factory):
     """A whole system whose every connection is encrypted."""
     password = PASSWORD.replace(" ", "%20")
-    running = start_system(
+    with running_system(
         tmp_path_factory.mktemp("encrypted") / "data",
         "--workers",
         "1",
@@ -105,9 +105,8 @@ def encrypted(certificates, tls_redis, tmp_path_factory):
         STOKER_TLS_CERT_FILE=str(certificates / "server.pem"),
         STOKER_TLS_KEY_FILE=str(certificates / "server.key"),
         **trust(certificates),
-    )
-    yield running
-    running.stop()
+    ) as running:
+        yield running
 
 
 def test_a_machine_joins_over_tls_and_runs_a_task(encrypted, certificates, tmp_path):

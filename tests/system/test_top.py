@@ -15,7 +15,7 @@ import threading
 import pytest
 from app_bundles import data_of
 from gateways import gateway_settings, running
-from helpers import EXAMPLES, PATIENCE_S, environment, start_system, wait_until
+from helpers import EXAMPLES, PATIENCE_S, environment, running_system, wait_until
 from nvml_library import built
 
 GIB = 1024**3
@@ -34,17 +34,16 @@ def busy_system(tmp_path_factory):
     folder = tmp_path_factory.mktemp("top")
     built(folder)
     (folder / "devices").write_text(DEVICES)
-    system = start_system(
+    with running_system(
         folder / "data",
         LD_LIBRARY_PATH=str(folder),
         NVML_STANDIN=str(folder / "devices"),
         STOKER_TELEMETRY_S="0.5",
-    )
-    system.deploy(EXAMPLES / "echo")
-    system.cli("run", "infsh/echo", "--input", "message=hi")
-    wait_until(lambda: "infsh/echo" in system.cli("top", "--once").stdout, "a reported instance")
-    yield system
-    system.stop()
+    ) as system:
+        system.deploy(EXAMPLES / "echo")
+        system.cli("run", "infsh/echo", "--input", "message=hi")
+        wait_until(lambda: "infsh/echo" in system.cli("top", "--once").stdout, "a reported instance")
+        yield system
 
 
 class Terminal:

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from helpers import TEST_APPS, alive, start_system, wait_gone, wait_until
+from helpers import TEST_APPS, alive, running_system, wait_gone, wait_until
 
 ENDS = "traps/ends"
 FIXED_SECONDS = 0.4
@@ -16,11 +16,12 @@ COMPLETED, FAILED, CANCELLED = 9, 10, 11
 @pytest.fixture(scope="module")
 def shared():
     """A system whose apps share /tmp, as where the kernel allows nothing else."""
-    with tempfile.TemporaryDirectory(prefix="stoker-traps-", ignore_cleanup_errors=True) as folder:
-        running = start_system(Path(folder) / "data", "--workers", "2", STOKER_PRIVATE_TMP="off")
+    with (
+        tempfile.TemporaryDirectory(prefix="stoker-traps-", ignore_cleanup_errors=True) as folder,
+        running_system(Path(folder) / "data", "--workers", "2", STOKER_PRIVATE_TMP="off") as running,
+    ):
         running.deploy(TEST_APPS / "traps" / "ends")
         yield running
-        running.stop()
 
 
 @pytest.fixture(scope="module")
@@ -121,14 +122,11 @@ def test_26_a_result_that_was_never_written_names_its_field_and_the_apps_own_pat
 
 def test_no_process_is_left_when_the_worker_ends():
     with tempfile.TemporaryDirectory(prefix="stoker-traps-", ignore_cleanup_errors=True) as folder:
-        running = start_system(Path(folder) / "data", "--workers", "1")
-        try:
+        with running_system(Path(folder) / "data", "--workers", "1") as running:
             running.deploy(TEST_APPS / "traps" / "ends")
             with running.client() as http:
                 children = {run(http, "daemon")["output"], run(http, "late", seconds=300)["output"]}
             assert all(alive(pid) for pid in children)
-        finally:
-            running.stop()
         wait_gone(children)
 
 

@@ -1,13 +1,21 @@
 """`stoker up`: starts everything, starts dead parts again, and leaves nothing behind."""
 
-import os
-import signal
 import subprocess
 import sys
 
 import httpx
 import pytest
-from helpers import EXAMPLES, alive, environment, family, start_system, wait_gone, wait_until
+from helpers import (
+    EXAMPLES,
+    alive,
+    environment,
+    family,
+    kill,
+    running_system,
+    start_system,
+    wait_gone,
+    wait_until,
+)
 
 PARTS = {"up", "server", "gateway", "scheduler", "worker", "jobs"}
 
@@ -15,10 +23,9 @@ PARTS = {"up", "server", "gateway", "scheduler", "worker", "jobs"}
 @pytest.fixture(scope="module")
 def mended_system(tmp_path_factory):
     """A system whose parts a test may kill: they come back, and the next test finds it whole."""
-    system = start_system(tmp_path_factory.mktemp("mended") / "data dir", "--workers", "1")
-    yield system
-    everyone = family(system.process.pid)
-    system.stop()
+    with running_system(tmp_path_factory.mktemp("mended") / "data dir", "--workers", "1") as system:
+        yield system
+        everyone = family(system.process.pid)
     wait_gone(everyone)
 
 
@@ -35,7 +42,7 @@ def test_all_parts_run_and_a_task_can(mended_system):
 def test_a_dead_part_is_started_again_and_tasks_go_on(mended_system, part):
     mended_system.deploy(EXAMPLES / "echo")
     old = mended_system.pids[part]
-    os.kill(old, signal.SIGKILL)
+    kill(old)
     wait_until(lambda: mended_system.pids[part] != old, f"a new {part}")
     with mended_system.client() as client:
         wait_until(lambda: ready(client), "readiness")

@@ -5,7 +5,7 @@ import re
 import pytest
 from clients import raw
 from clients.plans import OCR, SLOW, task
-from helpers import EXAMPLES, start_system, wait_until
+from helpers import EXAMPLES, running_system, wait_until
 
 pytestmark = pytest.mark.timeout(240)  # the first one builds the environment of the OCR app
 
@@ -42,12 +42,11 @@ class Seen:
 def fresh(tmp_path_factory):
     """A system of its own with two workers, so that what is warm there is known."""
     folder = tmp_path_factory.mktemp("warm")
-    running = start_system(folder / "data", "--workers", "2")
-    # Deployed as from another machine: this one has yet to build the environment, which is part of a cold start.
-    for name in ("ocr", "slow"):
-        running.cli("apps", "deploy", str(EXAMPLES / name), STOKER_CACHE_DIR=str(folder / "elsewhere"))
-    yield running
-    running.stop()
+    with running_system(folder / "data", "--workers", "2") as running:
+        # Deployed as from another machine: this one has yet to build the environment, which is part of a cold start.
+        for name in ("ocr", "slow"):
+            running.cli("apps", "deploy", str(EXAMPLES / name), STOKER_CACHE_DIR=str(folder / "elsewhere"))
+        yield running
 
 
 @pytest.fixture(scope="module")
