@@ -20,7 +20,7 @@ import httpx
 import psutil
 from faults.chaos.servers import SERVERS
 from faults.chaos.table import DAEMON_KILLS, FAULTS, LEASE_S, REASONS, Fault, Victim
-from helpers import PATIENCE_S, TEST_APPS, System, alive, environment, start_system, wait_until
+from helpers import PATIENCE_S, TEST_APPS, System, alive, environment, kill, start_system, wait_until
 
 COMPLETED, FAILED, CANCELLED, RUNNING = 9, 10, 11, 7
 ASK_S = 60.0
@@ -159,7 +159,9 @@ class Chaos:
         finally:
             for task in breaking:
                 task.cancel()
-            await asyncio.gather(*breaking, *self._held, return_exceptions=True)
+            ended = await asyncio.gather(*breaking, *self._held, return_exceptions=True)
+        if failures := [error for error in ended if isinstance(error, Exception)]:
+            raise ExceptionGroup("not everything was broken that was to be", failures)
         self.second.keep()  # one killed last is followed by one that tidies up after it
         await self._judge()
         await self._client.aclose()
@@ -235,7 +237,7 @@ class Chaos:
 
     def _send(self, fault: Fault, pid: int) -> None:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, fault.how)
+            kill(pid, fault.how)
             self.report.faults[fault.name] += 1
             if fault.stop_s:
                 self._held.add(asyncio.create_task(_go_on(pid, fault.stop_s)))
@@ -252,7 +254,7 @@ class Chaos:
         if victim is Victim.SERVER and not self.servers.takes_faults:
             return None
         part = {Victim.DAEMON: "worker"}.get(victim, victim.value)
-        return self.system.pids.get(part)
+        return self.system.pids.get(part) or None  # zero: it is away
 
     def _one_of(self, pids: list[int]) -> int | None:
         return self.random.choice(sorted(pids)) if pids else None
@@ -303,7 +305,7 @@ async def _go_on(pid: int, after_s: float) -> None:
         await asyncio.sleep(after_s)
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
+            kill(pid, signal.SIGCONT)
 
 
 def _below(pid: int | None) -> list[int]:

@@ -1,10 +1,8 @@
 """The servers under a run: the embedded one, a primary with a replica and Sentinels, or a cluster."""
 
 import asyncio
-import os
-import signal
 
-from helpers import System, eventually, wait_until
+from helpers import System, eventually, kill, wait_until
 from redis import Redis
 from server_groups import Cluster, Replicated
 
@@ -27,7 +25,8 @@ class One:
         return f"unix://{redis_socket(system.data_dir)}"
 
     async def kill(self, system: System):
-        os.kill(system.pids["server"], signal.SIGKILL)
+        if pid := system.pids["server"]:  # zero: it is away as it is
+            kill(pid)
 
     def direct(self, system: System):
         return Redis(unix_socket_path=str(redis_socket(system.data_dir)))
