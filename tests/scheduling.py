@@ -40,7 +40,8 @@ from stoker_scheduler.loop import Loop
 
 GB = 1_000_000_000
 OWNER = Owner(user_id="u1", key_id="k1")
-LEASE_S = 15.0
+LEASE_S = 600.0
+"""Nobody renews it: longer than any test takes."""
 _numbers = itertools.count()
 
 

@@ -9,6 +9,9 @@ OCR = "examples/ocr"
 # Line and paragraph separators that JSON allows and that line-wise readers stumble over, and a non-BMP sign.
 ODD_TEXT = "sep\u2028next\u0085para\u2029é 🔥"
 
+STREAMED_S = 1.5
+"""Of a run that is followed: longer than a client takes from its answer to its stream."""
+
 Step = dict[str, Any]
 
 
@@ -27,7 +30,7 @@ def everyday_steps(numbers: tuple[int, int, int], base_url: str, upload: Step) -
     return [
         {"name": "run", "do": "run", "params": task(ECHO, message="hi there")},
         {"name": "get", "do": "get", "params": task(ECHO, message="later"), "terminal": list(numbers)},
-        {"name": "stream", "do": "stream", "params": task(SLOW, seconds=0.6, lines=3)},
+        {"name": "stream", "do": "stream", "params": task(SLOW, seconds=STREAMED_S, lines=3)},
         {
             "name": "cancel",
             "do": "stream",

@@ -55,7 +55,7 @@ def test_an_older_python_client_gets_whole_outputs(system):
 
 
 def test_the_python_client_gets_another_apps_increments_as_whole_outputs(system):
-    params = {**task(CHAT, hold=0.3), "function": "picture"}
+    params = {**task(CHAT, hold=1.0), "function": "picture"}
     facts = drive(Sdk("python", "0.36.0"), system, {"do": "stream", "params": params})
     outputs = [update["output"] for update in facts["updates"] if update["output"]]
     assert {"steps": ["sketch", "paint"], "size": {"width": 3, "unit": "cm"}, "title": "b"} in outputs

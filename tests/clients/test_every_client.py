@@ -3,7 +3,7 @@
 import hashlib
 
 import pytest
-from clients.plans import ODD_TEXT, everyday_steps
+from clients.plans import ODD_TEXT, STREAMED_S, everyday_steps
 from clients.sdks import OLD_NUMBERS, Sdk
 from helpers import EXAMPLES
 
@@ -91,7 +91,7 @@ def test_every_update_is_a_whole_task(seen):
     updates = seen.ok("stream")["updates"]
     assert len({update["id"] for update in updates}) == 1
     assert all(update["created_at"] and update["updated_at"] for update in updates)
-    assert all(update["input"] == {"seconds": 0.6, "lines": 3} for update in updates)
+    assert all(update["input"] == {"seconds": STREAMED_S, "lines": 3} for update in updates)
 
 
 def test_stream_brings_logs_and_partial_outputs_as_they_come(seen):

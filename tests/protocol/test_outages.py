@@ -44,9 +44,9 @@ async def behind(proxy):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr(connection, "CALL_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(announcements, "CALL_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(announcements, "PROOF_S", 0.2)
+    monkeypatch.setattr(connection, "CALL_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(announcements, "CALL_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(announcements, "PROOF_S", 1.0)
 
 
 async def test_a_subscription_on_a_connection_that_died_without_a_word_is_found_out(behind, proxy, impatient):

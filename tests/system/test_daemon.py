@@ -220,13 +220,13 @@ async def test_a_drain_finishes_what_runs_hands_back_the_rest_and_leaves(scene):
 
 async def test_a_drain_longer_than_the_lease_keeps_it(scene):
     scene.machine.holds = "run"
-    await scene.start(lease_s=1.0)
+    await scene.start(lease_s=3.0)
     await scene.submit()
     await scene.state(S.RUNNING)
     scene.stop.set()
     loop = asyncio.get_running_loop()
     begun = loop.time()
-    await reach(lambda: loop.time() - begun > 1.5)
+    await reach(lambda: loop.time() - begun > 3.5)
     assert await scene.store.scheduling.expired() == []
     scene.machine.go.set()
     await scene.end()
@@ -366,7 +366,7 @@ async def test_while_the_server_is_away_tasks_run_on_and_their_ends_are_delivere
     store = await Store.open(own_server.url, "away")
     scene = Scene(store, tmp_path)
     scene.machine.holds = "run"
-    await scene.start(lease_s=1.0)
+    await scene.start(lease_s=3.0)
     await scene.submit("t1", worker=0)
     await scene.submit("t2", worker=1)
     await scene.state(S.RUNNING, "t1")
@@ -374,7 +374,7 @@ async def test_while_the_server_is_away_tasks_run_on_and_their_ends_are_delivere
     await own_server.stop()
     loop = asyncio.get_running_loop()
     stopped = loop.time()
-    await reach(lambda: loop.time() - stopped > 1.5)  # longer than the lease
+    await reach(lambda: loop.time() - stopped > 3.5)  # longer than the lease
     assert "cancel 0" not in scene.machine.steps
     scene.machine.go.set()
     await reach(lambda: len(scene.daemon._spool.load()) == 2)

@@ -370,7 +370,7 @@ async def test_the_loop_goes_on_after_the_server_was_restarted(tmp_path):
 async def test_a_second_scheduler_stands_by_and_takes_over(store):
     log = get_logger("test")
     stops = [asyncio.Event(), asyncio.Event()]
-    leaders = [Leader(store.scheduling, f"s{i}", 1.0, log) for i in range(2)]
+    leaders = [Leader(store.scheduling, f"s{i}", 5.0, log) for i in range(2)]
     tasks = [
         asyncio.create_task(leader.run(Loop(store, Rules(), log), stop))
         for leader, stop in zip(leaders, stops, strict=True)
@@ -411,7 +411,7 @@ async def test_a_leader_that_slept_too_long_gives_up_what_its_renewal_took(store
 
     monkeypatch.setattr(store.scheduling, "resign", recorded)
     work, stop = Idle(), asyncio.Event()
-    leading = asyncio.create_task(Leader(store.scheduling, "s", 1.0, get_logger("test")).run(work, stop))
+    leading = asyncio.create_task(Leader(store.scheduling, "s", 3.0, get_logger("test")).run(work, stop))
     await eventually(lambda: work.epochs, "the lead")
     await resign("s", work.epochs[0])  # as if its time had run out
     await eventually(lambda: len(work.epochs) == 2, "the work's second beginning")

@@ -212,8 +212,8 @@ def test_an_idle_session_expires_and_its_worker_is_given_back(caller):
 
 
 def test_a_call_longer_than_the_idle_time_completes_and_keeps_the_session(caller):
-    session_id, first = caller.open(session_timeout=1)
-    long = caller.call({"seconds": 2.5}, session=session_id)
+    session_id, first = caller.open(session_timeout=4)
+    long = caller.call({"seconds": 6}, session=session_id)
     assert long["output"]["count"] == first["output"]["count"] + 1
     assert caller.call(session=session_id)["output"]["count"] == first["output"]["count"] + 2
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from executions import COLD, Scene, states
+from helpers import eventually
 from recorders import MachineRecorder, Process, order, until
 from unit.worker.test_residency import GIB, WORKER, Device
 
@@ -268,7 +269,7 @@ async def test_memory_that_is_in_use_and_nobodys_after_a_park_is_not_free(scene)
     scene.residency.refresh()
     await scene.run(setup_key="a", task_id="t1")
     task = asyncio.ensure_future(scene.run(setup_key="b", task_id="t2"))
-    await until(scene.machine.processes[0].exited.is_set)
+    await eventually(scene.machine.processes[0].exited.is_set, "its end")  # a thread measures it before
     assert scene.parked() == {}
     scene.device.hidden.clear()
     await task
@@ -354,7 +355,7 @@ async def test_an_instance_that_is_on_its_way_when_the_worker_stops_is_ended(sce
     await scene.run(setup_key="a", task_id="t1")
     process = scene.machine.processes[0]
     task = asyncio.ensure_future(scene.run(setup_key="b", task_id="t2"))
-    await until(lambda: "park" in scene.machine.steps)
+    await eventually(lambda: "park" in scene.machine.steps, "its park")  # a thread measures it before
     stopping = asyncio.ensure_future(scene.residency.stop_all("the worker is stopping"))
     scene.machine.go.set()
     await stopping
