@@ -99,6 +99,13 @@ def wait_gone(pids: set[int], timeout_s: float = PATIENCE_S) -> None:
     )
 
 
+def size_of(path: Path) -> int:
+    """Bytes of a file; 0 when it is gone."""
+    with contextlib.suppress(OSError):
+        return path.stat().st_size
+    return 0
+
+
 def environment(**extra: str) -> dict[str, str]:
     """This process's environment without any setting of Stoker, plus `extra`.
 

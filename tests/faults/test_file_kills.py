@@ -16,7 +16,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from helpers import PATIENCE_S, TEST_APPS, kill, running_system, wait_until
+from helpers import PATIENCE_S, TEST_APPS, kill, running_system, size_of, wait_until
 
 pytestmark = pytest.mark.long
 
@@ -84,16 +84,12 @@ def completed(system, task_id):
 
 
 def parts(system):
-    """Parts of fetched inputs, wherever a daemon of this system keeps them."""
-    return [path for path in system.data_dir.rglob("*.part") if path.is_file()]
+    """Parts of fetched inputs; elsewhere there are such of bundles too."""
+    return set((system.data_dir / "cache" / "inputs").glob("*.part"))
 
 
 def spool(system):
     return [path for path in (system.data_dir / "files" / "uploads").iterdir() if path.is_file()]
-
-
-def size_of(path):
-    return path.stat().st_size if path.exists() else 0
 
 
 def replace(system, part):
@@ -123,6 +119,7 @@ def test_an_output_is_made_anew_when_the_daemon_is_killed_while_it_sends_it(syst
     finally:
         kill(gateway, signal.SIGCONT)
     task = completed(system, task_id)
+    assert task["attempt"] == 2
     with system.client() as client:
         content = client.get(task["output"]["film"]["uri"], timeout=PATIENCE_S).content
     assert hashlib.sha256(content).hexdigest() == task["output"]["sha256"]
@@ -142,7 +139,13 @@ def test_an_input_is_whole_when_the_gateway_is_killed_while_it_serves_it(system,
     left = parts(system)  # by the daemons that were killed; swept when they are old
     task_id = submit(system, "test/reader", image=made["uri"])
     wait_until(lambda: any(size_of(part) for part in parts(system) if part not in left), "the first bytes")
-    replace(system, "gateway")
+    worker, gateway = system.pids["worker"], system.pids["gateway"]
+    kill(worker, signal.SIGSTOP)  # so that it does not have all before the kill
+    try:
+        kill(gateway)
+    finally:
+        kill(worker, signal.SIGCONT)
+    wait_until(lambda: system.pids["gateway"] != gateway, "a new gateway")
     task = completed(system, task_id)
     assert task["attempt"] == 1
     assert task["output"]["image"]["size"] == LARGE

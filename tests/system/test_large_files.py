@@ -10,7 +10,7 @@ import httpx
 import psutil
 import pytest
 from clients import raw
-from helpers import POLL_S, TEST_APPS, kill, running_system, wait_until
+from helpers import POLL_S, TEST_APPS, kill, running_system, size_of, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -164,9 +164,7 @@ def test_a_gateway_that_is_killed_while_a_result_comes_leaves_no_part_and_loses_
     with raw.client(system, raw.SDK_NAMED) as http:
         made = raw.run(http, {"app": app, "infra": "private", "input": {"do": "large", "size": size}})
         gateway = system.pids["gateway"]
-        wait_until(
-            lambda: any(path.stat().st_size > 20 * MIB for path in spool.iterdir()), "a part", timeout_s=120
-        )
+        wait_until(lambda: any(size_of(path) > 20 * MIB for path in spool.iterdir()), "a part", timeout_s=120)
         kill(gateway)
         wait_until(lambda: system.pids["gateway"] != gateway, "a new gateway")
     ended = raw.wait_end(system, made["id"], timeout_s=900)
