@@ -50,7 +50,7 @@ class Clients:
         self.runs = []
         self.failures = []
         self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._work, args=(n,)) for n in range(CLIENTS)]
+        self._threads = [threading.Thread(target=self._work, args=(n,), daemon=True) for n in range(CLIENTS)]
         for thread in self._threads:
             thread.start()
 
@@ -156,6 +156,11 @@ def ready(system):
         return False
 
 
+def count_tasks(system):
+    with system.client() as http:
+        return http.post("/tasks/list", json={"limit": 1}).json()["data"]["total_items"]
+
+
 def lines_of(system, task_id):
     with system.client() as http:
         text = http.get(f"/tasks/{task_id}/logs", headers={"Accept": "text/plain"}, timeout=PATIENCE_S).text
@@ -163,6 +168,7 @@ def lines_of(system, task_id):
 
 
 def test_a_rolling_restart_under_load_loses_nothing(breakable):
+    before_all = count_tasks(breakable)
     clients = Clients(breakable)
     try:
         for part in PARTS:
@@ -181,9 +187,7 @@ def test_a_rolling_restart_under_load_loses_nothing(breakable):
     assert len({run.task_id for run in runs}) == len(
         runs
     )  # no run became another's task, and none became two
-    with breakable.client() as http:
-        listed = http.post("/tasks/list", json={"limit": 1}).json()["data"]["total_items"]
-    assert listed == len(runs)
+    assert count_tasks(breakable) - before_all == len(runs)
     wanted = [f"line {number} of {LINES}" for number in range(1, LINES + 1)]
     assert {run.task_id: lines_of(breakable, run.task_id) for run in runs} == {
         run.task_id: wanted for run in runs

@@ -78,6 +78,11 @@ APPS = {
             print("working", child.pid, flush=True)
             time.sleep(600)
         """,
+    "mended": """
+        async def run(self, data: In) -> Out:
+            print("working", flush=True)
+            time.sleep(600)  # until a test gives it other code
+        """,
     "no_file": """
         async def run(self, data: In) -> FileOut:
             return FileOut(image=File(path="/nowhere/at all.png"))
@@ -139,6 +144,7 @@ class Box:
                 STOKER_POOL=self.store.pool,
                 STOKER_NAME=ENGINE,
                 STOKER_LEASE_S="3",
+                STOKER_PARENT_PID=str(os.getpid()),
                 **settings,
             ),
             stdin=subprocess.DEVNULL,
@@ -160,6 +166,14 @@ class Box:
             return self.registered_ms > before
 
         await self.until(is_new)
+
+    async def draining(self):
+        """Wait until the engine says that it drains."""
+
+        async def is_draining():
+            return (await self.store.engines.get(ENGINE)).status == "draining"
+
+        await self.until(is_draining)
 
     async def until(self, condition):
         async with asyncio.timeout(PATIENCE_S):
@@ -219,12 +233,13 @@ class Box:
 @pytest.fixture
 async def box(store, tmp_path, cache):
     made = Box(store, tmp_path, cache)
-    await made.start()
-    yield made
-    pids = family(made.process.pid)
-    if made.process.poll() is None:
-        made.process.kill()
-        made.process.wait()
+    try:
+        await made.start()
+        yield made
+    finally:
+        pids = family(made.process.pid)
+        made.process.kill()  # nothing if it has ended
+        made.process.wait(PATIENCE_S)
     await gone(pids)
 
 
@@ -317,13 +332,13 @@ async def test_an_app_that_is_deaf_to_a_cancel_is_killed_with_all_it_started(box
 
 
 async def test_killing_the_daemon_leaves_no_process_and_its_task_can_run_again(box):
-    task_id = await box.submit("forks")
+    task_id = await box.submit("mended")
     await box.printed(task_id)
     pids = box.children()
     box.process.kill()
     box.process.wait()
     await gone(pids)
-    (box.cache / "versions" / "forks" / "inference.py").write_text(
+    (box.cache / "versions" / "mended" / "inference.py").write_text(
         (box.cache / "versions" / "good" / "inference.py").read_text()
     )
     await box.start()
@@ -338,11 +353,7 @@ async def test_a_second_signal_means_now(box):
     await box.printed(task_id)
     pids = family(box.process.pid)
     box.process.send_signal(signal.SIGTERM)
-
-    async def is_draining():
-        return (await box.store.engines.get(ENGINE)).status == "draining"
-
-    await box.until(is_draining)
+    await box.draining()
     box.process.send_signal(signal.SIGTERM)
     await gone(pids)
     assert (await box.store.engines.get(ENGINE)).status == "stopped"
@@ -351,12 +362,14 @@ async def test_a_second_signal_means_now(box):
 async def test_a_signal_lets_the_task_finish_first(box):
     task_id = await box.submit("polite")
     await box.printed(task_id)
+    pids = family(box.process.pid)
     box.process.send_signal(signal.SIGTERM)
+    await box.draining()
+    assert (await box.store.tasks.read(task_id)).state is S.RUNNING
     await box.store.tasks.cancel(task_id)
     assert (await box.ended(task_id)).state is S.CANCELLED
-    pids = family(box.process.pid)
     await gone(pids)
-    assert box.process.wait() == 0
+    assert box.process.wait(PATIENCE_S) == 0
 
 
 async def test_a_second_daemon_of_the_same_directory_does_not_start(box):
