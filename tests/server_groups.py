@@ -91,6 +91,7 @@ class Node:
             self.kill()
 
     def _answers(self):
+        assert self.lives, f"it ended; perhaps its port was taken meanwhile: {self.folder}/log"
         try:
             return self.say("PING")
         except RedisError as error:

@@ -59,7 +59,9 @@ async def store(request, server_dir):
         return
     embedded = EmbeddedServer(server_dir)
     await embedded.start()
-    made = await Store.open(embedded.url, pool)
-    yield made
-    await made.close()
-    await embedded.stop()
+    try:
+        made = await Store.open(embedded.url, pool)
+        yield made
+        await made.close()
+    finally:  # the next one takes the same directory
+        await embedded.stop()

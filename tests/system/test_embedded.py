@@ -91,10 +91,12 @@ def test_it_ends_when_its_parent_is_killed_and_gives_the_directory_free(tmp_path
     parent = subprocess.Popen(
         [sys.executable, "-c", CHILD, str(tmp_path)], env=environment(), stdout=subprocess.PIPE, text=True
     )
-    pid = int(parent.stdout.readline())
-    assert alive(pid)
-    parent.kill()
-    parent.wait(30)
+    try:
+        pid = int(parent.stdout.readline())
+        assert alive(pid)
+    finally:
+        parent.kill()
+        parent.wait(30)
     wait_gone({pid})
 
     async def take_over():

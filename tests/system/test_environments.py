@@ -306,10 +306,12 @@ asyncio.run(building)
         stdout=asyncio.subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
-    await asyncio.wait_for(daemon.stdout.readline(), LIMIT_S)  # that it begins
-    group = int(await asyncio.wait_for(daemon.stdout.readline(), LIMIT_S))
-    daemon.kill()
-    await daemon.wait()
+    try:
+        await asyncio.wait_for(daemon.stdout.readline(), LIMIT_S)  # that it begins
+        group = int(await asyncio.wait_for(daemon.stdout.readline(), LIMIT_S))
+    finally:
+        daemon.kill()
+        await daemon.wait()
     assert await is_gone(group)
     assert environments.find(app_dir, APP) is None
     assert version_in(await environments.ensure(app_dir, APP, Lines())) == "1.0"

@@ -122,13 +122,15 @@ def test_it_ends_when_its_parent_is_killed(state):
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, state], env=environment(), stdout=subprocess.PIPE, text=True
     )
-    helper = int(parent.stdout.readline())
-    if state == "busy":
-        before = psutil.Process(helper).cpu_times().user
-        wait_until(lambda: psutil.Process(helper).cpu_times().user > before + 0.1, "work of the helper")
-    assert alive(helper)
-    parent.kill()
-    parent.communicate(timeout=30)
+    try:
+        helper = int(parent.stdout.readline())
+        if state == "busy":
+            before = psutil.Process(helper).cpu_times().user
+            wait_until(lambda: psutil.Process(helper).cpu_times().user > before + 0.1, "work of the helper")
+        assert alive(helper)
+    finally:
+        parent.kill()
+        parent.communicate(timeout=30)
     wait_gone({helper})
 
 

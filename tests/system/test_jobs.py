@@ -3,6 +3,7 @@
 import asyncio
 import http.server
 import json
+import os
 import queue
 import subprocess
 import sys
@@ -63,6 +64,7 @@ def start_jobs(store, redis_server, tmp_path):
             STOKER_POOL=store.pool,
             STOKER_SWEEP_S="1",
             STOKER_WEBHOOK_ALLOW="127.0.0.1",
+            STOKER_PARENT_PID=str(os.getpid()),
             **settings,
         )
         started.append(subprocess.Popen([sys.executable, "-m", "stoker_cli", "jobs"], env=env))

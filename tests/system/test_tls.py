@@ -10,6 +10,8 @@ from machines import Machine, free_port
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from stoker.service import dying_with_parent
+
 pytestmark = pytest.mark.long
 
 PASSWORD = "of the control plane"
@@ -54,7 +56,7 @@ def tls_redis(certificates, tmp_path_factory):
         "\n".join(f'{name} "{value}"' for name, value in options.items()) + f'\nrequirepass "{PASSWORD}"\n'
     )
     process = subprocess.Popen(
-        [binary, str(config)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        dying_with_parent([binary, str(config)]), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     try:
         wait_until(lambda: process.poll() is not None or answers(port, certificates), "the Redis with TLS")

@@ -385,7 +385,8 @@ async def test_the_receivers_of_the_page_take_what_is_signed_and_nothing_else(
         [first, *_] = await eventually(refused, "the try that is not signed")
         assert first.status == 401
     finally:
-        process.terminate()
+        with contextlib.suppress(ProcessLookupError):  # it said why: perhaps its port was taken meanwhile
+            process.terminate()
         await asyncio.wait_for(process.wait(), 60)
 
 

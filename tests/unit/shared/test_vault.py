@@ -6,6 +6,7 @@ import stat
 import threading
 
 import pytest
+from helpers import PATIENCE_S
 
 from stoker.core.errors import SecretUnreadable
 from stoker.settings import InvalidSettings
@@ -78,14 +79,14 @@ def test_processes_that_make_the_file_at_the_same_time_get_one_key(path):
     gate, used = threading.Barrier(len(vaults)), []
 
     def seal(vault):
-        gate.wait()
+        gate.wait(PATIENCE_S)
         used.append(vault.seal("ann", "A", "value")[1])
 
-    threads = [threading.Thread(target=seal, args=(vault,)) for vault in vaults]
+    threads = [threading.Thread(target=seal, args=(vault,), daemon=True) for vault in vaults]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(PATIENCE_S)
     assert len(used) == len(vaults)
     assert len(set(used)) == 1
 
