@@ -1,12 +1,14 @@
 """What an enrolled engine can do on a real server, and what it cannot: tried, not read."""
 
+import asyncio
 import itertools
 
 import pytest
+from helpers import PATIENCE_S, eventually
 from msgspec import json, structs
 from protocol_scene import OWNER, Scene, info, request, spec
 from redis.asyncio import Redis
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from stoker.core.enrolments import digest
 from stoker.core.errors import (
@@ -273,11 +275,24 @@ async def test_a_revoked_engine_is_cut_off_at_once(store, engine):
 
 
 async def test_a_blocking_read_of_a_revoked_engine_ends(store, raw):
-    await raw.ping()
-    await store.enrolments.revoke("box", "me")
-    await store.enrolments.expel("box")
-    with pytest.raises((AuthenticationError, RedisError, OSError)):
-        await raw.execute_command("XREAD", "BLOCK", 50, "STREAMS", Keys(store.pool).inbox("box"), "0")
+    keys = Keys(store.pool)
+    read = ("XREAD", "BLOCK", 0, "STREAMS", keys.inbox("box"), "0")
+    reading = asyncio.ensure_future(raw.execute_command(*read))
+
+    async def blocks():
+        clients = (await store._connection.command("CLIENT", "LIST")).decode().splitlines()
+        return any(f" user={user_name(keys, 'box')} " in one and " cmd=xread " in one for one in clients)
+
+    try:
+        await eventually(blocks, "the read to block")
+        await store.enrolments.revoke("box", "me")
+        await store.enrolments.expel("box")
+        await asyncio.wait({reading}, timeout=PATIENCE_S)
+        assert reading.done()
+        with pytest.raises((RedisError, OSError)):
+            reading.result()
+    finally:
+        reading.cancel()
 
 
 async def test_users_that_the_server_forgot_are_made_again(store, engine):

@@ -86,8 +86,9 @@ def test_what_waits_goes_to_disk_and_then_to_the_gateway_by_age(spool, tmp_path)
 def test_a_large_segment_is_closed_at_once(tmp_path):
     spool = log_spool(tmp_path, attempt_bytes=2 * CHUNK_BYTES)
     log = spool.open(order())
-    while not spool.waiting:
-        log.add(RUN, "x" * 1000, 1)
+    for _ in range(CHUNK_BYTES // 1000 + 1):
+        if not spool.waiting:
+            log.add(RUN, "x" * 1000, 1)
     [chunk] = stored(spool)
     assert CHUNK_BYTES <= len(chunk) < CHUNK_BYTES + 2000
 
