@@ -1,8 +1,10 @@
 """Drives an instance in tests: runs it, and keeps what it printed and yielded."""
 
 import asyncio
+import subprocess
 from pathlib import Path
 
+import pytest
 from helpers import alive
 
 from stoker.core.messages import LogType
@@ -41,6 +43,19 @@ class Driver:
         async with asyncio.timeout(LIMIT_S):
             while text not in self.printed():  # noqa: ASYNC110 - lines come from a process
                 await asyncio.sleep(0.005)
+
+
+OWN_MOUNT = "--mount mount --bind /var/tmp /tmp"
+OWN_TMP = subprocess.run(
+    ["sh", "-c", f"unshare {OWN_MOUNT} || unshare --user --map-root-user {OWN_MOUNT}"],
+    capture_output=True,
+    text=True,
+    check=False,
+)
+"""Whether this machine lets a process have a /tmp of its own: by another program than the one under test."""
+needs_own_tmp = pytest.mark.skipif(
+    OWN_TMP.returncode != 0, reason=f"this machine has no private /tmp: {OWN_TMP.stderr.strip()}"
+)
 
 
 async def is_gone(pid):

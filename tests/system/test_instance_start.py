@@ -2,20 +2,15 @@
 
 import asyncio
 import contextlib
-import os
-import signal
 import sys
 from pathlib import Path
 
 import pytest
-from instances import APPS, LIMIT_S, is_gone
+from helpers import kill
+from instances import APPS, LIMIT_S, is_gone, needs_own_tmp
 
-from stoker_worker import private_tmp
 from stoker_worker.instance import Instance, InstanceSpec
 from stoker_worker.instance_errors import AppError, InputError, InstanceFailed, InstanceTimeout
-
-PROBE = asyncio.run(private_tmp.probe())
-needs_own_tmp = pytest.mark.skipif(bool(PROBE), reason=f"this machine has no private /tmp: {PROBE}")
 
 
 async def test_a_failed_setup_says_why(start):
@@ -109,9 +104,10 @@ async def test_a_daemon_of_an_app_that_never_started_ends_with_it(tmp_path, own_
         await start
     try:
         assert await is_gone(child)
-    finally:
+    except TimeoutError:  # else the number may be another's by now
         with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
+            kill(child)
+        raise
 
 
 async def test_models_are_built_and_dumped(start):

@@ -9,15 +9,13 @@ from pathlib import Path
 
 import pytest
 from helpers import ROOT
-from instances import LIMIT_S, is_gone
+from instances import LIMIT_S, OWN_TMP, is_gone, needs_own_tmp
 
 from stoker_worker import private_tmp
 from stoker_worker.instance import RUNNER
 from stoker_worker.private_tmp import NoPrivateTmp
 
 FIXED = "/tmp/stoker-test-output.txt"  # noqa: S108 - the name that apps share
-PROBE = asyncio.run(private_tmp.probe())
-needs_own_tmp = pytest.mark.skipif(bool(PROBE), reason=f"this machine has no private /tmp: {PROBE}")
 
 
 def content_of(path):
@@ -83,7 +81,7 @@ async def test_a_daemon_that_an_app_left_ends_with_the_worker(start):
 async def test_an_instance_says_why_it_shares_tmp(start):
     shared = await start("temporary", own_tmp=False)
     assert shared.instance.shared_because == "it is switched off"
-    if not PROBE:
+    if OWN_TMP.returncode == 0:
         private = await start("temporary")
         assert private.instance.shared_because == ""
 
