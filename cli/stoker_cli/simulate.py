@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from enum import StrEnum
+from math import inf
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -20,6 +21,7 @@ from stoker_scheduler.simulation.bounds import UNLIMITED
 from stoker_scheduler.simulation.compare import OURS, POLICIES, compare, distances, sweep
 from stoker_scheduler.simulation.engine import Outcome
 from stoker_scheduler.simulation.fleet_file import FleetFile, Machine, Sizes, measured_loads, read_fleet
+from stoker_scheduler.simulation.numbers import GIGABYTES, within
 from stoker_scheduler.simulation.page import page
 from stoker_scheduler.simulation.shifts import SHIFTS_MAX, SHIFTS_MIN, Row, rows_of, run, shifts_of
 from stoker_scheduler.simulation.summary import Summary
@@ -83,6 +85,10 @@ def simulate(
         raise InvalidRequest("--sweep, --shifts and --html are three reports; give one of them at a time")
     if shifts and shifts < SHIFTS_MIN:
         raise InvalidRequest(f"--shifts {shifts}: there is no interval of one; {SHIFTS_MIN} at least")
+    if not speed < inf:  # typer's least lets nan through
+        raise InvalidRequest(
+            f"--speed {speed}: arrivals must be so many times as fast, in a number: 0.5, or 2"
+        )
     requests = faster(read_trace(trace), speed)
     machines = read_fleet(fleet) if fleet else DEFAULT_FLEET
     if loads is LoadsFrom.MEASURED:
@@ -148,7 +154,11 @@ def sizes_of(text: str) -> Sizes:
     match = _SIZES.fullmatch(text)
     if match is None or (match[2] and not 0 < float(match[1]) <= float(match[2])):
         raise InvalidRequest(f"--sizes '{text}' is not of the form 12, or 4..24, in GB")
-    return Sizes(gb=float(match[1]), to_gb=float(match[2] or 0))
+    try:
+        gb, to_gb = (within("a size", each or 0, GIGABYTES) for each in match.groups())
+    except ValueError as error:
+        raise InvalidRequest(f"--sizes '{text}': {error}") from error
+    return Sizes(gb=gb, to_gb=to_gb)
 
 
 def _compare(

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from math import inf
 from typing import Final, NamedTuple, Protocol
 
 from stoker.core.errors import Bug
@@ -164,6 +165,7 @@ class Simulation:
         self._load_s = load_s
         self._parking = parking
         self._events: list[tuple[float, int, int, Job | None]] = []
+        self._now_s = -inf
         self._waiting = 0
         self._ticking = False
         self._evicted: dict[tuple[str, str], float] = {}
@@ -176,7 +178,7 @@ class Simulation:
             self._push(job.request.at_s, _What.ARRIVE, job)
         by_id = {worker.id: worker for worker in self.workers}
         while self._events:
-            now_s = self._events[0][0]
+            now_s = self._now_s = self._events[0][0]
             while self._events and self._events[0][0] == now_s:
                 _, what, _, about = heapq.heappop(self._events)
                 self._take(policy, _What(what), about, now_s, by_id)
@@ -198,6 +200,8 @@ class Simulation:
         self._outcome.stays.append(Stay(worker_id, setup, begin_s, now_s))
 
     def _push(self, at_s: float, what: _What, job: Job | None) -> None:
+        if not self._now_s <= at_s < inf:  # also what is no number: such an event would come again for ever
+            raise Bug(f"an event of the simulation is due at {at_s} s, and it is {self._now_s} s already")
         heapq.heappush(self._events, (at_s, what, job.number if job else -1, job))
 
     def _take(

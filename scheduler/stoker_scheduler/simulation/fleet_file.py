@@ -11,6 +11,7 @@ import yaml
 from msgspec import Struct
 
 from stoker.core.errors import CallerError
+from stoker_scheduler.simulation.numbers import GIGABYTES, SECONDS, Bounds, within
 
 GB: Final = 10**9
 LORA: Final = "/lora"
@@ -18,6 +19,11 @@ LORA: Final = "/lora"
 
 MEASURED: Final = "load_latency_quantiles.csv"
 """The table of measured loading times that is published beside the trace."""
+
+_COUNT: Final = Bounds(0, 100_000, "workers")
+_MODELS: Final = Bounds(0, 1_000_000, "instances")
+_DEVICE: Final = Bounds(0.001, GIGABYTES.most, "GB")
+_MILLISECONDS: Final = Bounds(0, SECONDS.most * 1000, "milliseconds")
 
 
 class FleetUnreadable(CallerError):
@@ -99,11 +105,39 @@ def read_fleet(path: Path) -> FleetFile:
     try:
         text = path.read_text(encoding="utf-8")
         found = msgspec.convert(yaml.safe_load(text), FleetFile)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, msgspec.ValidationError) as error:
+        _check(found)
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise FleetUnreadable(f"cannot read the fleet '{path}': {error}") from error
-    if found.workers < 1 or any(m.count < 0 or m.vram_gb <= 0 for m in found.machines):
-        raise FleetUnreadable(f"the fleet '{path}' needs at least one worker, and memory on each")
     return found
+
+
+def _check(fleet: FleetFile) -> None:
+    """That each number is one, and within its bounds.
+
+    Raises:
+        ValueError: names the field.
+    """
+    for number, machine in enumerate(fleet.machines):
+        at = f"machines[{number}]"
+        within(f"{at}.count", machine.count, _COUNT)
+        within(f"{at}.vram_gb", machine.vram_gb, _DEVICE)
+        within(f"{at}.models", machine.models, _MODELS)
+        within(f"{at}.host_gb", machine.host_gb, GIGABYTES)
+    if fleet.workers < 1:
+        raise ValueError("it has no worker; a machine must have a count of 1 or more")
+    loads, sizes = fleet.loads, fleet.sizes
+    within("loads.base_s", loads.base_s, SECONDS)
+    within("loads.lora_s", loads.lora_s, SECONDS)
+    within("loads.unpark_s", loads.unpark_s, SECONDS)
+    within("loads.park_s", loads.park_s, SECONDS)
+    for number, seconds in enumerate(loads.quantiles_s):
+        within(f"loads.quantiles_s[{number}]", seconds, SECONDS)
+    for number, seconds in enumerate(loads.lora_quantiles_s):
+        within(f"loads.lora_quantiles_s[{number}]", seconds, SECONDS)
+    within("sizes.gb", sizes.gb, GIGABYTES)
+    within("sizes.to_gb", sizes.to_gb, GIGABYTES)
+    if 0 < sizes.to_gb < sizes.gb:
+        raise ValueError(f"sizes.to_gb is {sizes.to_gb:g}; it must be 0, or sizes.gb ({sizes.gb:g}) or more")
 
 
 def load_times(loads: Loads, seed: int) -> Callable[[int, str], float]:
@@ -140,19 +174,23 @@ def measured_loads(trace: Path) -> Loads:
         LoadsUnreadable: the table is not there, or is none; says where it should lie and what it should hold.
     """
     path = trace.with_name(MEASURED)
+    base_s: list[float] = []
+    lora_s: list[float] = []
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        base_s = tuple(float(row["base_model_ms"]) / 1000 for row in rows)
-        lora_s = tuple(float(row["lora_ms"]) / 1000 for row in rows)
-    except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            table = csv.DictReader(file, strict=True)
+            for row in table:
+                line = f"line {table.line_num}: "
+                base_s.append(within(f"{line}base_model_ms", row.get("base_model_ms"), _MILLISECONDS) / 1000)
+                lora_s.append(within(f"{line}lora_ms", row.get("lora_ms"), _MILLISECONDS) / 1000)
+    except (OSError, ValueError, csv.Error) as error:
         raise LoadsUnreadable(
-            f"cannot read measured loads from '{path}': {error!r}; the table lies beside the trace and has the "
+            f"cannot read measured loads from '{path}': {error}; the table lies beside the trace and has the "
             f"columns base_model_ms and lora_ms, one row for each of evenly spaced quantiles"
         ) from error
-    if not rows:
+    if not base_s:
         raise LoadsUnreadable(f"the table '{path}' has no row")
-    return Loads(quantiles_s=base_s, lora_quantiles_s=lora_s)
+    return Loads(quantiles_s=tuple(base_s), lora_quantiles_s=tuple(lora_s))
 
 
 def _drawn(quantiles: tuple[float, ...], seed: str) -> float:

@@ -10,10 +10,14 @@ from typing import Final
 from msgspec import Struct
 
 from stoker.core.errors import CallerError
+from stoker_scheduler.simulation.numbers import GIGABYTES, MOMENTS, SECONDS, Bounds, within
 
 GB: Final = 10**9
 GENTD26_COLUMNS: Final = ("gmt_create", "exec_time_seconds", "checkpoint_model_version_id", "num_lora")
 PLAIN_COLUMNS: Final = ("at_s", "setup", "run_s")
+_ADAPTERS: Final = Bounds(0, 1_000_000, "adapters")
+
+_Row = Mapping[str, str]
 
 
 class TraceUnreadable(CallerError):
@@ -44,7 +48,7 @@ def read_trace(path: Path) -> list[Request]:
         TraceUnreadable: the file is not there, holds no request, or a line of it is none; names the line.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a mark of byte order
             found = list(_requests(path, file))
     except (OSError, UnicodeDecodeError) as error:
         raise TraceUnreadable(f"cannot read the trace '{path}': {error}") from error
@@ -83,18 +87,19 @@ def shifted(requests: list[Request], share: float) -> list[Request]:
 
 def _requests(path: Path, file: Iterable[str]) -> Iterator[Request]:
     if path.suffix in {".jsonl", ".ndjson"}:
-        rows: Iterator[Mapping[str, str]] = (
-            _json_line(path, number, line) for number, line in enumerate(file, 1)
-        )
-        yield from _read(path, (row for row in rows if row), _plain, 1)
+        yield from _read(path, _json_lines(path, file), _plain)
         return
-    table = csv.DictReader(file)
-    columns = set(table.fieldnames or ())
+    table = csv.DictReader(file, strict=True)  # else a quote that is never closed swallows all that follows
+    try:
+        columns = set(table.fieldnames or ())
+    except csv.Error as error:
+        raise TraceUnreadable(f"the header of the trace '{path}' is no CSV: {error}") from error
     if columns.issuperset(GENTD26_COLUMNS):
-        kept = (row for row in table if row.get("predict_status", "SUCCEED") == "SUCCEED")
-        yield from _read(path, kept, _gentd26, 2)
+        rows = _csv_lines(path, table)
+        kept = ((line, row) for line, row in rows if row.get("predict_status", "SUCCEED") == "SUCCEED")
+        yield from _read(path, kept, _gentd26)
     elif columns.issuperset(PLAIN_COLUMNS):
-        yield from _read(path, table, _plain, 2)
+        yield from _read(path, _csv_lines(path, table), _plain)
     else:
         raise TraceUnreadable(
             f"the trace '{path}' has the columns {', '.join(sorted(columns)) or 'none'}; it needs "
@@ -102,59 +107,77 @@ def _requests(path: Path, file: Iterable[str]) -> Iterator[Request]:
         )
 
 
-def _read(
-    path: Path,
-    rows: Iterable[Mapping[str, str]],
-    read: Callable[[Mapping[str, str]], Request],
-    first: int,
-) -> Iterator[Request]:
-    for number, row in enumerate(rows, first):
+def _read(path: Path, rows: Iterable[tuple[int, _Row]], read: Callable[[_Row], Request]) -> Iterator[Request]:
+    for line, row in rows:
         try:
             yield read(row)
-        except (KeyError, TypeError, ValueError) as error:
-            raise TraceUnreadable(
-                f"request {number} of the trace '{path}' cannot be read: {error!r}"
-            ) from error
+        except ValueError as error:
+            raise TraceUnreadable(f"line {line} of the trace '{path}' is no request: {error}") from error
 
 
-def _json_line(path: Path, number: int, line: str) -> Mapping[str, str]:
-    if not line.strip():
-        return {}
+def _csv_lines(path: Path, table: "csv.DictReader[str]") -> Iterator[tuple[int, _Row]]:
+    """The rows of a CSV, each with its line."""
+    line = table.line_num
     try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise TraceUnreadable(f"line {number} of the trace '{path}' is no JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise TraceUnreadable(f"line {number} of the trace '{path}' is no object")
-    return row
+        for row in table:
+            line = table.line_num
+            yield line, row
+    except csv.Error as error:
+        raise TraceUnreadable(f"what follows line {line} of the trace '{path}' is no CSV: {error}") from error
 
 
-def _plain(row: Mapping[str, str]) -> Request:
+def _json_lines(path: Path, file: Iterable[str]) -> Iterator[tuple[int, _Row]]:
+    for line, text in enumerate(file, 1):
+        if not text.strip():
+            continue
+        try:
+            row = json.loads(text)
+        except ValueError as error:
+            raise TraceUnreadable(f"line {line} of the trace '{path}' is no JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise TraceUnreadable(f"line {line} of the trace '{path}' is no object")
+        yield line, row
+
+
+def _plain(row: _Row) -> Request:
     return Request(
-        at_s=float(row["at_s"]),
-        setup=str(row["setup"]),
-        run_s=_positive(row["run_s"]),
+        at_s=within("at_s", row.get("at_s"), MOMENTS),
+        setup=_name("setup", row),
+        run_s=within("run_s", row.get("run_s"), SECONDS),
         tenant=str(row.get("tenant") or ""),
-        priority=int(row.get("priority") or 0),
-        load_s=_positive(row.get("load_s") or 0),
-        vram_bytes=int(_positive(row.get("vram_gb") or 0) * GB),
+        priority=_whole("priority", row.get("priority") or 0),
+        load_s=within("load_s", row.get("load_s") or 0, SECONDS),
+        vram_bytes=int(within("vram_gb", row.get("vram_gb") or 0, GIGABYTES) * GB),
     )
 
 
-def _gentd26(row: Mapping[str, str]) -> Request:
+def _gentd26(row: _Row) -> Request:
     """The setup of a task is its base model, and whether LoRA adapters are merged into it."""
-    at = datetime.strptime(row["gmt_create"], "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
-    lora = float(row["num_lora"] or 0) > 0
+    lora = within("num_lora", row.get("num_lora") or 0, _ADAPTERS) > 0
     return Request(
-        at_s=at.timestamp(),
-        setup=row["checkpoint_model_version_id"] + ("/lora" if lora else ""),
-        run_s=_positive(row["exec_time_seconds"]),
+        at_s=_time("gmt_create", row.get("gmt_create") or ""),
+        setup=_name("checkpoint_model_version_id", row) + ("/lora" if lora else ""),
+        run_s=within("exec_time_seconds", row.get("exec_time_seconds"), SECONDS),
         tenant=row.get("groupId") or "",
     )
 
 
-def _positive(value: str | float) -> float:
-    number = float(value)
-    if not 0 <= number < float("inf"):
-        raise ValueError(f"{value!r} is no number of seconds or bytes")
-    return number
+def _name(column: str, row: _Row) -> str:
+    value = row.get(column)
+    if value is None or value == "":
+        raise ValueError(f"{column} is missing; it must be a name")
+    return str(value)
+
+
+def _whole(column: str, value: str | float) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{column} is {value!r}; it must be a whole number") from error
+
+
+def _time(column: str, value: str) -> float:
+    try:
+        return datetime.strptime(value, "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC).timestamp()
+    except ValueError as error:
+        raise ValueError(f"{column} is {value!r}; it must be like 2024-11-15 16:57:50") from error

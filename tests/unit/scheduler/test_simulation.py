@@ -82,8 +82,8 @@ def test_a_published_trace_is_read_without_what_failed(tmp_path):
     [
         ("t.csv", "a,b\n1,2\n", "needs at_s, setup, run_s"),
         ("t.csv", "at_s,setup,run_s\n", "no request"),
-        ("t.csv", "at_s,setup,run_s\n1,a,1\n2,b,-1\n", "request 3"),
-        ("t.csv", "at_s,setup,run_s\n1,a,nan\n", "request 2"),
+        ("t.csv", "at_s,setup,run_s\n1,a,1\n2,b,-1\n", "line 3"),
+        ("t.csv", "at_s,setup,run_s\n1,a,nan\n", "line 2"),
         ("t.jsonl", '{"at_s": 1}\n', "setup"),
         ("t.jsonl", "{\n", "line 1 .* no JSON"),
         ("t.jsonl", "[]\n", "no object"),
