@@ -54,6 +54,7 @@ class Job:
     began_s: float = -1.0
     ended_s: float = -1.0
     load_s: float = 0.0
+    loaded: bool = False  # its instance was not there, and was loaded or brought back; that may take no time
     worker: str = ""
     unparked: bool = False  # its instance was parked, and `load_s` is what it took to come back
     parking_s: float = 0.0  # until its worker has parked what made room
@@ -65,7 +66,7 @@ class Job:
 
     @property
     def warm(self) -> bool:
-        return not self.load_s
+        return not self.loaded
 
 
 class Placement(NamedTuple):
@@ -242,7 +243,7 @@ class Simulation:
         if setup not in worker.residents:
             if not worker.fits(job.size):
                 raise Bug(f"{setup} does not fit on {worker.id} beside {list(worker.residents)}")
-            job.unparked = worker.host.take(setup)
+            job.loaded, job.unparked = True, worker.host.take(setup)
             loaded_s = job.request.load_s or self._load_s(job.number, setup)
             job.load_s = job.parking_s + (self._parking.unpark_s if job.unparked else loaded_s)
             self._outcome.unparks += job.unparked

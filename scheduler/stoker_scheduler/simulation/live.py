@@ -66,7 +66,7 @@ class Live:
     def began(self, job: Job, now_s: float) -> None:
         self.mirror.on_moved(TaskId(str(job.number)), TaskState.RUNNING, _ms(now_s))
         worker = self._workers[job.worker]
-        if job.load_s and worker.host.capacity:
+        if job.loaded and worker.host.capacity:
             self._report(worker, now_s)  # what made room is parked by now
 
     def ended(self, job: Job, now_s: float) -> None:

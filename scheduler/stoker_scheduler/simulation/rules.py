@@ -127,7 +127,7 @@ class WaitOrLoad(_Simple):
         self._used_s: dict[tuple[str, str], float] = {}
 
     def began(self, job: Job, now_s: float) -> None:
-        if job.load_s:
+        if job.loaded:
             _learn(self._load_s, job.request.setup, now_s - job.assigned_s)
 
     def ended(self, job: Job, now_s: float) -> None:

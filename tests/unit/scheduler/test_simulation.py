@@ -139,6 +139,14 @@ def test_the_second_task_of_a_setup_is_warm(policy):
 
 
 @pytest.mark.parametrize("policy", POLICIES)
+def test_a_load_that_takes_no_time_is_a_load(policy):
+    at_once = FleetFile(machines=ONE.machines, loads=Loads(base_s=0), sizes=ONE.sizes)
+    outcome = play(ask((0, "a", 5), (100, "b", 5), (200, "b", 5)), at_once, policy, Rules())
+    assert [job.warm for job in outcome.jobs] == [False, False, True]
+    assert summary_of(policy, outcome).loads == 2
+
+
+@pytest.mark.parametrize("policy", POLICIES)
 def test_another_setup_takes_the_place_of_the_first(policy):
     outcome = play(ask((0, "a", 5), (100, "b", 5), (200, "a", 5)), ONE, policy, Rules())
     assert (outcome.loads, outcome.evictions, outcome.returns) == (3, 2, 1)
