@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+import msgspec
 from msgspec import Struct
 
 from stoker.core.errors import CallerError
@@ -42,7 +43,8 @@ def read_trace(path: Path) -> list[Request]:
     """The requests of a trace, by time; the first one is at 0.
 
     Three forms are known: the published CSV of GenTD26 (its rows that succeeded), a CSV with a header, and JSON
-    lines. The last two have `at_s`, `setup` and `run_s`, and may have `tenant`, `priority`, `load_s`, `vram_gb`.
+    lines. The last two have `at_s`, `setup` and `run_s`, and may have `tenant`, `priority`, `load_s`, `vram_gb`; a
+    setup has one size, the largest of its rows.
 
     Raises:
         TraceUnreadable: the file is not there, holds no request, or a line of it is none; names the line.
@@ -56,20 +58,21 @@ def read_trace(path: Path) -> list[Request]:
         raise TraceUnreadable(f"the trace '{path}' holds no request")
     found.sort(key=lambda request: request.at_s)
     begin_s = found[0].at_s
-    return [moved(request, request.at_s - begin_s) for request in found]
+    return one_size(moved(request, request.at_s - begin_s) for request in found)
+
+
+def one_size(requests: Iterable[Request]) -> list[Request]:
+    """The same requests, where each setup has one size: an instance serves them all, and has room for the largest."""
+    requests = list(requests)
+    largest: dict[str, int] = {}
+    for request in requests:
+        largest[request.setup] = max(largest.get(request.setup, 0), request.vram_bytes)
+    return [msgspec.structs.replace(request, vram_bytes=largest[request.setup]) for request in requests]
 
 
 def moved(request: Request, at_s: float) -> Request:
     """The same request at another time."""
-    return Request(
-        at_s=at_s,
-        setup=request.setup,
-        run_s=request.run_s,
-        tenant=request.tenant,
-        priority=request.priority,
-        load_s=request.load_s,
-        vram_bytes=request.vram_bytes,
-    )
+    return msgspec.structs.replace(request, at_s=at_s)
 
 
 def faster(requests: Iterable[Request], speed: float) -> list[Request]:

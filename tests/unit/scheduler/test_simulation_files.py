@@ -7,9 +7,10 @@ import pytest
 from stoker.core.errors import Bug, InvalidRequest
 from stoker_cli.simulate import simulate, sizes_of
 from stoker_scheduler.actions import Rules
-from stoker_scheduler.simulation.compare import play
+from stoker_scheduler.simulation.compare import POLICIES, play
 from stoker_scheduler.simulation.engine import Simulation, workers_of
 from stoker_scheduler.simulation.fleet_file import (
+    GB,
     MEASURED,
     FleetFile,
     FleetUnreadable,
@@ -112,6 +113,17 @@ def test_a_quote_that_is_never_closed_swallows_no_rows(tmp_path):
     assert "what follows line 2 of the trace" in told
     assert "is no CSV" in told
     assert "header" in told_of_trace(tmp_path / "t.csv", 'at_s,run_s,"setup\n1,1,a\n')
+
+
+def test_a_setup_has_the_largest_size_of_its_rows(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text(
+        "at_s,setup,run_s,vram_gb\n0,a,1,8\n100,b,1,\n200,a,1,14\n300,a,1,\n400,b,1,9\n500,c,1,\n"
+    )
+    trace = read_trace(path)
+    assert [each.vram_bytes // GB for each in trace] == [14, 9, 14, 14, 9, 0]
+    for policy in POLICIES:
+        play(trace, ONE, policy, Rules())  # the scheduler counts what was measured, the engine what is given
 
 
 def test_a_mark_of_byte_order_is_no_part_of_the_first_column(tmp_path):
