@@ -77,11 +77,11 @@ def times(seconds: Sequence[float]) -> Times:
     """Nearest-rank quantiles."""
     ordered = sorted(seconds)
 
-    def at(share: float) -> float:
-        return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
+    def at(percent: int) -> float:
+        return ordered[-(-percent * len(ordered) // 100) - 1]  # rounded up, in whole numbers
 
     mean = sum(ordered) / len(ordered)
-    return Times(mean=mean, p50=at(0.5), p95=at(0.95), p99=at(0.99), max=ordered[-1])
+    return Times(mean=mean, p50=at(50), p95=at(95), p99=at(99), max=ordered[-1])
 
 
 def jain(values: Sequence[float]) -> float:
@@ -91,15 +91,21 @@ def jain(values: Sequence[float]) -> float:
 
 
 def waiting_over_time(jobs: Sequence[Job], points: int) -> list[tuple[float, int]]:
-    """(time, tasks that wait), the most in each of so many parts of the trace."""
-    steps = sorted([(job.request.at_s, 1) for job in jobs] + [(job.assigned_s, -1) for job in jobs])
-    end_s = steps[-1][0] or 1.0
+    """(time, tasks that wait), the most in each of so many parts of the trace, whether or not anything happens in it."""
+    changes: dict[float, int] = defaultdict(int)
+    for job in jobs:
+        changes[job.request.at_s] += 1
+        changes[job.assigned_s] -= 1
+    end_s = max(changes) or 1.0
     most = [0] * (points + 1)
-    waiting = 0
-    for at_s, change in steps:
-        waiting += change
-        place = int(at_s / end_s * points)
-        most[place] = max(most[place], waiting)
+    waiting, begun = 0, 0  # parts whose begin has passed
+    for at_s in sorted(changes):
+        place = at_s / end_s * points
+        while begun < place:  # at its begin as many wait as after what happened last
+            most[begun] = max(most[begun], waiting)
+            begun += 1
+        waiting += changes[at_s]
+        most[int(place)] = max(most[int(place)], waiting)
     return [(number * end_s / points, count) for number, count in enumerate(most)]
 
 

@@ -22,7 +22,7 @@ from stoker_scheduler.simulation.charts import (
     residents,
 )
 from stoker_scheduler.simulation.compare import OURS, POLICIES, play
-from stoker_scheduler.simulation.engine import Outcome, Simulation, SimWorker, Stay, workers_of
+from stoker_scheduler.simulation.engine import Job, Outcome, Simulation, SimWorker, Stay, workers_of
 from stoker_scheduler.simulation.fleet_file import (
     FleetFile,
     Loads,
@@ -34,7 +34,7 @@ from stoker_scheduler.simulation.fleet_file import (
     read_fleet,
 )
 from stoker_scheduler.simulation.shifts import Interval, interval, rows_of, run, shifts_of, student_t
-from stoker_scheduler.simulation.summary import copies_over_time
+from stoker_scheduler.simulation.summary import copies_over_time, waiting_over_time
 from stoker_scheduler.simulation.synthetic import synthetic
 from stoker_scheduler.simulation.trace import Request
 
@@ -71,6 +71,29 @@ def test_copies_are_counted_as_long_as_they_were_there():
     stays = [Stay("w", "a", 0, 10), Stay("v", "a", 5, 10), Stay("v", "b", 0, 5), Stay("w", "b", 10, 20)]
     assert copies_over_time(stays, 20, 2, str) == [{"a": 1.5, "b": 0.5}, {"a": 0, "b": 1}]
     assert copies_over_time(stays, 20, 1, lambda _: "all") == [{"all": 1.5}]
+
+
+def waited(*from_to):
+    return [
+        Job(number, Request(at_s=at_s, setup="a", run_s=1), 1, assigned_s=until_s)
+        for number, (at_s, until_s) in enumerate(from_to)
+    ]
+
+
+def test_tasks_that_wait_are_counted_also_where_nothing_happens():
+    jobs = waited((0, 100), (10, 70), (10, 10))
+    assert waiting_over_time(jobs, 10) == list(
+        zip(range(0, 101, 10), [1, 2, 2, 2, 2, 2, 2, 1, 1, 1, 0], strict=True)
+    )
+    assert [count for _, count in waiting_over_time(waited((0, 35), (35, 100), (40, 42)), 5)] == [
+        1,
+        1,
+        2,
+        1,
+        1,
+        0,
+    ]
+    assert waiting_over_time(waited((0, 0)), 2) == [(0, 0), (0.5, 0), (1, 0)]
 
 
 def test_bands_share_a_lane_when_one_follows_the_other():

@@ -239,8 +239,12 @@ def test_fairness_and_quantiles():
     assert jain([3, 3, 3]) == 1
     assert jain([1, 0, 0, 0]) == 0.25
     assert jain([0, 0]) == 1
-    found = times(range(100))
-    assert (found.mean, found.p50, found.p95, found.max) == (49.5, 50, 95, 99)
+    found = times(range(1, 101))
+    assert (found.mean, found.p50, found.p95, found.p99, found.max) == (50.5, 50, 95, 99, 100)
+    found = times(range(1, 102))
+    assert (found.p50, found.p95, found.p99) == (51, 96, 100)
+    assert {times(range(1, 20 * n + 1)).p95 for n in (1, 3, 11)} == {19, 57, 209}
+    assert times([7]).p99 == 7
 
 
 def test_policies_are_compared_with_a_bound_and_drawn():
