@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from math import inf
+from math import ceil, inf
 from typing import Final, NamedTuple, Protocol
 
 from stoker.core.errors import Bug
@@ -97,6 +97,9 @@ class Policy(Protocol):
 
     def decide(self, now_s: float) -> Sequence[Placement]:
         """What to give to whom now."""
+
+    def may_give(self, now_s: float) -> bool:
+        """Whether it might give away a job before the next event: else no tick is due until then."""
 
 
 class Span(NamedTuple):
@@ -186,14 +189,23 @@ class Simulation:
             for placement in policy.decide(now_s):
                 self._place(placement, now_s)
             if self._waiting and policy.ticks and not self._ticking:
-                self._ticking = True
-                self._push(now_s + TICK_S, _What.TICK, None)
+                self._tick(now_s, soon=policy.may_give(now_s))
         if self._waiting:
             raise Bug(f"{self._waiting} jobs were never given to a worker")
         end_s = max((job.ended_s for job in self.jobs), default=0.0)
         for worker_id, setup in list(self._loaded):
             self._leaves(worker_id, setup, end_s)
         return self._outcome
+
+    def _tick(self, now_s: float, *, soon: bool) -> None:
+        """Let the next tick come in a second, or, when it would change nothing, in whole seconds after the next event."""
+        seconds = 1
+        if not soon:
+            if not self._events:
+                return
+            seconds = max(1, ceil((self._events[0][0] - now_s) / TICK_S))
+        self._ticking = True
+        self._push(now_s + seconds * TICK_S, _What.TICK, None)
 
     def _leaves(self, worker_id: str, setup: str, now_s: float) -> None:
         """An instance is gone: that is a stay."""

@@ -22,8 +22,11 @@ from stoker.core.states import ResidentState, TaskState
 from stoker_scheduler.actions import Assign, Rules, Wait
 from stoker_scheduler.chores import LOOKS
 from stoker_scheduler.deadlines import Limits
+from stoker_scheduler.draft import Draft
+from stoker_scheduler.eviction import Facts
 from stoker_scheduler.measures import Measured
 from stoker_scheduler.mirror import Mirror
+from stoker_scheduler.placement import is_short
 from stoker_scheduler.policy import decide
 from stoker_scheduler.simulation.engine import Job, Placement, SimWorker
 
@@ -77,6 +80,18 @@ class Live:
     def tick(self, now_s: float) -> None:  # noqa: ARG002 - interface
         for group_id in self.mirror.queues.oldest_visited(LOOKS):
             self.mirror.changed.groups[group_id] = None
+
+    def may_give(self, now_s: float) -> bool:
+        """Whether a worker is idle and large enough for something that waits, or takes a task behind its short ones."""
+        mirror = self.mirror
+        least = min((shape.needs.vram_bytes for shape in mirror.queues.shapes(())), default=0)
+        draft = Draft(Facts(_ms(now_s), mirror.queues, mirror.fleet, mirror.knowledge, self._rules))
+        return any(
+            is_short(SetupKey(worker.queue[0].request.setup), draft)
+            if worker.queue
+            else worker.capacity >= least
+            for worker in self._workers.values()
+        )
 
     def decide(self, now_s: float) -> list[Placement]:
         now_ms, mirror = _ms(now_s), self.mirror

@@ -4,9 +4,10 @@
 """
 
 import random
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from heapq import heapify, heappop, heappush
+from typing import Final, NamedTuple
 
 from stoker_scheduler.simulation.engine import Job, Placement, SimWorker
 
@@ -36,6 +37,9 @@ class _Simple:
 
     def tick(self, now_s: float) -> None:
         """Time alone changes nothing."""
+
+    def may_give(self, now_s: float) -> bool:  # noqa: ARG002 - interface
+        return False
 
     def idle(self, taken: Iterable[SimWorker] = ()) -> list[SimWorker]:
         gone = {worker.id for worker in taken}
@@ -116,6 +120,13 @@ class WarmFirst(_Simple):
         return found
 
 
+class _Choice(NamedTuple):
+    """Where a job goes, if anywhere now, and whether there may be `more` for the next job of its setup."""
+
+    worker: SimWorker | None
+    more: bool
+
+
 class WaitOrLoad(_Simple):
     """Tasks whose instance is idle first; another waits for a busy one, unless a load is sooner. Learned times."""
 
@@ -125,6 +136,11 @@ class WaitOrLoad(_Simple):
         self._load_s: dict[str, float] = {}
         self._busy: dict[str, list[Job]] = {worker.id: [] for worker in workers}
         self._used_s: dict[tuple[str, str], float] = {}
+        self._lines: dict[str, deque[Job]] = {}  # jobs that wait, by setup: a decision must not walk them all
+
+    def arrived(self, job: Job, now_s: float) -> None:
+        super().arrived(job, now_s)
+        self._lines.setdefault(job.request.setup, deque()).append(job)
 
     def began(self, job: Job, now_s: float) -> None:
         if job.loaded:
@@ -136,40 +152,58 @@ class WaitOrLoad(_Simple):
         self._busy[job.worker].remove(job)
 
     def decide(self, now_s: float) -> list[Placement]:
-        found: list[Placement] = []
         idle = self.idle()
         claimed: dict[str, float] = {}
-        for choose in (self._warm, self._cold):
-            for job in list(self.waiting.values()):
-                if not idle:
-                    return found
-                worker = choose(job, idle, claimed, now_s)
-                if worker is not None:
-                    idle.remove(worker)
-                    self._busy[worker.id].append(job)
-                    found.append(self.give(job, worker))
+        ready = {setup for worker in idle for setup in worker.residents}
+        found = self._serve(ready, idle, lambda job: self._warm(job, idle))
+        return found + self._serve(self._lines, idle, lambda job: self._cold(job, idle, claimed, now_s))
+
+    def _serve(
+        self, setups: Iterable[str], idle: list[SimWorker], choose: Callable[[Job], _Choice]
+    ) -> list[Placement]:
+        """Give jobs of some setups to idle workers, in order of arrival."""
+        if not idle:
+            return []
+        lines = [
+            (line[0].request.at_s, line[0].number, line) for line in map(self._lines.get, setups) if line
+        ]
+        heapify(lines)
+        found: list[Placement] = []
+        passed: list[Job] = []
+        while idle and lines:
+            _, _, line = heappop(lines)
+            job = line.popleft()
+            worker, more = choose(job)
+            if worker is None:
+                passed.append(job)
+            else:
+                idle.remove(worker)
+                self._busy[worker.id].append(job)
+                found.append(self.give(job, worker))
+            if more and line:
+                heappush(lines, (line[0].request.at_s, line[0].number, line))
+        for job in reversed(passed):
+            self._lines[job.request.setup].appendleft(job)
         return found
 
-    def _warm(
-        self, job: Job, idle: list[SimWorker], _claimed: dict[str, float], _now_s: float
-    ) -> SimWorker | None:
+    def _warm(self, job: Job, idle: list[SimWorker]) -> _Choice:
         setup = job.request.setup
         warm = [worker for worker in idle if setup in worker.residents]
-        return max(warm, key=lambda worker: self._used_s.get((worker.id, setup), 0.0), default=None)
+        found = max(warm, key=lambda worker: self._used_s.get((worker.id, setup), 0.0), default=None)
+        return _Choice(found, more=found is not None)
 
-    def _cold(
-        self, job: Job, idle: list[SimWorker], claimed: dict[str, float], now_s: float
-    ) -> SimWorker | None:
-        """The idle worker that loses what was used longest ago; None when waiting is sooner."""
+    def _cold(self, job: Job, idle: list[SimWorker], claimed: dict[str, float], now_s: float) -> _Choice:
+        """The idle worker that loses what was used longest ago; none when waiting is sooner, or none is large enough."""
         setup = job.request.setup
         holders = [worker for worker in self.workers if self._has(worker, setup)]
         sooner = [(self._free_s(each, now_s) + claimed.get(each.id, 0.0), each.id) for each in holders]
         if sooner and min(sooner)[0] <= _guess(self._load_s, setup, LOAD_PRIOR_S):
             _, soonest = min(sooner)
             claimed[soonest] = claimed.get(soonest, 0.0) + _guess(self._run_s, setup, RUN_PRIOR_S)
-            return None
+            return _Choice(None, more=True)
         able = [worker for worker in idle if worker.capacity >= job.size]
-        return min(able, key=lambda worker: self._loss(worker, job), default=None)
+        found = min(able, key=lambda worker: self._loss(worker, job), default=None)
+        return _Choice(found, more=found is not None)
 
     def _has(self, worker: SimWorker, setup: str) -> bool:
         """Whether it is busy, and has this instance or is about to load it."""
