@@ -9,7 +9,7 @@ from functools import partial
 
 import msgspec
 
-from stoker.agents.beginning import TRIES, begin_all, change_chat, task, with_ids
+from stoker.agents.beginning import TRIES, begin_all, change_chat, pause_after, task, with_ids
 from stoker.agents.chat import CHAT_PREFIX, Chat
 from stoker.agents.chats import Kept, load_chat, save_chat
 from stoker.agents.orders import AskModel, UseTool, decide_orders, must_tell_parent
@@ -34,9 +34,10 @@ async def step_chat(desk: Desk, chat_id: str) -> None:
     """Take the step of a chat.
 
     Raises:
+        DocumentChanged: others wrote it all the time; the next step goes on.
         StoreUnavailable: safe to repeat.
     """
-    for _ in range(TRIES):
+    for number in range(TRIES):
         try:
             before = await load_chat(desk.store, chat_id)
         except NotFound:
@@ -48,11 +49,13 @@ async def step_chat(desk: Desk, chat_id: str) -> None:
         try:
             kept = before if chat == before.chat else await _save(desk, before, chat, steps)
         except DocumentChanged:
+            await pause_after(number)
             continue
         await _tell_hooks(desk, kept.chat)
         if await begin_all(desk, steps, kept, before.chat, partial(_call_address, desk)):
             await _tell_parent(desk, steps, kept)
             return
+    raise DocumentChanged
 
 
 async def _tell_hooks(desk: Desk, chat: Chat) -> None:
@@ -132,19 +135,25 @@ async def _give_up(desk: Desk, chat: Chat) -> list[str]:
 
 
 async def _tell_parent(desk: Desk, steps: Steps, kept: Kept) -> None:
-    """Have the step of the chat taken that waits for this one."""
+    """Have the step of the chat taken that waits for this one.
+
+    Raises:
+        DocumentChanged: others wrote that one all the time; it was not told, and the next step does.
+    """
     chat = kept.chat
     if not must_tell_parent(chat):
         return
-    for _ in range(TRIES):
+    for number in range(TRIES):
         try:
             parent = await load_chat(desk.store, chat.parent_id)
             await _save(desk, parent, parent.chat, steps, wake=True)
         except DocumentChanged:
-            continue
+            await pause_after(number)
         except NotFound:
             break  # deleted, with everything that it waited for
         else:
             break
+    else:
+        raise DocumentChanged
     with contextlib.suppress(DocumentChanged):
         await _save(desk, kept, steps.told_parent(chat), steps)

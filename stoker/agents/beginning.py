@@ -38,9 +38,9 @@ from stoker.core.sessions import NEW
 from stoker.runs.submit import Origin, RunBody
 
 TRIES: Final = 20
+"""Of a change that others forestall: each of them got through."""
 PAUSE_S: Final = 0.01
 """Between two of them at most, and as much more for each further one."""
-"""Of a change that others forestall: each of them got through."""
 MAX_DEPTH: Final = 5
 """Agents that ask agents, at most."""
 SESSION_OVER: Final = (
@@ -80,9 +80,14 @@ async def change_chat(
             return after
         try:
             return await commit(place, steps, before, after)
-        except DocumentChanged:  # many at once would meet again and again without a pause
-            await asyncio.sleep(random.uniform(0, PAUSE_S * (number + 1)))  # noqa: S311 - not a secret
+        except DocumentChanged:
+            await pause_after(number)
     raise Conflict("The chat changes all the time just now. Send this again.")
+
+
+async def pause_after(number: int) -> None:
+    """Wait a moment after a try that others forestalled, counted from 0: many at once would meet again and again."""
+    await asyncio.sleep(random.uniform(0, PAUSE_S * (number + 1)))  # noqa: S311 - not a secret
 
 
 async def commit(place: Workplace, steps: Steps, before: Kept | None, chat: Chat) -> Chat:

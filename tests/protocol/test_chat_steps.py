@@ -1,11 +1,15 @@
 """Steps of chats, on Redis."""
 
+import pytest
 from protocol_scene import OWNER, request, spec
 
+from stoker.agents import beginning
 from stoker.agents.chat import Chat
 from stoker.agents.chats import load_chat, save_chat
 from stoker.agents.config import read_config
+from stoker.agents.orders import must_tell_parent
 from stoker.agents.step import Said, Steps
+from stoker.core.errors import DocumentChanged
 from stoker.core.states import TaskState
 from stoker.settings import JobsSettings
 from stoker_jobs import agent_steps
@@ -27,3 +31,61 @@ async def test_a_task_that_is_submitted_after_its_run_was_stopped_is_cancelled(s
     await agent_steps.step_chat(desk, "c")
     assert (await store.tasks.read("t1")).state is TaskState.CANCELLED
     assert (await load_chat(store, "c")).chat.to_cancel == ()
+
+
+@pytest.fixture
+def scene(store, tmp_path):
+    settings = JobsSettings(data_dir=tmp_path)
+    return Desk(store=store, settings=settings, submitter=None, registry=None)
+
+
+async def begun(desk, chat_id="c", **fields):
+    """A chat that waits for its first answer, whose task has no id yet; and one that is over when it has a parent."""
+    steps = Steps(now_ms=await desk.store.now_ms())
+    chat = Chat(id=chat_id, owner=OWNER, config=read_config({"core_app_ref": "a/b"}), **fields)
+    chat = steps.say(chat, Said(text="hi"))
+    chat = steps.stop(chat) if chat.parent_id else chat
+    await save_chat(desk.store, None, chat, desk.settings, steps.now_ms, wake=False)
+
+
+@pytest.fixture
+def forestalled(monkeypatch):
+    """Somebody who writes a chat each time between its being read and being written."""
+    monkeypatch.setattr(beginning, "PAUSE_S", 0)
+    pauses, own = [], agent_steps.pause_after
+
+    async def noted(number):
+        pauses.append(number)
+        await own(number)
+
+    monkeypatch.setattr(agent_steps, "pause_after", noted)
+
+    def always(desk, chat_id):
+        async def read_then_written(store, wanted):
+            read = await load_chat(store, wanted)
+            if wanted == chat_id:
+                await save_chat(store, read, read.chat, desk.settings, 0, wake=False)
+            return read
+
+        monkeypatch.setattr(agent_steps, "load_chat", read_then_written)
+        return pauses
+
+    return always
+
+
+async def test_a_step_that_others_forestall_each_time_has_failed_and_is_tried_again(scene, forestalled):
+    await begun(scene)
+    pauses = forestalled(scene, "c")
+    with pytest.raises(DocumentChanged):
+        await agent_steps.step_chat(scene, "c")
+    assert pauses == list(range(beginning.TRIES))
+
+
+async def test_a_chat_whose_parent_could_not_be_told_is_not_taken_for_told(scene, forestalled):
+    await begun(scene, "p")
+    await begun(scene, "c", parent_id="p", parent_call="call")
+    pauses = forestalled(scene, "p")
+    with pytest.raises(DocumentChanged):
+        await agent_steps.step_chat(scene, "c")
+    assert pauses == list(range(beginning.TRIES))
+    assert must_tell_parent((await load_chat(scene.store, "c")).chat)
