@@ -41,9 +41,8 @@ async def load_chat(store: Store, chat_id: str) -> Kept:
     Raises:
         NotFound: there is none.
     """
-    # The head first: beside it the messages may be newer, which a write would notice and a reader may see.
-    document = await store.documents.get(KIND, chat_id)
-    parts = await store.documents.parts(KIND, chat_id)
+    # Beside the head the messages may be newer, which a write would notice and a reader may see.
+    document, parts = await store.documents.whole(KIND, chat_id)
     messages = (_message.decode(text) for name, text in parts.items() if not name.startswith(_SKILL))
     chat = head_of(document)
     if chat.config.skills:

@@ -8,7 +8,7 @@ that was lost on the way stays lost.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
@@ -110,7 +110,7 @@ class Documents:
         """
         [found] = await self.get_many(kind, [document_id])
         if found is None:
-            raise NotFound(f"There is no {kind} {document_id!r}.")
+            raise _missing(kind, document_id)
         return found
 
     async def get_many(self, kind: str, ids: Sequence[str]) -> list[Document | None]:
@@ -126,8 +126,23 @@ class Documents:
             return {
                 name: value.decode() for name, value in zip(names, values, strict=True) if value is not None
             }
-        found = mapping(await self._connection.command("HGETALL", key))
-        return {name.decode(): value.decode() for name, value in found.items()}
+        return _parts(await self._connection.command("HGETALL", key))
+
+    async def whole(self, kind: str, document_id: str) -> tuple[Document, dict[str, str]]:
+        """A document and all its parts, which are read after it: they may be newer than it, and are not older.
+
+        Raises:
+            NotFound: there is none, or its time is over.
+
+        Cost: one batch.
+        """
+        head = self._connection.start("HGETALL", self._keys.document(kind, document_id))
+        parts = self._connection.start("HGETALL", self._keys.document_parts(kind, document_id))
+        document = _document(kind, document_id, mapping(await head))
+        found = await parts
+        if document is None:
+            raise _missing(kind, document_id)
+        return document, _parts(found)
 
     async def page(
         self, kind: str, owner_id: str, cursor: str = "", limit: int = 20
@@ -179,6 +194,14 @@ class Documents:
         if gone:
             await self._connection.command("ZREM", index, *gone)
         return len(gone)
+
+
+def _missing(kind: str, document_id: str) -> NotFound:
+    return NotFound(f"There is no {kind} {document_id!r}.")
+
+
+def _parts(reply: Any) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in mapping(reply).items()}
 
 
 def _document(kind: str, document_id: str, fields: dict[bytes, bytes]) -> Document | None:

@@ -1,6 +1,7 @@
 """Documents with compare-and-set, and who is told of an ending."""
 
 import pytest
+from batches import Batches
 from helpers import eventually
 from protocol_scene import OWNER, request, spec
 
@@ -22,6 +23,17 @@ async def test_a_document_is_what_the_last_writer_left(store):
     found = await store.documents.get(KIND, "r1")
     assert (found.body, found.revision, found.owner_id) == (b'{"n":2}', 2, "u1")
     assert await store.documents.parts(KIND, "r1") == {"b": "2", "c": "3"}
+
+
+async def test_a_document_and_its_parts_are_read_in_one_round_trip_the_head_first(store, monkeypatch):
+    await put(store, b'{"n":1}', parts={"a": "1", "b": "2"})
+    batches = Batches(store, monkeypatch)
+    document, parts = await store.documents.whole(KIND, "r1")
+    assert (document.body, parts) == (b'{"n":1}', {"a": "1", "b": "2"})
+    keys = store._keys.document(KIND, "r1"), store._keys.document_parts(KIND, "r1")
+    assert batches == [[("HGETALL", key) for key in keys]]
+    with pytest.raises(NotFound):
+        await store.documents.whole(KIND, "none")
 
 
 async def test_of_two_writers_one_wins(store):
