@@ -92,7 +92,8 @@ class Relay:
         everything, self.look_at_all = self.look_at_all, False
         try:
             planned = [plan_due(due) for due in await store.documents.take_due(everything=everything)]
-            await asyncio.to_thread(hand_on, self._queue, planned)
+            if planned:
+                await asyncio.to_thread(hand_on, self._queue, planned)
         except BaseException:
             self.look_at_all = self.look_at_all or everything
             raise

@@ -7,6 +7,7 @@ from protocol_scene import OWNER, request, spec
 
 from stoker.core.errors import DocumentChanged, NotFound
 from stoker.core.messages import Waiter
+from stoker.protocol import outbox
 from stoker.protocol.documents import Change
 from stoker.protocol.outbox import Ending, Nudge
 
@@ -119,6 +120,36 @@ async def test_a_document_that_goes_on_is_in_the_outbox(store):
     assert (nudge.kind, nudge.id, nudge.revision) == (KIND, "r1", 1)
     await store.outbox.done([nudge])
     assert await store.outbox.read("me", 10) == []
+
+
+async def test_what_was_handed_on_leaves_in_one_round_trip(store, monkeypatch):
+    await store.outbox.open()
+    for number in range(3):
+        await put(store, b"{}", document=f"r{number}", wake=True)
+    found = await store.outbox.read("me", 10)
+    batches = Batches(store, monkeypatch)
+    await store.outbox.done(found)
+    assert batches.names == [["XACK", "XDEL"]]
+    group = await store._connection.command("XPENDING", store._keys.outbox, outbox.GROUP)
+    assert (group[0], await store._connection.command("XLEN", store._keys.outbox)) == (0, 0)
+
+
+async def test_what_a_dead_reader_took_is_looked_for_now_and_then_and_until_none_is_left(store, monkeypatch):
+    monkeypatch.setattr(outbox, "CLAIM_AFTER_MS", 0)
+    monkeypatch.setattr(outbox, "BATCH", 1)
+    await store.outbox.open()
+    for number in range(2):
+        await put(store, b"{}", document=f"r{number}", wake=True)
+        assert await store.outbox.read("dead", 10) != []
+    batches, living = Batches(store, monkeypatch), outbox.Outbox(store._connection, store._keys)
+    for number in range(2):
+        [found] = await living.read("me", 10)
+        assert found.id == f"r{number}"
+        await living.done([found])
+    for _ in range(3):
+        assert await living.read("me", 10) == []
+    claims = [names for names in batches.names if "XAUTOCLAIM" in names]
+    assert len(claims) == 3
 
 
 async def test_an_ending_names_all_who_wait_for_it(store):
