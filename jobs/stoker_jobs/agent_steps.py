@@ -5,23 +5,25 @@ submitted. Only Redis is spoken to here; other addresses are called elsewhere (`
 """
 
 import contextlib
+from collections.abc import Sequence
 from functools import partial
 
 import msgspec
 
-from stoker.agents.beginning import TRIES, begin_all, change_chat, pause_after, task, with_ids
+from stoker.agents.beginning import TRIES, begin_all, change_chat, pause_after, with_ids
 from stoker.agents.chat import CHAT_PREFIX, Chat
 from stoker.agents.chats import Kept, load_chat, save_chat
-from stoker.agents.orders import AskModel, UseTool, decide_orders, must_tell_parent
+from stoker.agents.orders import AskModel, Order, UseTool, decide_orders, must_tell_parent
 from stoker.agents.prompt import as_text, outcome
 from stoker.agents.step import Steps, steps_now
 from stoker.agents.telling import without
 from stoker.agents.tools import ToolType
 from stoker.core.errors import DocumentChanged, NotFound
-from stoker.core.messages import TaskId, TaskView
+from stoker.core.messages import TaskId
 from stoker.core.states import TERMINAL, TaskState
 from stoker.llm.contract import read_output
 from stoker.protocol.calls import AddressCall, CallKind
+from stoker.protocol.tasks import Standing
 from stoker_jobs.chat_hooks import tell_behind
 from stoker_jobs.desk import Desk
 
@@ -72,37 +74,48 @@ async def _save(desk: Desk, before: Kept | None, chat: Chat, steps: Steps, *, wa
 
 async def _caught_up(desk: Desk, steps: Steps, chat: Chat) -> Chat:
     """The chat with what has ended meanwhile."""
-    for order in decide_orders(chat):
+    orders = decide_orders(chat)
+    ended = await _ended(desk, orders)
+    for order in orders:
         if isinstance(order, AskModel):
-            view = await task(desk, order.task_id)
-            if view is not None and view.state in TERMINAL:
-                chat = _answered(steps, chat, order.answer_id, view)
+            if (end := ended.get(order.task_id)) is not None:
+                chat = _answered(steps, chat, order.answer_id, end)
         elif order.tool.type is ToolType.APP:
-            view = await task(desk, order.call.execution_id)
-            if view is not None and view.state in TERMINAL:
-                failed = view.state is not TaskState.COMPLETED
-                text = (
-                    (view.error or f"The task was {view.state.wire_name}.") if failed else _output_text(view)
-                )
-                if order.tool.session_enabled and view.request.session_id:
-                    chat = steps.in_session(chat, order.tool, view.request.session_id)
+            if (end := ended.get(order.call.execution_id)) is not None:
+                failed = end.state is not TaskState.COMPLETED
+                text = _why(end) if failed else _output_text(end)
+                if order.tool.session_enabled and end.session_id:
+                    chat = steps.in_session(chat, order.tool, end.session_id)
                 chat = steps.worked(chat, order.call.id, text, failed=failed)
         elif order.tool.type is ToolType.AGENT and order.call.execution_id:
             chat = await _child_ended(desk, steps, chat, order)
     return chat
 
 
-def _answered(steps: Steps, chat: Chat, answer_id: str, view: TaskView) -> Chat:
-    if view.state is TaskState.COMPLETED:
-        return steps.answered(chat, answer_id, read_output(view.output))
-    cancelled = view.state is TaskState.CANCELLED
-    return steps.failed(
-        chat, answer_id, view.error or f"The task was {view.state.wire_name}.", cancelled=cancelled
+async def _ended(desk: Desk, orders: Sequence[Order]) -> dict[str, Standing]:
+    """The tasks of orders that have ended."""
+    calls = [order for order in orders if isinstance(order, UseTool) and order.tool.type is ToolType.APP]
+    ids = [order.task_id for order in orders if isinstance(order, AskModel)]
+    ids += [order.call.execution_id for order in calls]
+    found = await desk.store.tasks.standings(
+        [TaskId(name) for name in ids if name],
+        with_sessions=any(order.tool.session_enabled for order in calls),
     )
+    return {str(name): standing for name, standing in found.items() if standing.state in TERMINAL}
 
 
-def _output_text(view: TaskView) -> str:
-    value = msgspec.json.decode(view.output)
+def _answered(steps: Steps, chat: Chat, answer_id: str, end: Standing) -> Chat:
+    if end.state is TaskState.COMPLETED:
+        return steps.answered(chat, answer_id, read_output(end.output))
+    return steps.failed(chat, answer_id, _why(end), cancelled=end.state is TaskState.CANCELLED)
+
+
+def _why(end: Standing) -> str:
+    return end.error or f"The task was {end.state.wire_name}."
+
+
+def _output_text(end: Standing) -> str:
+    value = msgspec.json.decode(end.output)
     if isinstance(value, dict):
         value.pop("output_meta", None)
     return as_text(value)

@@ -33,7 +33,7 @@ from stoker.core.errors import (
     WorkerLost,
 )
 from stoker.core.ids import derived_id
-from stoker.core.messages import TaskId, TaskView, Waiter
+from stoker.core.messages import TaskId, Waiter
 from stoker.core.sessions import NEW
 from stoker.runs.submit import Origin, RunBody
 
@@ -191,7 +191,7 @@ async def _has_begun(place: Workplace, order: Order, maybe_begun: frozenset[str]
     if name not in maybe_begun:
         return False
     if isinstance(order, AskModel) or order.tool.type is ToolType.APP:
-        return await task(place, name) is not None
+        return await place.store.tasks.known(TaskId(name))
     if order.tool.type is not ToolType.AGENT:
         return False
     [child] = await place.store.documents.get_many(KIND, [name.removeprefix(CHAT_PREFIX)])
@@ -281,10 +281,3 @@ async def _depth(place: Workplace, chat: Chat) -> int:
         except NotFound:
             break
     return depth
-
-
-async def task(place: Workplace, task_id: str) -> TaskView | None:
-    if not task_id:
-        return None
-    [view] = await place.store.tasks.read_many([TaskId(task_id)], with_logs=False)
-    return view

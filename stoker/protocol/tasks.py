@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import msgspec
+from msgspec import Struct
 
 from stoker.core.errors import Conflict, NotFound, ProtocolRefusal, Unauthorized
 from stoker.core.events import Event
@@ -50,6 +51,24 @@ _NUMBER_MAX = 10**18
 _STATES = frozenset(TaskState)
 NOT_BEGUN = "waiting for the background work to begin it (stoker jobs)"
 NOT_LOOKED_AT = "waiting for the scheduler to look at it"
+
+
+class Standing(Struct, frozen=True, kw_only=True):
+    """How far a task has come and what it gave, without what it was asked."""
+
+    state: TaskState
+    output: bytes  # JSON
+    error: str
+    session_id: str = ""  # where it was asked for
+
+
+class _InSession(Struct):
+    """What is read of a request for its session."""
+
+    session_id: str = ""
+
+
+_in_session = msgspec.json.Decoder(_InSession)
 
 
 class Tasks:
@@ -174,6 +193,26 @@ class Tasks:
                 reason = raw.decode() if raw else NOT_LOOKED_AT
             views.append(_readable(task_id, fields, logs, reason))
         return views
+
+    async def standings(
+        self, task_ids: Sequence[TaskId], *, with_sessions: bool = False
+    ) -> dict[TaskId, Standing]:
+        """How far tasks have come; without those that are unknown, or made unreadable by a worker.
+
+        Args:
+            with_sessions: tell their sessions, for which the whole of each request is read.
+
+        Cost: one batch.
+        """
+        fields = ["state", "output", "error", *(["request"] if with_sessions else [])]
+        calls = [self._connection.start("HMGET", self._keys.task(one), *fields) for one in task_ids]
+        replies = [(task_id, await call) for task_id, call in zip(task_ids, calls, strict=True)]
+        found = {task_id: _standing(task_id, values) for task_id, values in replies}
+        return {task_id: standing for task_id, standing in found.items() if standing is not None}
+
+    async def known(self, task_id: TaskId) -> bool:
+        """Whether there is such a task."""
+        return bool(await self._connection.command("HEXISTS", self._keys.task(task_id), "request"))
 
     async def moves(self, task_ids: Sequence[TaskId]) -> dict[TaskId, tuple[tuple[int, int, int], ...]]:
         """The moves of tasks, (attempt, state, at_ms) in order, of those that are still kept. Cost: one batch."""
@@ -379,6 +418,22 @@ def _readable(
         return _view(fields, logs, reason)
     except (ValueError, KeyError, msgspec.MsgspecError) as error:
         _log.warning(Event.TASK_UNREADABLE, task_id=task_id, reason=type(error).__name__)
+        return None
+
+
+def _standing(task_id: TaskId, values: Sequence[bytes | None]) -> Standing | None:
+    state, output, error, *request = values
+    if state is None:
+        return None
+    try:
+        return Standing(
+            state=TaskState(int(state)),
+            output=output or b"null",
+            error=(error or b"").decode(),
+            session_id=_in_session.decode(request[0] or b"").session_id if request else "",
+        )
+    except (ValueError, msgspec.MsgspecError) as exc:
+        _log.warning(Event.TASK_UNREADABLE, task_id=task_id, reason=type(exc).__name__)
         return None
 
 

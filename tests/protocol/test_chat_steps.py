@@ -1,15 +1,18 @@
 """Steps of chats, on Redis."""
 
+import msgspec
 import pytest
-from protocol_scene import OWNER, request, spec
+from batches import Batches
+from protocol_scene import OWNER, Scene, request, spec
 
 from stoker.agents import beginning
-from stoker.agents.chat import Chat
+from stoker.agents.chat import Chat, MessageStatus
 from stoker.agents.chats import load_chat, save_chat
 from stoker.agents.config import read_config
 from stoker.agents.orders import must_tell_parent
 from stoker.agents.step import Said, Steps
 from stoker.core.errors import DocumentChanged
+from stoker.core.messages import Outcome
 from stoker.core.states import TaskState
 from stoker.settings import JobsSettings
 from stoker_jobs import agent_steps
@@ -89,3 +92,52 @@ async def test_a_chat_whose_parent_could_not_be_told_is_not_taken_for_told(scene
         await agent_steps.step_chat(scene, "c")
     assert pauses == list(range(beginning.TRIES))
     assert must_tell_parent((await load_chat(scene.store, "c")).chat)
+
+
+async def ended_task(store, output, **changes):
+    """t1, whose attempt gave this."""
+    scene = Scene(store)
+    await scene.set_up()
+    order = await scene.running()
+    outcome = {"state": TaskState.COMPLETED, "output": msgspec.Raw(output)} | changes
+    await store.engines.finish(order, "box", Outcome(**outcome))
+
+
+async def test_a_step_reads_the_chat_and_what_has_ended_and_writes_it(scene, monkeypatch):
+    """Each round trip is one that every chat waits for."""
+    await ended_task(scene.store, b'{"response": "Hello."}')
+    steps = Steps(now_ms=await scene.store.now_ms())
+    chat = Chat(id="c", owner=OWNER, config=read_config({"core_app_ref": "a/b"}))
+    chat = steps.asked(steps.say(chat, Said(text="hi")), "c-1", "t1")
+    await save_chat(scene.store, None, chat, scene.settings, steps.now_ms, wake=False)
+    batches = Batches(scene.store, monkeypatch)
+    await agent_steps.step_chat(scene, "c")
+    assert batches.names == [["HGETALL", "HGETALL"], ["HMGET"], ["EVALSHA"]]
+    [_, answer] = (await load_chat(scene.store, "c")).chat.messages
+    assert (answer.status, answer.text) == (MessageStatus.READY, "Hello.")
+
+
+async def test_how_far_tasks_have_come_is_read_without_what_they_were_asked(store, monkeypatch):
+    await ended_task(store, b'{"ok": 1}')
+    await store.tasks.submit(request("t2"), spec("t2"), OWNER)
+    batches = Batches(store, monkeypatch)
+    found = await store.tasks.standings(["t1", "t2", "none"])
+    assert batches.names == [["HMGET", "HMGET", "HMGET"]]
+    assert not any("request" in command for command in batches[0])
+    assert {name: (one.state, one.output) for name, one in found.items()} == {
+        "t1": (TaskState.COMPLETED, b'{"ok": 1}'),
+        "t2": (TaskState.QUEUED, b"null"),
+    }
+    assert [await store.tasks.known(name) for name in ("t1", "none")] == [True, False]
+
+
+async def test_how_far_a_task_of_a_session_has_come_names_the_session(store):
+    await store.tasks.submit(request("t1"), spec("t1"), OWNER)
+    key = store._keys.task("t1")
+    asked = msgspec.json.encode(request("t1", session_id="s1"))
+    await store._connection.command("HSET", key, "request", asked)
+    assert (await store.tasks.standings(["t1"], with_sessions=True))["t1"].session_id == "s1"
+    await store._connection.command("HSET", key, "request", "{")
+    assert await store.tasks.standings(["t1"], with_sessions=True) == {}
+    await store._connection.command("HSET", key, "state", "x")
+    assert await store.tasks.standings(["t1"]) == {}
