@@ -7,7 +7,7 @@ ends by itself when the chat has been idle for a moment: some clients keep it op
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from typing import Final
 
 import msgspec
@@ -30,6 +30,8 @@ IDLE_S: Final = 5.0
 GROWN_S: Final = 0.25
 """Between two whole messages with the text so far."""
 RETRY_S: Final = 0.5
+WRITE_BYTES: Final = 64 * 1024
+"""Events that come together are written together up to this: each write is a call of the kernel and a turn of the loop."""
 
 
 class ChatStream:
@@ -60,8 +62,9 @@ class ChatStream:
                 if self._answer is not None and self._answer.part is not None:
                     waits.add(self._answer.part)
                 await asyncio.wait(waits, timeout=self._pause_s(), return_when=asyncio.FIRST_COMPLETED)
-                for told in self._answer.news(self._told, deltas=self._ndjson) if self._answer else ():
-                    yield self._framed(told)
+                news = self._answer.news(self._told, deltas=self._ndjson) if self._answer else ()
+                for written in self._written(news):
+                    yield written
                 await self._follow_again()
                 if self._heartbeat.due():
                     yield HEARTBEAT_LINE if self._ndjson else HEARTBEAT_COMMENT
@@ -72,8 +75,8 @@ class ChatStream:
                 chat = await self._read()
                 if chat is None:
                     return
-                for told in (*self._rest(chat), *self._told.news(chat)):
-                    yield self._framed(told)
+                for written in self._written((*self._rest(chat), *self._told.news(chat))):
+                    yield written
                 await self._follow(chat)
         finally:
             change.cancel()
@@ -138,6 +141,20 @@ class ChatStream:
         task_id = TaskId(awaited.task_id)
         feed = AnswerFeed(self._store, self._hub, self._heartbeat_s, task_id, growth)
         return AnswerInProgress(awaited, feed)
+
+    def _written(self, news: Iterable[Told]) -> Iterator[bytes]:
+        """Events as they are written: together, and none in parts."""
+        waiting: list[bytes] = []
+        size = 0
+        for told in news:
+            event = self._framed(told)
+            if waiting and size + len(event) > WRITE_BYTES:
+                yield b"".join(waiting)
+                waiting, size = [], 0
+            waiting.append(event)
+            size += len(event)
+        if waiting:
+            yield b"".join(waiting)
 
     def _framed(self, told: Told) -> bytes:
         self._heartbeat.sent()

@@ -1,6 +1,7 @@
 import asyncio
 import contextlib
 
+import msgspec
 import pytest
 
 from stoker.agents.chat import Chat
@@ -92,3 +93,23 @@ async def test_a_chat_that_waits_for_its_model_has_heartbeats(monkeypatch):
             beats += line == HEARTBEAT_LINE
             if beats == 2:
                 break
+
+
+@pytest.mark.parametrize(("limit", "writes"), [(chat_stream.WRITE_BYTES, 1), (1, 3)])
+async def test_what_a_change_brings_is_one_write_unless_it_is_large_and_no_event_is_cut(
+    monkeypatch, limit, writes
+):
+    chat = Chat(id="c", owner=Owner(user_id="u", key_id="k"), config=read_config({"core_app_ref": "a/b"}))
+    chat = STEPS.say(chat, Said(text="a"))
+
+    async def load_chat(_store, _chat_id):
+        return Kept(chat=chat, revision=1)
+
+    monkeypatch.setattr(chat_stream, "load_chat", load_chat)
+    monkeypatch.setattr(chat_stream, "WRITE_BYTES", limit)
+    stream = ChatStream(None, Hub(), 3600.0, "c", ndjson=True)
+    async with asyncio.timeout(60), contextlib.aclosing(stream.events()) as body:
+        written = [await anext(body) for _ in range(writes)]
+    events = [msgspec.json.decode(line)["event"] for part in written for line in part.splitlines()]
+    assert events == ["chat_messages", "chat_messages", "chats"]
+    assert all(part.endswith(b"\n") for part in written)
