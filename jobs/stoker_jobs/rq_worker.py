@@ -96,7 +96,7 @@ class StepWorker(_Bounded, SimpleWorker):
         """Tell what the worker does, when that is new."""
         if pipeline is not None or state != self._told_state:
             super().set_state(state, pipeline)
-        self._told_state = state
+        self._state = self._told_state = state
 
     def check_for_suspension(self, burst: bool) -> None:
         """Wait while `rq suspend` says so."""
@@ -139,8 +139,9 @@ class StepWorker(_Bounded, SimpleWorker):
             self.cleanup_execution(job, pipeline=pipeline, execution=execution)
             self.increment_successful_job_count(pipeline=pipeline)
             self.increment_total_working_time(job.ended_at - job.started_at, pipeline)
-            super().set_state(WorkerStatus.IDLE, pipeline=pipeline)
+            pipeline.hset(self.key, "state", WorkerStatus.IDLE.value)
             pipeline.execute()
+        # Told, and not yet so: SIGTERM breaks into an idle worker, and here that would count as the job's failure.
         self._told_state = WorkerStatus.IDLE
 
     def handle_execution_ended(self, job: Job, queue: Queue, heartbeat_ttl: int) -> None:  # noqa: ARG002 - RQ's
