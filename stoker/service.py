@@ -56,6 +56,16 @@ def run(main: ServiceMain) -> None:
         _run_loop(_supervised(main, parent))
 
 
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """What makes the event loop of a process: uvloop where there is one, else None, which is asyncio's own."""
+    try:
+        import uvloop  # noqa: PLC0415 - optional: absent on platforms without a wheel
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
 def die_with_parent(parent: int) -> None:
     """Have the kernel send SIGTERM when the parent ends.
 
@@ -117,13 +127,7 @@ async def _supervised(main: ServiceMain, parent: int) -> None:
 
 
 def _run_loop(main: Awaitable[None]) -> None:
-    try:
-        import uvloop  # noqa: PLC0415 - optional: absent on platforms without a wheel
-    except ImportError:
-        factory = None
-    else:
-        factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(_as_coroutine(main))
 
 

@@ -7,14 +7,16 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from msgspec import Struct
+from rq.timeouts import BaseTimeoutException
 
 from stoker.core.errors import StoreUnavailable
 from stoker.protocol import Store
 from stoker.runs.registry import Registry
 from stoker.runs.submit import Submitter
+from stoker.service import loop_factory
 from stoker.settings import JobsSettings, load
 
 T = TypeVar("T")
@@ -55,18 +57,42 @@ class _Shop:
     """The loop and the desk of this process."""
 
     def __init__(self) -> None:
-        self._runner = asyncio.Runner()
+        self._runner = asyncio.Runner(loop_factory=loop_factory())
         self._settings = load(JobsSettings)
         self._desk: Desk | None = None
+        self._broken_by: BaseTimeoutException | None = None
 
     def do(self, work: Work[T], limit_s: float) -> T:
-        return self._runner.run(self._bounded(work, limit_s))
+        try:
+            return self._runner.run(self._bounded(work, limit_s))
+        except asyncio.CancelledError:
+            if self._broken_by is None:
+                raise
+            raise self._broken_by from None
 
     async def _bounded(self, work: Work[T], limit_s: float) -> T:
+        self._heed_rq(asyncio.current_task())
         if self._desk is None:
             self._desk = await open_desk(self._settings)
         async with asyncio.timeout(limit_s):
             return await work(self._desk)
+
+    def _heed_rq(self, task: "asyncio.Task[T] | None") -> None:
+        """End `task` when RQ's limit breaks into the loop.
+
+        It is an exception in the handler of SIGALRM. asyncio's loop breaks off with it; uvloop runs the handler in a
+        callback, and would log it and go on.
+        """
+
+        def on_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+            error = context.get("exception")
+            if task is None or not isinstance(error, BaseTimeoutException):
+                loop.default_exception_handler(context)
+                return
+            self._broken_by = error
+            task.cancel()
+
+        asyncio.get_running_loop().set_exception_handler(on_error)
 
     def close(self) -> None:
         desk, self._desk = self._desk, None
