@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Final
 
 import jsonschema_rs
@@ -18,7 +19,11 @@ NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 TAKES_SECRETS: Final = {"http": ("headers", "auth"), "call": ("headers", "auth"), "hook": ("secret",)}
 """The fields of a tool in which `${{secrets.NAME}}` stands for a value."""
+COMPILED_KEPT: Final = 256
+COMPILED_BYTES: Final = 16 * 1024
+"""Schemas that are kept compiled, and of which size at most: a call of a tool in most chats compiles none."""
 _decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
 
 
 class ToolType(StrEnum):
@@ -214,11 +219,23 @@ def argument_errors(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> 
     if not schema:
         return ""
     try:
-        validator = jsonschema_rs.validator_for(dict(schema), retriever=_refuse)
-        wrong = schema_errors(validator, dict(arguments), "arguments")
+        wrong = schema_errors(_validator(schema), dict(arguments), "arguments")
     except (ValueError, RecursionError, jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError):
         return ""  # the schema itself cannot be compiled: who made the tool decides what it takes
     return f"The arguments do not fit the tool: {wrong}. Call it again with valid ones." if wrong else ""
+
+
+def _validator(schema: Mapping[str, Any]) -> jsonschema_rs.Validator:
+    text = _encode(schema)
+    return _kept(text) if len(text) <= COMPILED_BYTES else _compiled(text)
+
+
+def _compiled(text: bytes) -> jsonschema_rs.Validator:
+    return jsonschema_rs.validator_for(_decode(text), retriever=_refuse)
+
+
+_kept = lru_cache(COMPILED_KEPT)(_compiled)
+"""By the schema's text: each step reads its chat anew, and its tools with it."""
 
 
 def _own_fields(type_: ToolType, own: Mapping[str, Any], where: str) -> dict[str, Any]:

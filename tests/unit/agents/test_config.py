@@ -1,5 +1,6 @@
 import pytest
 
+from stoker.agents import tools
 from stoker.agents.chat import Chat
 from stoker.agents.config import fill_context, read_config
 from stoker.agents.prompt import in_context, system_prompt
@@ -216,3 +217,19 @@ def test_the_prompt_has_skills_and_memory():
         memory={"colour": "red"},
     )
     assert system_prompt(chat) == "For Ada.\n\n# Skill s: d\ntext\n\n# What you remember\n- colour: red"
+
+
+def test_a_schema_is_compiled_once_whoever_has_it_and_a_large_one_is_not_kept():
+    def schema(**more):
+        return {"type": "object", "properties": {"a": {"type": "number"}}, "title": "kept"} | more
+
+    before = tools._kept.cache_info()
+    wrong = [argument_errors(schema(), {"a": value}) for value in ("x", 1, "x")]
+    after = tools._kept.cache_info()
+    assert (after.misses - before.misses, after.hits - before.hits) == (1, 2)
+    assert wrong[0] == wrong[2] != ""
+    assert wrong[1] == ""
+    assert argument_errors(schema(required=["b"]), {"a": 1}) != ""
+    kept = tools._kept.cache_info().currsize
+    assert argument_errors(schema(title="x" * tools.COMPILED_BYTES), {"a": "x"}) != ""
+    assert tools._kept.cache_info().currsize == kept
