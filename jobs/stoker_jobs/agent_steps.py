@@ -10,9 +10,10 @@ from functools import partial
 
 import msgspec
 
-from stoker.agents.beginning import TRIES, begin_all, change_chat, pause_after, with_ids
+from stoker.agents.beginning import TRIES, begin_all, pause_after, with_ids
 from stoker.agents.chat import CHAT_PREFIX, Chat
 from stoker.agents.chats import Kept, load_chat, save_chat
+from stoker.agents.ending import give_up
 from stoker.agents.orders import AskModel, Order, UseTool, decide_orders, must_tell_parent
 from stoker.agents.prompt import as_text, outcome
 from stoker.agents.step import Steps, steps_now
@@ -46,7 +47,7 @@ async def step_chat(desk: Desk, chat_id: str) -> None:
             return
         steps = steps_now(desk.settings)
         chat = steps.expire(await _caught_up(desk, steps, before.chat), desk.settings.client_tool_wait_s)
-        chat = steps.tidied(chat, await _give_up(desk, chat))
+        chat = steps.tidied(chat, await give_up(desk, chat))
         chat = with_ids(desk, steps, without(chat, *await tell_behind(desk, before.chat)))
         try:
             kept = before if chat == before.chat else await _save(desk, before, chat, steps)
@@ -126,25 +127,11 @@ async def _child_ended(desk: Desk, steps: Steps, chat: Chat, order: UseTool) -> 
     try:
         child = (await load_chat(desk.store, child_id)).chat
     except NotFound:
-        return chat  # not begun yet, or deleted: it is begun again
+        return chat  # not begun yet; who deletes it ends the call before
     if child.run is None or child.busy:
         return chat
     text, failed = outcome(child)
     return steps.worked(chat, order.call.id, text, failed=failed)
-
-
-async def _give_up(desk: Desk, chat: Chat) -> list[str]:
-    """End what nobody waits for any more, and tell what was not there. Harmless when done again."""
-    missing = []
-    for name in chat.to_cancel:
-        try:
-            if name.startswith(CHAT_PREFIX):
-                await change_chat(desk, name.removeprefix(CHAT_PREFIX), Steps.stop)
-            else:
-                await desk.store.tasks.cancel(TaskId(name))
-        except NotFound:
-            missing.append(name)
-    return missing
 
 
 async def _tell_parent(desk: Desk, steps: Steps, kept: Kept) -> None:

@@ -10,7 +10,7 @@ import random
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
-from stoker.agents.chat import CHAT_PREFIX, KIND, Chat
+from stoker.agents.chat import CHAT_PREFIX, KIND, CallStatus, Chat
 from stoker.agents.chats import Kept, load_chat, save_chat
 from stoker.agents.config import fill_context, read_config
 from stoker.agents.orders import AskModel, Order, UseTool, decide_orders, must_tell_parent
@@ -152,7 +152,7 @@ async def begin_all(
     for order in decide_orders(chat):
         part_id = order.answer_id if isinstance(order, AskModel) else order.call.id
         try:
-            if not await _has_begun(place, order, maybe_begun):
+            if not await _has_begun(place, chat, order, maybe_begun):
                 await _begin(place, steps, chat, order, call_address)
         except (CallerError, WorkerLost) as error:
             if (
@@ -182,10 +182,11 @@ def _ids(chat: Chat) -> Iterator[str]:
         yield order.task_id if isinstance(order, AskModel) else order.call.execution_id
 
 
-async def _has_begun(place: Workplace, order: Order, maybe_begun: frozenset[str]) -> bool:
+async def _has_begun(place: Workplace, chat: Chat, order: Order, maybe_begun: frozenset[str]) -> bool:
     """Whether an order was carried out before; one whose id is new was not.
 
-    What works already goes on, whatever has become of the app or the agent meanwhile.
+    What works already goes on, whatever has become of the app or the agent meanwhile. The chat of a sub-agent that was
+    deleted is not begun again: its call was ended before, maybe after `chat` was read.
     """
     name = order.task_id if isinstance(order, AskModel) else order.call.execution_id
     if name not in maybe_begun:
@@ -195,7 +196,15 @@ async def _has_begun(place: Workplace, order: Order, maybe_begun: frozenset[str]
     if order.tool.type is not ToolType.AGENT:
         return False
     [child] = await place.store.documents.get_many(KIND, [name.removeprefix(CHAT_PREFIX)])
-    return child is not None
+    return child is not None or not await _still_waits(place, chat.id, order.call.id)
+
+
+async def _still_waits(place: Workplace, chat_id: str, call_id: str) -> bool:
+    try:
+        call = (await load_chat(place.store, chat_id)).chat.call(call_id)
+    except NotFound:
+        return False
+    return call is not None and call.status is CallStatus.IN_PROGRESS
 
 
 async def _begin(

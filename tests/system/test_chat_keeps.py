@@ -3,15 +3,20 @@
 import asyncio
 import time
 
+import pytest
 from agent_scene import ANN, MODEL
 
 from stoker.agents.beginning import begin_all, change_chat, commit
 from stoker.agents.chat import CHAT_PREFIX, CallStatus
 from stoker.agents.chats import load_chat
+from stoker.agents.ending import DELETED, forget
 from stoker.agents.records import AGENT_KIND, Agent, agent_id, version_of, write_agent
 from stoker.agents.step import Said, steps_now
+from stoker.core.errors import NotFound
 from stoker.core.messages import StoredFile
+from stoker.core.states import TaskState
 from stoker.protocol.files import USE_GRACE_MS
+from stoker_jobs.agent_steps import step_chat
 
 HELPER = {"name": "helper", "type": "agent", "agent": {"ref": "team/helper"}}
 FILE = "a" * 26
@@ -32,25 +37,52 @@ async def test_the_output_of_a_task_that_a_chat_names_is_kept_with_it(scene):
     assert await store.files.is_used(FILE, later_ms)
 
 
-async def test_an_agent_that_works_for_a_chat_goes_on_when_it_is_deleted(scene):
-    store = scene.store
+async def helper_at_work(scene):
+    """A chat that waits for a stored agent; the agent's id, and that of its chat."""
     version = version_of({"core_app_ref": MODEL, "system_prompt": "Help."}, 1)
     helper = Agent(
         id=agent_id("team", "helper"), namespace="team", name="helper", owner_id=ANN.user_id, versions=(version,)
     )  # fmt: skip
-    await write_agent(store, helper)
+    await write_agent(scene.store, helper)
     await scene.called("helper", '{"message": "please"}', tools=[HELPER])
-    steps = steps_now(scene.settings)
-    before = await load_chat(store, "c")
-    await commit(scene.desk, steps, before, before.chat)
+    before = await load_chat(scene.store, "c")
+    await commit(scene.desk, steps_now(scene.settings), before, before.chat)
     [call] = (await scene.chat()).open_calls
-    assert (await scene.chat(call.execution_id.removeprefix(CHAT_PREFIX))).busy
+    child_id = call.execution_id.removeprefix(CHAT_PREFIX)
+    assert (await scene.chat(child_id)).busy
+    return helper.id, child_id
 
-    await store.documents.delete(AGENT_KIND, helper.id, ANN.user_id)
-    kept = await load_chat(store, "c")
-    assert await begin_all(scene.desk, steps, kept, kept.chat)
+
+async def test_an_agent_that_works_for_a_chat_goes_on_when_it_is_deleted(scene):
+    helper_id, _ = await helper_at_work(scene)
+    await scene.store.documents.delete(AGENT_KIND, helper_id, ANN.user_id)
+    kept = await load_chat(scene.store, "c")
+    assert await begin_all(scene.desk, steps_now(scene.settings), kept, kept.chat)
     [call] = (await scene.chat()).open_calls
     assert call.status is CallStatus.IN_PROGRESS
+
+
+async def test_the_chat_of_an_agent_that_is_deleted_ends_the_call_that_waits_for_it(scene):
+    _, child_id = await helper_at_work(scene)
+    task_id = (await scene.chat(child_id)).turn.task_id
+    read_before = await load_chat(scene.store, "c")
+    await forget(scene.desk, child_id, ANN.user_id)
+    assert await scene.results() == [("failed", DELETED)]
+    assert (await scene.store.tasks.read(task_id)).state is TaskState.CANCELLED
+    answer = await scene.store.tasks.read((await scene.chat()).turn.task_id)
+    assert answer.request.input["text"] == DELETED
+
+    await step_chat(scene.desk, "c")
+    await begin_all(scene.desk, steps_now(scene.settings), read_before, read_before.chat)  # a step on its way
+    with pytest.raises(NotFound):
+        await scene.chat(child_id)
+
+
+async def test_a_chat_is_deleted_by_its_owner_alone(scene):
+    await scene.called("none")
+    with pytest.raises(NotFound):
+        await forget(scene.desk, "c", "eve")
+    assert (await scene.chat()).busy
 
 
 async def test_of_many_that_change_a_chat_at_once_each_has_its_turn(scene):

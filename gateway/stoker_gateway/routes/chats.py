@@ -1,6 +1,5 @@
 """Chats: read, follow, stop, delete them; what people and clients decide and give while one waits."""
 
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +10,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from stoker.agents.beginning import change_chat
-from stoker.agents.chat import CHAT_PREFIX, KIND, Chat, ToolCall, chat_of
+from stoker.agents.chat import KIND, Chat, ToolCall, chat_of
 from stoker.agents.chats import head_of, load_chat
+from stoker.agents.ending import forget
 from stoker.agents.prompt import as_text
 from stoker.agents.step import Steps
 from stoker.core.errors import InvalidRequest, NotFound
@@ -146,12 +146,8 @@ async def stop(request: AnyRequest, chat_id: str) -> Answer:
 
 @delete("/chats/{chat_id:str}", status_code=200, tags=["chats"], summary="Delete a chat")
 async def delete_chat(request: AnyRequest, chat_id: str) -> Answer:
-    """Stop a chat and forget it."""
-    chat = await _changed(request, chat_id, Steps.stop)
-    store = services_of(request).store
-    for name in chat.to_cancel:
-        await _give_up(request, name)
-    await store.documents.delete(KIND, chat_id, chat.owner.user_id)
+    """Stop a chat and forget it. An agent that waits for it is told so, and goes on."""
+    await forget(services_of(request), chat_id, caller_of(request).owner.user_id)
     return answer(request, {"id": chat_id, "deleted": True})
 
 
@@ -290,15 +286,6 @@ async def _own(request: AnyRequest, chat_id: str) -> Chat:
     if chat.owner.user_id != caller_of(request).owner.user_id:
         raise NotFound("Chat not found")
     return chat
-
-
-async def _give_up(request: AnyRequest, name: str) -> None:
-    """End a task, or the chat of a sub-agent, of a chat that is about to be forgotten."""
-    with contextlib.suppress(NotFound):
-        if name.startswith(CHAT_PREFIX):
-            await _changed(request, name.removeprefix(CHAT_PREFIX), Steps.stop)
-        else:
-            await services_of(request).store.tasks.cancel(TaskId(name))
 
 
 ROUTES = [
