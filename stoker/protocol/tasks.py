@@ -167,7 +167,7 @@ class Tasks:
     async def read_many(self, task_ids: Sequence[TaskId], *, with_logs: bool = True) -> list[TaskView | None]:
         """Tasks in the order asked, None for an unknown one and for one that a worker made unreadable.
 
-        Cost: one batch, one more for logs.
+        Cost: one batch, one more for logs, one more for the reasons of those that wait.
         """
         connection, keys = self._connection, self._keys
         calls = [connection.start("HGETALL", keys.task(task_id)) for task_id in task_ids]
@@ -177,22 +177,20 @@ class Tasks:
         }
         if with_logs and tails:
             await self._logs.read_tails(list(tails.items()))
-        views: list[TaskView | None] = []
-        for task_id, fields in zip(task_ids, hashes, strict=True):
-            if b"request" not in fields:
-                views.append(None)
-                continue
-            logs = tails[task_id].lines if task_id in tails else ()
-            reason = ""
-            if b"document" in fields:
-                reason = NOT_BEGUN if fields.get(b"state") == b"2" else ""
-            elif fields.get(b"due") and fields.get(b"state") == b"2":
-                reason = delay_reason(fields)
-            elif fields.get(b"state") == b"2":
-                raw = await connection.command("HGET", keys.reasons, fields.get(b"group", b""))
-                reason = raw.decode() if raw else NOT_LOOKED_AT
-            views.append(_readable(task_id, fields, logs, reason))
-        return views
+        reasons = await self._reasons(hashes)
+        return [
+            _readable(task_id, fields, tails[task_id].lines if task_id in tails else (), reason)
+            if b"request" in fields
+            else None
+            for task_id, fields, reason in zip(task_ids, hashes, reasons, strict=True)
+        ]
+
+    async def _reasons(self, hashes: Sequence[dict[bytes, bytes]]) -> list[str]:
+        """Why each task waits, '' for one that does not. Those of one kind wait for the same reason."""
+        kinds = sorted({fields.get(b"group", b"") for fields in hashes if _is_looked_at(fields)})
+        found = await self._connection.command("HMGET", self._keys.reasons, *kinds) if kinds else []
+        known = {kind: raw.decode() for kind, raw in zip(kinds, found, strict=True) if raw}
+        return [_reason(fields, known) for fields in hashes]
 
     async def standings(
         self, task_ids: Sequence[TaskId], *, with_sessions: bool = False
@@ -448,6 +446,20 @@ def delay_reason(fields: dict[bytes, bytes]) -> str:
     if attempt == "0":
         return f"it is to run at {until}, not before"
     return f"it is tried again at {until}: attempt {attempt} failed" + (f" ({why})" if why else "")
+
+
+def _is_looked_at(fields: dict[bytes, bytes]) -> bool:
+    """Whether the scheduler tells why a task waits."""
+    return fields.get(b"state") == b"2" and b"document" not in fields and not fields.get(b"due")
+
+
+def _reason(fields: dict[bytes, bytes], known: dict[bytes, str]) -> str:
+    """Why a task waits, or ''. `known`: what the scheduler tells, by kinds of tasks."""
+    if fields.get(b"state") != b"2":
+        return ""
+    if _is_looked_at(fields):
+        return known.get(fields.get(b"group", b""), NOT_LOOKED_AT)
+    return NOT_BEGUN if b"document" in fields else delay_reason(fields)
 
 
 def _moves(text: str) -> tuple[tuple[int, int, int], ...]:

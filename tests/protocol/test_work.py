@@ -32,6 +32,24 @@ async def test_the_group_decides_the_reason(scene, store):
     assert item.reason == "every GPU is busy"
 
 
+async def test_many_tasks_that_wait_are_read_in_as_few_round_trips_as_one(scene, store, monkeypatch):
+    names = ["t1", *[await scene.submit(f"q{number}", setup_key=f"s{number}") for number in range(40)]]
+    [group] = await store._connection.command("HMGET", store._keys.task("q7"), "group")
+    await store.scheduling.set_reasons({group.decode(): "every GPU is busy"})
+    trips, execute = [], store._connection._execute
+
+    async def counted(commands):
+        trips.append(commands)
+        return await execute(commands)
+
+    monkeypatch.setattr(store._connection, "_execute", counted)
+    await store.tasks.read_many(names[:1])
+    of_one = len(trips)
+    reasons = {view.request.id: view.queue_reason for view in await store.tasks.read_many(names)}
+    assert len(trips) == 2 * of_one
+    assert reasons == dict.fromkeys(names, NOT_LOOKED_AT) | {"q7": "every GPU is busy"}
+
+
 async def test_the_head_is_bounded_and_the_count_is_not(scene, store):
     for number in range(2, 6):
         await scene.submit(f"t{number}")
