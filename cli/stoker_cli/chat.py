@@ -1,16 +1,16 @@
 """`stoker chat`: talk to an agent, or to a language model's app, in the terminal."""
 
 import asyncio
-import contextlib
 from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
 
 from stoker_cli.api import Api, connected
+from stoker_cli.chat_streams import ChatStreams
 from stoker_cli.chat_view import ChatView
 from stoker_cli.inputs import parse_input
-from stoker_cli.output import CommandFailed, ExitCode, JsonFlag, err, out, plain, print_json, safe
+from stoker_cli.output import CommandFailed, ExitCode, JsonFlag, err, out, print_json, safe
 from stoker_cli.typed_lines import TypedLines
 
 PROMPT: Final = "> "
@@ -33,7 +33,8 @@ def chat(
 
     A tool that needs approval is asked for; of a tool that is the caller's own, you are the caller: type its result.
     Ctrl-C stops the answer, Ctrl-D ends. With --json and --message the chat is printed when it is idle, or
-    with status 1 when it waits for a person: `open_calls` are those that somebody must decide or answer.
+    with status 1 when it waits for a person: `open_calls` are those that somebody must decide or answer, also of the
+    agents that work for this one.
     """
     if json and not message:
         raise CommandFailed("--json needs --message", ExitCode.USAGE)
@@ -53,7 +54,7 @@ async def _chat(body: dict[str, Any], message: str, *, json: bool) -> ExitCode:
         if message:
             await talk.say(message)
             if json:
-                calls = list(talk.view.questions.values())
+                calls = list(talk.questions().values())
                 print_json(await api.get(f"/chats/{talk.chat_id}") | {"open_calls": calls})
             return ExitCode.FAILED if talk.view.error or talk.view.waits else ExitCode.OK
         while True:
@@ -95,10 +96,18 @@ class Talk:
             await asyncio.shield(self._api.post(f"/chats/{self.chat_id}/stop"))
             raise
         if self._quiet and self.view.waits:
-            names = ", ".join(str(call["function"]["name"]) for call in self.view.questions.values())
-            err.print(f"[yellow]the chat waits until somebody decides: {safe(names)}[/]")
+            names = [view.name_of(call) for view in self._views() for call in view.questions.values()]
+            err.print(f"[yellow]the chat waits until somebody decides: {safe(', '.join(names))}[/]")
         if self.view.error:
             err.print(f"[red]{safe(self.view.error)}[/]")
+
+    def questions(self) -> dict[str, dict[str, Any]]:
+        """The calls that somebody must decide or answer, by their ids."""
+        return {call_id: call for view in self._views() for call_id, call in view.questions.items()}
+
+    def _views(self) -> list[ChatView]:
+        """Of the chat, and of those of the agents that work for it."""
+        return [self.view, *self.view.team().values()]
 
     async def _follow(self) -> None:
         """Show the stream until the chat is idle, or waits for a person where nobody is asked.
@@ -106,23 +115,25 @@ class Talk:
         Raises:
             CommandFailed: the gateway went away for good.
         """
-        async with contextlib.aclosing(self._api.following(f"/chats/{self.chat_id}/stream")) as events:
-            async for event in events:
-                self.view.take(str(event.get("event")), event.get("data") or {})
+        streams = ChatStreams(self._api, self.chat_id)
+        try:
+            while not self.view.idle and not (self._quiet and self.view.waits):
+                chat_id, event = await streams.next()
+                view = self.view.team().get(chat_id, self.view)
+                view.take(str(event.get("event")), event.get("data") or {})
                 if not self._quiet:
                     await self._ask()
-                if self.view.idle or (self._quiet and self.view.waits):
-                    return
-        raise CommandFailed(
-            f"the stream of chat {self.chat_id} broke off; the chat goes on", ExitCode.UNREACHABLE
-        )
+                await streams.follow(self.view.team().keys())
+        finally:
+            await streams.close()
 
     async def _ask(self) -> None:
         """Have the person decide what waits for him."""
-        for call_id, call in list(self.view.questions.items()):
-            self.view.questions.pop(call_id)
-            self.view.show_whole(call)
-            name = plain(str(call["function"]["name"]))
+        waiting = [(view, call_id) for view in self._views() for call_id in view.questions]
+        for view, call_id in waiting:
+            call = view.questions.pop(call_id)
+            name = view.name_of(call)
+            self.view.show_whole(name, call)
             if call["status"] == "awaiting_approval":
                 allowed = await self._answer(f"Allow {name}? [y/N] ")
                 verb = "invoke" if allowed.strip().lower() in {"y", "yes"} else "reject"

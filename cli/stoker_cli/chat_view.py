@@ -15,14 +15,17 @@ OVER = frozenset({"completed", "failed", "cancelled"})
 class ChatView:
     """Shows the events of a chat's stream; `questions` are the calls that somebody must decide or answer.
 
-    `waits` is set while nothing else of its turn goes on.
+    `agents` are the views of the agents that work for it, by their chats. Nothing of those is shown, but their questions
+    are anybody's to ask.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, name: str = "") -> None:
+        self.name = name  # of an agent that works for another
         self.questions: dict[str, dict[str, Any]] = {}
+        self.agents: dict[str, ChatView] = {}
         self.idle = False
-        self.waits = False
         self.error = ""
+        self._waits = False
         self._console = console
         self._told: dict[str, str] = {}
         self._calls: dict[str, str] = {}
@@ -31,7 +34,20 @@ class ChatView:
 
     def begin(self) -> None:
         """Something new was said: the chat is at work."""
-        self.idle, self.waits, self.error = False, False, ""
+        self.idle, self._waits, self.error = False, False, ""
+        self.agents = {}
+
+    @property
+    def waits(self) -> bool:
+        """Whether people are waited for, and nothing else of its turn goes on."""
+        return self._waits and all(agent.waits for agent in self.agents.values())
+
+    def team(self) -> "dict[str, ChatView]":
+        """The agents that work for this one, and for those."""
+        found = dict(self.agents)
+        for agent in self.agents.values():
+            found |= agent.team()
+        return found
 
     def take(self, event: str, data: dict[str, Any]) -> None:
         """One event of the stream."""
@@ -45,14 +61,18 @@ class ChatView:
             self.idle = data.get("status") == "idle"
             self.error = str(run.get("error") or "")
             if self.idle:
-                self.waits = False
+                self._waits, self.agents = False, {}
                 self._end_line()
 
-    def show_whole(self, call: dict[str, Any]) -> None:
+    def name_of(self, call: dict[str, Any]) -> str:
+        """A call as people are told of it."""
+        name = plain(str(call["function"]["name"]))
+        return f"{name} for {plain(self.name)}" if self.name else name
+
+    def show_whole(self, name: str, call: dict[str, Any]) -> None:
         """A call with all of its arguments: what is cut off may be what matters to who decides."""
         self._end_line()
-        name, arguments = str(call["function"]["name"]), str(call["function"]["arguments"])
-        self._console.print(f"[cyan]{safe(name)}[/] [dim]{safe(arguments)}[/]")
+        self._console.print(f"[cyan]{safe(name)}[/] [dim]{safe(str(call['function']['arguments']))}[/]")
 
     def _message(self, message: dict[str, Any]) -> None:
         message_id = str(message["id"])
@@ -65,8 +85,15 @@ class ChatView:
         calls = message.get("tool_invocations") or ()
         for call in calls:
             self._call(call)
-        open_ = {str(call["status"]) for call in calls} - OVER
-        self.waits = bool(open_) and open_ <= WAITS.keys()
+        open_ = [call for call in calls if call["status"] not in OVER]
+        agents = [call for call in open_ if call.get("type") == "agent" and call.get("execution_id")]
+        self.agents = {str(call["execution_id"]): self._agent(call) for call in agents}
+        self._waits = bool(open_) and all(call["status"] in WAITS or call in agents for call in open_)
+
+    def _agent(self, call: dict[str, Any]) -> "ChatView":
+        known = self.agents.get(str(call["execution_id"]))
+        name = str(call["function"]["name"])
+        return known or ChatView(Console(quiet=True), f"{self.name}/{name}" if self.name else name)
 
     def _say(self, message_id: str, text: str) -> None:
         if not text:

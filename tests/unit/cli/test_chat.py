@@ -11,7 +11,8 @@ import sys
 import msgspec
 import pytest
 
-from stoker_cli import chat
+from stoker_cli import chat, chat_streams
+from stoker_cli.api import ApiError
 from stoker_cli.chat import Talk
 from stoker_cli.output import ExitCode
 from stoker_cli.typed_lines import TypedLines
@@ -101,10 +102,15 @@ def test_an_interrupt_at_the_prompt_ends_the_command():
 
 
 class Api:
-    """A gateway whose chat has these events, and then nothing more: who reads on fails."""
+    """A gateway whose chat has these events, and then nothing more: who reads on fails.
 
-    def __init__(self, *events):
-        self.events = events
+    `agents` are the events of the chats that work for it; while there are such, the chat goes on with what is posted.
+    """
+
+    def __init__(self, *events, **agents):
+        self.events = {"/chats/c/stream": events} | {f"/chats/{k}/stream": v for k, v in agents.items()}
+        self.posted = asyncio.Queue()
+        self.paths = []
 
     async def __aenter__(self):
         return self
@@ -113,14 +119,26 @@ class Api:
         pass
 
     async def post(self, path, body=None):
+        self.paths.append(path)
+        if path.startswith("/tools/"):
+            self.posted.put_nowait(path)
         return {"assistant_message": {"chat_id": "c"}}
 
     async def get(self, path):
         return {"id": "c"}
 
     async def following(self, path):
-        for event in self.events:
+        for event in self.events[path]:
+            if isinstance(event, ApiError):
+                self.events[path] = self.events[path][1:]
+                raise event
             yield event
+        if path == "/chats/c/stream" and len(self.events) > 1:
+            await self.posted.get()
+            yield turn(helper="completed")
+            yield IDLE
+        elif path != "/chats/c/stream":
+            await asyncio.Event().wait()
         raise AssertionError("the chat was followed on")
 
 
@@ -133,7 +151,16 @@ def turn(**calls):
     return {"event": "chat_messages", "data": data}
 
 
+def asks(**chats):
+    """A turn that waits for agents: tool -> chat."""
+    made = turn(**dict.fromkeys(chats, "in_progress"))
+    for call in made["data"]["tool_invocations"]:
+        call |= {"type": "agent", "execution_id": chats[call["id"]]}
+    return made
+
+
 IDLE = {"event": "chats", "data": {"status": "idle", "active_run": {}}}
+NOT_BEGUN = ApiError(404, "not_found", "Chat not found")
 
 
 @pytest.mark.parametrize(
@@ -177,3 +204,52 @@ async def test_who_is_asked_sees_all_arguments_just_before_the_question(capsys, 
     await talk.say("hello")
     expected = [f"sh {{'run': '{'a  ' * 200}; {name}!'}}" for name in "xy"]
     assert asked == [(line, "Allow sh? [y/N] ") for line in expected]
+
+
+@pytest.mark.parametrize(
+    ("events", "agents", "names"),
+    [
+        ([asks(helper="k")], {"k": [turn(rm="awaiting_approval")]}, {"rm": "rm for helper"}),
+        (
+            [asks(helper="k")],
+            {"k": [asks(inner="l")], "l": [NOT_BEGUN, turn(rm="awaiting_approval")]},
+            {"rm": "rm for helper/inner"},
+        ),
+        (
+            [asks(one="k", two="l")],
+            {
+                "k": [turn(rm="awaiting_approval")],
+                "l": [turn(add="in_progress"), turn(mine="awaiting_input")],
+            },
+            {"rm": "rm for one", "mine": "mine for two"},
+        ),
+    ],
+    ids=["an agent's", "an agent's agent's, which has not begun", "two agents'"],
+)
+async def test_a_chat_for_programs_tells_which_calls_of_its_agents_wait(
+    monkeypatch, capsys, events, agents, names
+):
+    monkeypatch.setattr(chat_streams, "RECONNECT_DELAY_S", 0)
+    monkeypatch.setattr(chat, "connected", lambda: Api(*events, **agents))
+    async with asyncio.timeout(60):
+        assert await chat._chat({"agent": "a/b"}, "hello", json=True) is ExitCode.FAILED
+    shown = capsys.readouterr()
+    assert {call["id"] for call in msgspec.json.decode(shown.out)["open_calls"]} == set(names)
+    assert all(name in shown.err for name in names.values())
+
+
+async def test_who_is_asked_for_a_call_of_an_agent_sees_whose_it_is(capsys):
+    api = Api(asks(helper="k"), k=[turn(rm="awaiting_approval")])
+    talk = Talk(api, {"agent": "a/b"}, quiet=False)
+    asked = []
+
+    async def ask(question):
+        asked.append((capsys.readouterr().out.splitlines()[-1], question))
+        return "y"
+
+    talk.lines.ask = ask
+    async with asyncio.timeout(60):
+        await talk.say("hello")
+    assert asked == [("rm for helper {'a': 1}", "Allow rm for helper? [y/N] ")]
+    assert api.paths == ["/agents/run", "/tools/rm/invoke"]
+    assert talk.view.idle

@@ -51,7 +51,7 @@ def test_words_are_shown_once_as_they_come_and_the_rest_when_the_answer_is_whole
 def test_calls_of_tools_and_what_waits_for_the_person(view, shown):
     view.take("chat_messages", message("ready", "", ("k", "awaiting_approval", None)))
     assert list(view.questions) == ["k"]
-    view.show_whole(view.questions["k"])
+    view.show_whole("add", view.questions["k"])
     view.take("chat_messages", message("ready", "", ("k", "in_progress", None)))
     assert view.questions == {}
     view.take("chat_messages", message("ready", "", ("k", "completed", "3")))
