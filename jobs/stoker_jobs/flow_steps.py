@@ -109,9 +109,8 @@ async def _round(desk: Desk, run_id: str) -> bool:
         )
         await _write(desk, structs.replace(document, revision=revision), after)
         return after.more
-    if step.more:
-        return True
-    # What was submitted while somebody ended the run is found, and cancelled, by the next look.
+    # What was submitted while somebody ended the run is found, and cancelled, by the next look. For `step.more` none is
+    # needed here: its write has the next step taken.
     return not missing or (await desk.store.documents.get(RUN, run_id)).revision == revision
 
 

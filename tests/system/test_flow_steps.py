@@ -46,6 +46,15 @@ DIAMOND = Plan(
 )
 
 
+COMPUTES = Plan(nodes=(node("a"), PlanNode(id="b", kind=Kind.CONSTANT, rule=Rule(value=1))))
+
+
+def later():
+    """What says that there is no time to compute at first, and then always."""
+    looks = itertools.count()
+    return lambda: lambda: next(looks) > 0
+
+
 def desk_of(store, tmp_path):
     settings = JobsSettings(data_dir=tmp_path, pool=store.pool, retention_s=3600)
     registry = Registry(store)
@@ -180,11 +189,14 @@ async def test_wherever_a_step_breaks_off_nothing_is_lost_and_nothing_is_done_tw
             return
 
 
-async def test_wherever_a_run_is_cancelled_no_task_of_it_stays(stage, monkeypatch):
+@pytest.mark.parametrize("plan", [DIAMOND, COMPUTES], ids=["apps", "and a rule that is left to the next step"])
+async def test_wherever_a_run_is_cancelled_no_task_of_it_stays(stage, monkeypatch, plan):
+    await stage.replan(plan)
     seen = set()
     for number in itertools.count(1):
         run_id = await stage.begin()
         with monkeypatch.context() as patched:
+            patched.setattr(flow_steps, "_time_to_compute", later())
             cancels = Cancels(patched, stage, number, run_id)
             view = await stage.play(run_id)
         seen.add(view.state)
