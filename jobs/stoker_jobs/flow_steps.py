@@ -1,5 +1,6 @@
 """The step of a flow run: read, decide (`stoker.flows.run`), write, submit. See `stoker_jobs.steps` for the rules."""
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -218,13 +219,14 @@ async def _close(desk: Desk, look: Look) -> None:
     if run.carried:
         await note_uses(desk.store, msgspec.json.decode(output), run_id)
         failed = run.state is RunState.FAILED
-        await desk.store.carried.carry(
-            run_id,
-            _TASK_STATES[run.state],
-            output=msgspec.Raw(output.encode()),
-            error=run.error if failed else "",
-            error_code=records.APP_FAILED if failed else "",
-        )
+        with contextlib.suppress(NotFound):  # it had ended, and was deleted
+            await desk.store.carried.carry(
+                run_id,
+                _TASK_STATES[run.state],
+                output=msgspec.Raw(output.encode()),
+                error=run.error if failed else "",
+                error_code=records.APP_FAILED if failed else "",
+            )
     await desk.store.documents.rest(RUN, run_id)
 
 

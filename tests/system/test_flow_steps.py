@@ -189,7 +189,9 @@ async def test_wherever_a_step_breaks_off_nothing_is_lost_and_nothing_is_done_tw
             return
 
 
-@pytest.mark.parametrize("plan", [DIAMOND, COMPUTES], ids=["apps", "and a rule that is left to the next step"])
+@pytest.mark.parametrize(
+    "plan", [DIAMOND, COMPUTES], ids=["apps", "and a rule that is left to the next step"]
+)
 async def test_wherever_a_run_is_cancelled_no_task_of_it_stays(stage, monkeypatch, plan):
     await stage.replan(plan)
     seen = set()

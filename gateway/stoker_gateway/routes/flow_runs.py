@@ -152,7 +152,7 @@ async def write_run(request: AnyRequest, run_id: str, *, wake: bool, **changes: 
         run: Run = structs.replace(records.run_of(document.body), **changes)
         change = Change(
             body=records.dumps(run).encode(),
-            due_s=None if run.ended else DUE_LATER_S,
+            due_s=DUE_LATER_S,  # what follows from an end may not be done yet
             wake=wake and not run.ended,
             keep_s=services.settings.retention_s if run.ended else 0,
         )
