@@ -17,6 +17,7 @@ from stoker.core.telemetry import without_others
 from stoker.files.logs import remove_logs
 from stoker.runs.submit import Origin, RunBody
 from stoker_gateway.access import needs
+from stoker_gateway.awaited import check_not_awaited
 from stoker_gateway.dialect import Deltas, status_number
 from stoker_gateway.door import caller_of
 from stoker_gateway.dto import explanation_dto, iso, task_dto, timings_dto
@@ -202,9 +203,10 @@ async def task_page(request: AnyRequest, cursor: str, limit: int) -> dict[str, A
 
 @delete("/tasks/{task_id:str}", status_code=200, tags=["tasks"], summary="Delete a task")
 async def delete_task(request: AnyRequest, task_id: str) -> Answer:
-    """Forget a task that has ended, with its log."""
-    await own_task(request, task_id, with_logs=False)
+    """Forget a task that has ended, with its log; not while a chat or a flow run waits for it."""
+    view = await own_task(request, task_id, with_logs=False)
     services = services_of(request)
+    await check_not_awaited(services.store, view)
     await services.store.tasks.delete(TaskId(task_id))
     with contextlib.suppress(FilesUnavailable):  # the retention sweep finds what is left
         await remove_logs(services.blobs, services.store.logs, TaskId(task_id))

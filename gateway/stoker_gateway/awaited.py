@@ -1,0 +1,43 @@
+"""Whether a chat or a flow run still waits for a task. Whoever waits and does not find it would have it run once more."""
+
+from stoker.agents.chat import KIND as CHAT
+from stoker.agents.chats import load_chat
+from stoker.agents.orders import AskModel, decide_orders
+from stoker.core.errors import Conflict, NotFound
+from stoker.core.messages import TaskView
+from stoker.flows import records
+from stoker.flows.records import RUN
+from stoker.flows.run import running
+from stoker.protocol import Store
+
+
+async def check_not_awaited(store: Store, view: TaskView) -> None:
+    """Refuse what would take a task from those who wait for it.
+
+    Raises:
+        Conflict: somebody waits for it.
+    """
+    waiter = view.request.waiter
+    if waiter is None:
+        return
+    try:
+        if waiter.kind == CHAT:
+            name, awaited = "chat", await _of_chat(store, waiter.id)
+        else:
+            name, awaited = "flow run", await _of_run(store, waiter.id)
+    except NotFound:
+        return
+    if view.request.id in awaited:
+        raise Conflict(
+            f"The {name} {waiter.id} waits for this task, or has not taken over what it gave. "
+            f"Delete it when the {name} has gone on, or stop that first."
+        )
+
+
+async def _of_chat(store: Store, chat_id: str) -> set[str]:
+    orders = decide_orders((await load_chat(store, chat_id)).chat)
+    return {order.task_id if isinstance(order, AskModel) else order.call.execution_id for order in orders}
+
+
+async def _of_run(store: Store, run_id: str) -> set[str]:
+    return set(running(records.run_of((await store.documents.get(RUN, run_id)).body)).values())
