@@ -1,7 +1,10 @@
 """Ending what nobody waits for any more, and forgetting a chat that its owner deletes. The gateway and the jobs do it."""
 
+import asyncio
 import contextlib
 from typing import Final
+
+from msgspec.structs import replace
 
 from stoker.agents.beginning import change_chat
 from stoker.agents.chat import CHAT_PREFIX, KIND, Chat
@@ -13,6 +16,8 @@ from stoker.core.messages import TaskId
 
 DELETED: Final = "The chat in which the agent worked was deleted before it had answered."
 """What the model is told of a call whose sub-agent is gone."""
+UNBORN_PAUSES_S: Final = (0.05, 0.2, 0.5, 1.0)
+"""Between the looks for what a chat that is deleted named and was not there: whoever begins it may be slower."""
 
 
 async def give_up(place: Workplace, chat: Chat) -> list[str]:
@@ -50,5 +55,10 @@ async def forget(place: Workplace, chat_id: str, owner_id: str) -> None:
                 lambda steps, parent: steps.worked(parent, chat.parent_call, DELETED, failed=True),
             )
     chat = await change_chat(place, chat_id, Steps.stop, owner_id)
-    await give_up(place, chat)
+    missing = await give_up(place, chat)
     await place.store.documents.delete(KIND, chat_id, owner_id)
+    for pause_s in UNBORN_PAUSES_S:
+        if not missing:
+            return
+        await asyncio.sleep(pause_s)
+        missing = await give_up(place, replace(chat, to_cancel=tuple(missing)))

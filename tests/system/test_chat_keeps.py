@@ -5,10 +5,12 @@ import time
 
 import pytest
 from agent_scene import ANN, MODEL
+from helpers import PATIENCE_S, eventually
 
-from stoker.agents.beginning import begin_all, change_chat, commit
-from stoker.agents.chat import CHAT_PREFIX, CallStatus
-from stoker.agents.chats import load_chat
+from stoker.agents import ending
+from stoker.agents.beginning import begin_all, change_chat, commit, with_ids
+from stoker.agents.chat import CHAT_PREFIX, KIND, CallStatus
+from stoker.agents.chats import load_chat, save_chat
 from stoker.agents.ending import DELETED, forget
 from stoker.agents.records import AGENT_KIND, Agent, agent_id, version_of, write_agent
 from stoker.agents.step import Said, steps_now
@@ -76,6 +78,25 @@ async def test_the_chat_of_an_agent_that_is_deleted_ends_the_call_that_waits_for
     await begin_all(scene.desk, steps_now(scene.settings), read_before, read_before.chat)  # a step on its way
     with pytest.raises(NotFound):
         await scene.chat(child_id)
+
+
+async def test_what_begins_for_a_chat_while_it_is_deleted_is_ended(scene, monkeypatch):
+    monkeypatch.setattr(ending, "UNBORN_PAUSES_S", (0.05,) * 1000)
+    await scene.called("none")
+    steps = steps_now(scene.settings)
+    before = await load_chat(scene.store, "c")
+    chat = with_ids(scene.desk, steps, before.chat)
+    written = await save_chat(scene.store, before, chat, scene.settings, steps.now_ms, wake=False)
+    deleting = asyncio.create_task(forget(scene.desk, "c", ANN.user_id))
+
+    async def gone():
+        return not await scene.store.documents.count(KIND, ANN.user_id)
+
+    await eventually(gone, "the chat's deletion")
+    await begin_all(scene.desk, steps, written, before.chat)  # of the step that was on its way
+    async with asyncio.timeout(PATIENCE_S):
+        await deleting
+    assert (await scene.store.tasks.read(chat.turn.task_id)).state is TaskState.CANCELLED
 
 
 async def test_a_chat_is_deleted_by_its_owner_alone(scene):
