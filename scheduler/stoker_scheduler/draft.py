@@ -14,6 +14,7 @@ from stoker_scheduler.eviction import Facts
 from stoker_scheduler.fleet import Worker
 from stoker_scheduler.matching import explain
 from stoker_scheduler.queues import Group, Shape
+from stoker_scheduler.residents import Phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,12 @@ class Draft:
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
         self.given: dict[WorkerId, int] = {}  # tasks that a worker got in this decision
+        self.given_s: dict[WorkerId, float] = {}  # and how long they take it
+        self.evicted: set[tuple[WorkerId, SetupKey]] = set()
         self.begun: dict[SetupKey, list[Begun]] = {}
         self.warm_given: dict[SetupKey, list[Worker]] = {}  # got one warm task; may take another ahead
         self.claims: dict[WorkerId, Group] = {}  # worker -> the first group that waits for it
+        self._idle_given: dict[SetupKey, int] = {}  # instances on workers that were idle
         self._taken: dict[GroupId, set[TaskId]] = {}
         self._taken_of_key: dict[SetupKey, int] = {}
         self._used_s: dict[str, float] = {}
@@ -48,6 +52,10 @@ class Draft:
     def backlog(self, key: SetupKey) -> int:
         """How many tasks still wait for a setup."""
         return self.facts.queues.backlog(key) - self._taken_of_key.get(key, 0)
+
+    def has_idle(self, key: SetupKey) -> bool:
+        """Whether an instance of a setup is idle and was not given away with its worker."""
+        return len(self.facts.fleet.idle_with.at(key)) > self._idle_given.get(key, 0)
 
     def task(self, group: Group, position: int = 0) -> TaskId:
         """The task at a position among those that still wait, or the last one."""
@@ -119,7 +127,13 @@ class Draft:
     def record(self, group: Group, assign: Assign, worker: Worker) -> None:
         """Count an assignment as done."""
         key = group.setup_key
+        if worker.free and worker.id not in self.given:
+            for resident in worker.residents.values():
+                if resident.phase is Phase.READY:
+                    self._idle_given[resident.setup_key] = self._idle_given.get(resident.setup_key, 0) + 1
         self.given[worker.id] = self.given.get(worker.id, 0) + 1
+        self.given_s[worker.id] = self.given_s.get(worker.id, 0.0) + assign.estimate_s
+        self.evicted.update((worker.id, gone) for gone in assign.evict)
         self._taken.setdefault(group.id, set()).add(assign.task_id)
         self._taken_of_key[key] = self._taken_of_key.get(key, 0) + 1
         self._used_s[group.key_id] = self.used_s(group.key_id) + assign.estimate_s

@@ -58,17 +58,34 @@ def make_room(worker: Worker, group: Group, facts: Facts) -> Room | Why:
     slots = worker.max_residents - len(staying)
     if slots >= 1 and free >= wanted:
         return Room() if _memory_is_back(worker, free, wanted, facts) else Why.FREEING
-    evict: list[SetupKey] = []
-    regret_s = 0.0
+    going: list[Residence] = []
     for resident in sorted(staying, key=lambda r: (_worth(r, worker, facts), r.used_ms, r.setup_key)):
         if _may_go(resident, facts):
-            evict.append(resident.setup_key)
-            regret_s += loss_s(resident, facts)
+            going.append(resident)
             slots += 1
             free += _bytes_of(resident, worker, facts)
             if slots >= 1 and free >= wanted:
-                return Room(tuple(evict), regret_s)
+                return _room(_needed(going, slots - 1, free - wanted, worker, facts), facts)
     return Why.KEPT
+
+
+def _needed(
+    going: list[Residence], spare_slots: int, spare_bytes: int, worker: Worker, facts: Facts
+) -> list[Residence]:
+    """Those without which there is no room: a larger one that went later may have made enough for earlier ones to stay."""
+    needed = []
+    for resident in reversed(going):
+        used = _bytes_of(resident, worker, facts)
+        if spare_slots >= 1 and spare_bytes >= used:
+            spare_slots -= 1
+            spare_bytes -= used
+        else:
+            needed.append(resident)
+    return needed[::-1]
+
+
+def _room(going: list[Residence], facts: Facts) -> Room:
+    return Room(tuple(each.setup_key for each in going), sum(loss_s(each, facts) for each in going))
 
 
 def decide_unload(

@@ -59,7 +59,7 @@ def is_startable(group: Group, draft: Draft) -> bool:
     facts, key = draft.facts, group.warm_key
     if group.session and facts.fleet.leaseholder(group.setup_key):
         return True
-    return bool(facts.fleet.idle_with.at(key) or (facts.fleet.one_key.at(key) and is_short(key, draft)))
+    return draft.has_idle(key) or bool(facts.fleet.one_key.at(key) and is_short(key, draft))
 
 
 def is_short(key: SetupKey, draft: Draft) -> bool:
@@ -228,11 +228,15 @@ def _soonest_warm(group: Group, draft: Draft) -> _Warmth | None:
     facts, key = draft.facts, group.warm_key
     run_s = facts.knowledge.run_s(key, group.app)
     holders = facts.fleet.holders.at(key)
+    copies = len(holders)
     best: tuple[float, WorkerId, bool, bool] | None = None
     for worker in islice(holders.values(), LOOK_BUSY):
+        if (worker.id, key) in draft.evicted:
+            copies -= 1
+            continue
         if not admits(group.shape, worker) or worker.refuses(group.setup_key, facts.now_ms):
             continue
-        seconds = worker.remaining_s(facts.now_ms) + run_s * draft.given.get(worker.id, 0)
+        seconds = worker.remaining_s(facts.now_ms) + draft.given_s.get(worker.id, 0.0)
         loading = worker.residents[key].phase is Phase.LOADING
         unmeasured = loading and not facts.knowledge.knows_load(key) and _patient(worker, facts.now_ms)
         if best is None or seconds < best[0]:
@@ -243,7 +247,7 @@ def _soonest_warm(group: Group, draft: Draft) -> _Warmth | None:
             best = (load.seconds, load.worker.id, True, not facts.knowledge.knows_load(key))
     if best is None:
         return None
-    copies = len(holders) + len(begun)
+    copies += len(begun)
     behind = draft.backlog(key) - (0 if group.session else 1)
     tail_s = best[0] + behind * run_s / copies
     return _Warmth(best[1], best[0], tail_s, copies, best[2], best[3])
@@ -312,8 +316,7 @@ def _idle_candidates(group: Group, draft: Draft) -> list[Worker]:
 
 def _nowhere(group: Group, draft: Draft) -> Reason:
     """The reason of a group that has no instance anywhere and no idle worker."""
-    now_ms, given = draft.facts.now_ms, draft.given
-    run_s = draft.facts.knowledge.run_s(group.setup_key, group.app)
+    now_ms = draft.facts.now_ms
     able = list(candidates(group.shape, draft.facts.fleet, LOOK))
     if not able:
         return draft.explain(group.shape)
@@ -324,7 +327,7 @@ def _nowhere(group: Group, draft: Draft) -> Reason:
     able = [worker for worker in able if not worker.lease]
 
     def free_s(worker: Worker) -> float:
-        return worker.remaining_s(now_ms) + run_s * given.get(worker.id, 0)
+        return worker.remaining_s(now_ms) + draft.given_s.get(worker.id, 0.0)
 
     soonest = min(able, key=lambda worker: (free_s(worker), worker.id))
     count = len({worker.id for worker in able})

@@ -46,6 +46,26 @@ def test_a_warm_start_comes_before_a_load_for_a_key_that_had_less():
     assert board.order == [first, warm, cold]
 
 
+def test_who_can_start_warm_goes_before_one_whose_instances_are_all_taken():
+    warm = (("box-cpu-0", "a"), ("box-cpu-1", "b"))
+    board = warm_board(warm=warm, residents=1).learn("a", load_s=10, run_s=60).learn("b", load_s=20)
+    before = board.submit("b", key_id="many")
+    board.decide()
+    board.later(100).finish(before, run_s=100)
+    first, second, other = board.submit("a"), board.submit("a"), board.submit("b", key_id="many")
+    board.decide()
+    assert [board.worker_of(task) for task in (first, second, other)] == ["box-cpu-0", None, "box-cpu-1"]
+    assert board.cold == []
+
+
+def test_nobody_waits_for_an_instance_that_makes_room_in_the_same_decision():
+    board = warm_board(residents=1).learn("a", load_s=10, run_s=1).learn("b", load_s=10, run_s=60)
+    board.later(100).submit("b", priority=5, workers=("box-cpu-0",))
+    board.submit("a")
+    board.decide()
+    assert (board.cold, board.evicted) == ([("box-cpu-0", "b"), ("box-cpu-1", "a")], ["a"])
+
+
 def test_a_cold_task_goes_to_the_emptiest_worker():
     board = warm_board(workers=3, warm=(("box-cpu-0", "b"), ("box-cpu-2", "c")))
     board.submit("a")

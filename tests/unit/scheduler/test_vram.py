@@ -84,6 +84,13 @@ def test_the_declared_number_has_a_margin_until_it_is_measured():
         assert board.evicted == evicted
 
 
+def test_what_is_wanted_less_stays_where_another_one_alone_makes_the_room():
+    board = gpu_board(residents=[resident(GPU, "small", vram_gb=4), resident(GPU, "large", vram_gb=20)])
+    board.finish(board.submit("large", needs=gpu_needs(20)), TaskState.CANCELLED)
+    placed(board, "a", 18)
+    assert board.evicted == ["large"]
+
+
 def finish(board, task, **measured):
     board.run(task)
     board.mirror.on_finished(task, TaskState.COMPLETED, Measured(run_s=1, **measured), board.now_ms)
