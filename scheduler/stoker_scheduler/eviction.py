@@ -65,7 +65,9 @@ def make_room(worker: Worker, group: Group, facts: Facts) -> Room | Why:
             slots += 1
             free += _bytes_of(resident, worker, facts)
             if slots >= 1 and free >= wanted:
-                return _room(_needed(going, slots - 1, free - wanted, worker, facts), facts)
+                needed = _needed(going, slots - 1, free - wanted, worker, facts)
+                regret_s = sum(loss_s(each, worker, facts) for each in needed)
+                return Room(tuple(each.setup_key for each in needed), regret_s)
     return Why.KEPT
 
 
@@ -82,10 +84,6 @@ def _needed(
         else:
             needed.append(resident)
     return needed[::-1]
-
-
-def _room(going: list[Residence], facts: Facts) -> Room:
-    return Room(tuple(each.setup_key for each in going), sum(loss_s(each, facts) for each in going))
 
 
 def decide_unload(
@@ -172,15 +170,16 @@ def _may_go(resident: Residence, facts: Facts) -> bool:
     return age_s >= facts.rules.churn_factor * miss_s(resident, facts.knowledge)
 
 
-def loss_s(resident: Residence, facts: Facts) -> float:
+def loss_s(resident: Residence, worker: Worker, facts: Facts) -> float:
     """Seconds of loading that its loss is expected to cost."""
     load_s = miss_s(resident, facts.knowledge)
     copies = max(1, len(facts.fleet.holders.at(resident.setup_key)))
     if facts.queues.backlog(resident.setup_key):
         return load_s / copies
-    return load_s * facts.knowledge.chance(resident.setup_key, facts.now_ms) / copies
+    chance = facts.knowledge.chance(resident.setup_key, facts.now_ms, len(worker.residents))
+    return load_s * chance / copies
 
 
 def _worth(resident: Residence, worker: Worker, facts: Facts) -> float:
     """Seconds of loading that a GiB of it saves; one that takes no memory counts as a GiB."""
-    return loss_s(resident, facts) * GIB / (_bytes_of(resident, worker, facts) or GIB)
+    return loss_s(resident, worker, facts) * GIB / (_bytes_of(resident, worker, facts) or GIB)

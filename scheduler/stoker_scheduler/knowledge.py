@@ -23,8 +23,8 @@ DEMAND_HALF_S: Final = 43_200.0
 """Half a day: what was hot this morning is worth half as much tonight. Chosen on the published trace, as the next three."""
 RECENT_S: Final = 1000.0
 RECENT_IDLE_S: Final = 30.0
-DEMAND_COMMON: Final = 240.0
-"""The score of a setup that is wanted again in one of two cases."""
+DEMAND_COMMON: Final = 480.0
+"""The score of a setup that is wanted again in one of two cases; shared by those that live together."""
 MAX_KEYS: Final = 20_000
 """Entries a table keeps, least lately learned first out: setups come from callers without bound."""
 
@@ -71,18 +71,22 @@ class Demand:
         if len(self._seen) > MAX_KEYS:
             self._seen.popitem(last=False)
 
-    def chance(self, key: str, now_ms: int) -> float:
+    def chance(self, key: str, now_ms: int, together: int) -> float:
         """How likely it is (0 to 1) that a setup is wanted again before its instance would be evicted anyway.
 
         Often and lately both count: a setup that was asked for a moment ago is as likely as one with
-        `RECENT_S` / `RECENT_IDLE_S` tasks in the last half-life.
+        `RECENT_S` / `RECENT_IDLE_S` tasks in the last half-life. And the more instances live on a worker, the
+        longer each of them stays there.
+
+        Args:
+            together: instances on its worker.
         """
         if key not in self._seen:
             return 0.0
         count, last_ms = self._seen[key]
         idle_s = max(0, now_ms - last_ms) / 1000
         score = _halved(count, idle_s * 1000) + RECENT_S / (RECENT_IDLE_S + idle_s)
-        return score / (score + DEMAND_COMMON)
+        return score / (score + DEMAND_COMMON / together)
 
 
 def _halved(count: float, passed_ms: float) -> float:
@@ -127,9 +131,9 @@ class Knowledge:
         """GPU memory of an instance on a type of device: measured there, else elsewhere or declared, and a margin."""
         return self._vram.need(plain_key(key), device, declared)
 
-    def chance(self, key: SetupKey, now_ms: int) -> float:
+    def chance(self, key: SetupKey, now_ms: int, together: int) -> float:
         """How likely a setup is wanted again soon; see `Demand.chance`."""
-        return self._demand.chance(plain_key(key), now_ms)
+        return self._demand.chance(plain_key(key), now_ms, together)
 
     def note_submitted(self, key: SetupKey, at_ms: int) -> None:
         self._demand.note(plain_key(key), at_ms)

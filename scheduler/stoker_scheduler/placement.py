@@ -186,7 +186,7 @@ def _idle_warm(group: Group, draft: Draft) -> Worker | None:
 
     def others_s(worker: Worker) -> float:
         return sum(
-            loss_s(resident, draft.facts)
+            loss_s(resident, worker, draft.facts)
             for key, resident in worker.residents.items()
             if key != group.setup_key and resident.phase is Phase.READY
         )

@@ -72,6 +72,16 @@ def test_a_cold_task_goes_to_the_emptiest_worker():
     assert starts(board.decide()) == [("box-cpu-1", Start.COLD)]
 
 
+def test_an_instance_is_worth_more_where_many_live_for_it_would_stay_longer():
+    board = Board()
+    board.engine(engine_info("few", residents=2), [("few-cpu-0", key) for key in "ab"])
+    board.engine(engine_info("many", residents=4), [("many-cpu-0", key) for key in "cdef"])
+    for key in "aabbcdef":
+        board.finish(board.submit(key), TaskState.CANCELLED)
+    board.submit("new")
+    assert starts(board.decide()) == [("few-cpu-0", Start.COLD)]
+
+
 def test_a_machine_with_the_environment_beats_an_empty_one():
     board = Board()
     board.engine(engine_info("one"), environments=())
