@@ -1,4 +1,4 @@
-"""The answer of a language model's task as it grows: increments whose sum is the answer, then the ended task.
+"""The answer of a language model's task as it grows: increments whose sum is the answer, then how the task ended.
 
 Built on what the hub knows of the task, so it survives a lost announcement, another attempt and a restart of
 everything but this process. Apps that yield increments and apps that yield whole outputs look the same here.
@@ -10,10 +10,11 @@ from typing import Final
 
 import msgspec
 
-from stoker.core.messages import TaskId, TaskView
+from stoker.core.messages import TaskId
 from stoker.core.states import TERMINAL
 from stoker.llm.growth import Delta, Growth
 from stoker.protocol import Store
+from stoker.protocol.tasks import Standing
 from stoker_gateway.deltas import BATCHES
 from stoker_gateway.streams import Hub, woken
 
@@ -25,7 +26,7 @@ class Quiet:
 
 
 QUIET: Final = Quiet()
-Part = Delta | TaskView | Quiet
+Part = Delta | Standing | Quiet
 
 
 class AnswerFeed:
@@ -45,14 +46,14 @@ class AnswerFeed:
         self._after = "0"
 
     async def parts(self) -> AsyncGenerator[Part, None]:
-        """What is new, Quiet now and then, and the task once it has ended; nothing more when it is deleted.
+        """What is new, Quiet now and then, and how the task ended; nothing more when it is deleted.
 
         Raises:
             StreamCut: the gateway ends, or cannot read the task.
             StoreUnavailable: increments cannot be read.
         """
         mono_told = time.monotonic()
-        with self._hub.watch(self._task_id) as (watch, waker):
+        with self._hub.answer(self._task_id) as (watch, waker):
             while not watch.gone:
                 view = watch.view
                 if view is not None:
@@ -68,7 +69,7 @@ class AnswerFeed:
                     mono_told = time.monotonic()
                     yield QUIET
 
-    async def _new(self, view: TaskView) -> AsyncIterator[Delta]:
+    async def _new(self, view: Standing) -> AsyncIterator[Delta]:
         """What a view has beyond what was told: its increments while they can be had, else by its output."""
         if self._growing(view):
             async for delta in self._increments(view):
@@ -76,7 +77,7 @@ class AnswerFeed:
         elif delta := self.growth.catch_up(view.output):
             yield delta
 
-    def _growing(self, view: TaskView) -> bool:
+    def _growing(self, view: Standing) -> bool:
         """Whether increments of this attempt go on from what was told."""
         if view.state in TERMINAL or view.delta_last == 0 or self._last < 0:
             return False
@@ -86,7 +87,7 @@ class AnswerFeed:
             self._attempt, self._last, self._after = view.attempt, 0, "0"
         return True
 
-    async def _increments(self, view: TaskView) -> AsyncIterator[Delta]:
+    async def _increments(self, view: Standing) -> AsyncIterator[Delta]:
         while self._last < view.delta_last:
             batches = await self._store.tasks.deltas(self._task_id, self._after, BATCHES)
             for batch in batches:

@@ -15,9 +15,10 @@ import msgspec
 from stoker.agents.chat import KIND, Chat, Message
 from stoker.agents.chats import load_chat
 from stoker.core.errors import NotFound, StoreUnavailable
-from stoker.core.messages import TaskId, TaskView
+from stoker.core.messages import TaskId
 from stoker.llm.growth import Growth
 from stoker.protocol import Store
+from stoker.protocol.tasks import Standing
 from stoker_gateway.answer_feed import AnswerFeed, Part, Quiet
 from stoker_gateway.chat_dto import shortened
 from stoker_gateway.chat_told import ChatTold, Told
@@ -186,7 +187,7 @@ class AnswerInProgress:
             self.part = None
             if part is None:
                 self.mono_lost = time.monotonic()
-            elif not isinstance(part, TaskView):
+            elif not isinstance(part, Standing):
                 self.part = asyncio.create_task(_next(self._parts))
                 if not isinstance(part, Quiet):
                     self.grows = True

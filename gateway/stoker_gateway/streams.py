@@ -20,6 +20,7 @@ from stoker.protocol import Store
 from stoker.protocol.task_logs import Tail
 from stoker.pulse import Pulse
 from stoker.settings import GatewaySettings
+from stoker_gateway.answer_watch import AnswerWatch, watched
 from stoker_gateway.deltas import BATCHES, DeltaReader
 from stoker_gateway.dialect import Dialect
 from stoker_gateway.dto import EncodedLogs, stream_lines
@@ -91,6 +92,10 @@ class Watch:
     def break_off(self) -> None:
         """Have every reader's stream break off."""
         self.broken = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Have every reader look."""
         for waker in self.wakers:
             waker.set()
 
@@ -166,6 +171,7 @@ class Hub:
         self._heartbeat_s = settings.heartbeat_s
         self._resend_s = settings.resend_s
         self._watches: dict[TaskId, Watch] = {}
+        self._answers: dict[TaskId, AnswerWatch] = {}
         self._documents: dict[str, set[asyncio.Event]] = {}
         """`kind:id` -> who waits for a change of it."""
         self._dirty: set[TaskId] = set()
@@ -179,14 +185,13 @@ class Hub:
 
     @property
     def open_streams(self) -> int:
-        return sum(len(watch.wakers) for watch in self._watches.values())
+        return sum(len(watch.wakers) for _, watch in self._watched(*self._all))
 
     def close(self) -> None:
         """Break every stream off. A clean end without the task's ending would leave some clients waiting for ever."""
         self.closing = True
-        for watch in self._watches.values():
-            for waker in watch.wakers:
-                waker.set()
+        for _, watch in self._watched(*self._all):
+            watch.wake()
         self._wake_documents(*self._documents)
 
     async def document_changes(
@@ -271,7 +276,7 @@ class Hub:
                 async for chunk in self._step(watch, reader, changed=changed):
                     yield chunk
 
-    def check(self, watch: Watch) -> None:
+    def check(self, watch: Watch | AnswerWatch) -> None:
         """To be asked by each reader of `watch` when it has waited.
 
         Raises:
@@ -313,9 +318,9 @@ class Hub:
                 reader.give_up()
 
     @contextlib.contextmanager
-    def watch(self, task_id: TaskId) -> Iterator[tuple[Watch, asyncio.Event]]:
-        """A task as it changes, and an event that is set when it has; it is read at once."""
-        with self._watching(task_id) as found:
+    def answer(self, task_id: TaskId) -> Iterator[tuple[AnswerWatch, asyncio.Event]]:
+        """How far a task has come, and an event that is set when that has changed; it is read at once."""
+        with watched(self._answers, task_id, AnswerWatch) as found:
             self._mark(task_id)
             yield found
 
@@ -327,16 +332,22 @@ class Hub:
 
     @contextlib.contextmanager
     def _watching(self, task_id: TaskId) -> Iterator[tuple[Watch, asyncio.Event]]:
-        watch = self._watches.setdefault(task_id, Watch())
-        waker = asyncio.Event()
-        watch.wakers.add(waker)
-        try:
-            yield watch, waker
-        finally:
-            watch.wakers.discard(waker)
-            watch.late.discard(waker)
-            if not watch.wakers and self._watches.get(task_id) is watch:
-                del self._watches[task_id]
+        with watched(self._watches, task_id, Watch) as (watch, waker):
+            try:
+                yield watch, waker
+            finally:
+                watch.late.discard(waker)
+
+    @property
+    def _all(self) -> set[TaskId]:
+        return {*self._watches, *self._answers}
+
+    def _watched(self, *task_ids: TaskId) -> list[tuple[TaskId, Watch | AnswerWatch]]:
+        """What is watched of these tasks."""
+        found: list[tuple[TaskId, Watch | AnswerWatch | None]] = []
+        for task_id in task_ids:
+            found += ((task_id, self._watches.get(task_id)), (task_id, self._answers.get(task_id)))
+        return [(task_id, watch) for task_id, watch in found if watch is not None]
 
     def _mark(self, *task_ids: TaskId) -> None:
         self._dirty.update(task_ids)
@@ -347,7 +358,7 @@ class Hub:
             try:
                 async with self._store.announcements() as announcements:
                     self.heard.nothing_before_now()
-                    self._mark(*self._watches)
+                    self._mark(*self._all)
                     self._wake_documents(*self._documents)
                     while True:
                         heard = await announcements.next(LISTEN_S)
@@ -357,7 +368,8 @@ class Hub:
                                 self._wake_documents(said.document)
                             else:
                                 self.heard.add(said.task_id)
-                        wanted = [said for said in heard if said.task_id in self._watches]
+                        watches = self._watches, self._answers
+                        wanted = [said for said in heard if any(said.task_id in held for held in watches)]
                         if wanted:
                             self._mark(*(said.task_id for said in wanted))
                         if any(said.ended for said in wanted):
@@ -375,8 +387,7 @@ class Hub:
             while self._dirty:
                 batch = [self._dirty.pop() for _ in range(min(BATCH, len(self._dirty)))]
                 try:
-                    watched = [(i, self._watches[i]) for i in batch if i in self._watches]
-                    await self._read([(i, watch) for i, watch in watched if not watch.ended])
+                    await self._read([one for one in self._watched(*batch) if not one[1].ended])
                     self.pulse.beat(TASKS)
                 except StoreUnavailable as error:
                     log.warning(Event.STORE_UNAVAILABLE, loop="read", error=str(error))
@@ -384,41 +395,55 @@ class Hub:
                     await asyncio.sleep(RETRY_S)
             self.pulse.forget(TASKS)
 
-    async def _read(self, watched: list[tuple[TaskId, Watch]]) -> None:
+    async def _read(self, read: list[tuple[TaskId, Watch | AnswerWatch]]) -> None:
         """Bring tasks up to date, in one batch; one by one where it fails, for an engine may have spoiled one of them.
 
         Raises:
             StoreUnavailable: some of them are not up to date.
         """
         try:
-            await self._update(watched)
+            await self._update(read)
         except StoreUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - one task must not silence the streams of all others
-            if len(watched) > 1:
-                for each in watched:
+            if len(read) > 1:
+                for each in read:
                     await self._read([each])
                 return
-            [(task_id, watch)] = watched
+            [(task_id, watch)] = read
             self.unreadable += 1
             log.warning(Event.TASK_UNREADABLE, task_id=task_id, reason=type(error).__name__)
-            if self._watches.get(task_id) is watch:  # whoever opens the stream anew finds out by himself
-                del self._watches[task_id]
+            for watches in (self._watches, self._answers):
+                if watches.get(task_id) is watch:  # whoever opens the stream anew finds out by himself
+                    del watches[task_id]
             watch.break_off()
 
-    async def _update(self, watched: list[tuple[TaskId, Watch]]) -> None:
+    async def _update(self, read: list[tuple[TaskId, Watch | AnswerWatch]]) -> None:
+        tasks = [(task_id, watch) for task_id, watch in read if isinstance(watch, Watch)]
+        answers = [(task_id, watch) for task_id, watch in read if isinstance(watch, AnswerWatch)]
+        await asyncio.gather(
+            *([self._update_tasks(tasks)] if tasks else []),
+            *([self._update_answers(answers)] if answers else []),
+        )
+
+    async def _update_answers(self, answers: list[tuple[TaskId, AnswerWatch]]) -> None:
+        found = await self._store.tasks.standings([task_id for task_id, _ in answers])
+        for task_id, watch in answers:
+            watch.update(found.get(task_id))
+
+    async def _update_tasks(self, tasks: list[tuple[TaskId, Watch]]) -> None:
         """One batch. In it logs are read after the task, so that the view of an ended one comes with all lines."""
         views, _ = await asyncio.gather(
-            self._store.tasks.read_many([task_id for task_id, _ in watched], with_logs=False),
-            self._store.logs.read_tails([(task_id, watch.tail) for task_id, watch in watched]),
+            self._store.tasks.read_many([task_id for task_id, _ in tasks], with_logs=False),
+            self._store.logs.read_tails([(task_id, watch.tail) for task_id, watch in tasks]),
         )
-        for (_, watch), view in zip(watched, views, strict=True):
+        for (_, watch), view in zip(tasks, views, strict=True):
             watch.update(view)
 
     async def _poll_loop(self) -> None:
         while True:
             await asyncio.sleep(POLL_S)
-            self._mark(*self._watches)
+            self._mark(*self._all)
             self._wake_documents(*self._documents)
 
 

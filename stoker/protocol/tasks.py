@@ -57,8 +57,11 @@ class Standing(Struct, frozen=True, kw_only=True):
     """How far a task has come and what it gave, without what it was asked."""
 
     state: TaskState
+    attempt: int
     output: bytes  # JSON
     error: str
+    error_code: str
+    delta_last: int = 0  # number of the last increment of the output that this attempt has written
     session_id: str = ""  # where it was asked for
 
 
@@ -69,6 +72,7 @@ class _InSession(Struct):
 
 
 _in_session = msgspec.json.Decoder(_InSession)
+_STANDING = ("state", "attempt", "output", "error", "error_code", "delta_attempt", "delta_last")
 
 
 class Tasks:
@@ -202,7 +206,7 @@ class Tasks:
 
         Cost: one batch.
         """
-        fields = ["state", "output", "error", *(["request"] if with_sessions else [])]
+        fields = [*_STANDING, *(["request"] if with_sessions else [])]
         calls = [self._connection.start("HMGET", self._keys.task(one), *fields) for one in task_ids]
         replies = [(task_id, await call) for task_id, call in zip(task_ids, calls, strict=True)]
         found = {task_id: _standing(task_id, values) for task_id, values in replies}
@@ -420,14 +424,17 @@ def _readable(
 
 
 def _standing(task_id: TaskId, values: Sequence[bytes | None]) -> Standing | None:
-    state, output, error, *request = values
+    state, attempt, output, error, error_code, delta_attempt, delta_last, *request = values
     if state is None:
         return None
     try:
         return Standing(
             state=TaskState(int(state)),
+            attempt=int(attempt or b""),
+            delta_last=int(delta_last or b"") if delta_attempt == attempt else 0,
             output=output or b"null",
             error=(error or b"").decode(),
+            error_code=(error_code or b"").decode(),
             session_id=_in_session.decode(request[0] or b"").session_id if request else "",
         )
     except (ValueError, msgspec.MsgspecError) as exc:

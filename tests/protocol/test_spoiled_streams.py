@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from batches import Batches
 from helpers import eventually
 from protocol_scene import DONE, Scene
 
@@ -30,11 +31,15 @@ async def hub(store, tmp_path):
     loops[0].cancel()
 
 
-async def spoil(store, task_id):
-    """Another type, so that every read of it is an error."""
-    key = store._keys.task_events(task_id)
-    await store._connection.command("DEL", key)
+async def spoil(store, key):
+    """Another type, so that every read of it is an error. What was there is under another name."""
+    if await store._connection.command("EXISTS", key):
+        await store._connection.command("RENAME", key, f"{key}:before")
     await store._connection.command("SET", key, "nonsense")
+
+
+async def make_whole(store, key):
+    await store._connection.command("RENAME", f"{key}:before", key)
 
 
 async def events(hub, task_id):
@@ -47,21 +52,43 @@ async def test_a_task_that_cannot_be_read_breaks_off_its_own_streams_alone(scene
     whole, spoiled = (asyncio.ensure_future(events(hub, task_id)) for task_id in ("t1", "spoiled"))
     answer = asyncio.ensure_future(anext(AnswerFeed(scene.store, hub, 60, "spoiled").parts()))
     await eventually(lambda: hub.open_streams == 3, "three readers")
-    await spoil(scene.store, "spoiled")
+    for key in (scene.store._keys.task_events("spoiled"), scene.store._keys.task("spoiled")):
+        await spoil(scene.store, key)
     await scene.store.engines.finish(order, "box", DONE)
     hub._mark("t1", "spoiled")
     for broken in (spoiled, answer):
         with pytest.raises(StreamCut):
             await broken
     assert b'"status_text":"completed"' in (await whole)[-1]
-    assert (hub.unreadable, hub.open_streams) == (1, 0)
+    assert (hub.unreadable, hub.open_streams) == (2, 0)
 
 
 async def test_a_spoiled_task_that_was_dropped_can_be_followed_when_it_is_whole_again(scene, hub):
-    await spoil(scene.store, "spoiled")
-    with hub.watch("spoiled") as (watch, changed):
+    key = scene.store._keys.task("spoiled")
+    await spoil(scene.store, key)
+    with hub.answer("spoiled") as (watch, changed):
         await eventually(lambda: watch.broken, "the end of the first stream")
-        await scene.store._connection.command("DEL", scene.store._keys.task_events("spoiled"))
-        with hub.watch("spoiled") as (fresh, _):
+        await make_whole(scene.store, key)
+        with hub.answer("spoiled") as (fresh, _):
             await eventually(lambda: fresh.view is not None, "the task")
         assert changed.is_set()
+
+
+async def test_who_follows_an_answer_has_what_it_needs_of_the_task_read_and_no_more(scene, hub, monkeypatch):
+    batches = Batches(scene.store, monkeypatch)
+    with hub.answer("t1") as (watch, _):
+        await eventually(lambda: watch.view is not None, "the task")
+    assert batches.names == [["HMGET"]]
+    assert "request" not in batches[0][0]
+
+
+async def test_the_log_and_the_stream_of_a_task_do_not_depend_on_who_follows_its_answer(scene, hub):
+    order = await scene.running()
+    with hub.answer("t1") as (watch, _):
+        whole = asyncio.ensure_future(events(hub, "t1"))
+        await eventually(lambda: hub.open_streams == 2, "both readers")
+        await scene.store.engines.finish(order, "box", DONE)
+        hub._mark("t1")
+        assert b'"status_text":"completed"' in (await whole)[-1]
+        await eventually(lambda: watch.ended, "the end of the answer")
+        assert watch.view.output == bytes(DONE.output)

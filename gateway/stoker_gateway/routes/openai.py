@@ -21,6 +21,7 @@ from stoker.core.messages import TaskView
 from stoker.core.scopes import Scope
 from stoker.core.states import TaskState
 from stoker.llm.contract import llm_function, read_output
+from stoker.protocol.tasks import Standing
 from stoker.runs.registry import listed
 from stoker.runs.submit import RunBody
 from stoker_gateway.access import needs
@@ -130,7 +131,7 @@ async def whole(request: AnyRequest, running: Completing) -> Answer:
         if not ending.done():
             running.hang_up()
             return Response(content=b"", status_code=499)
-        body = running.said.whole(read_output(checked(await ending, running.model).output))
+        body = running.said.whole(read_output(checked(running, await ending)))
         return Response(content=bytes(_encode(body)), media_type=JSON, status_code=200)
     except StreamCut as error:
         running.hang_up()
@@ -153,7 +154,7 @@ async def streamed(running: Completing) -> AsyncIterator[bytes]:
             async for part in parts:
                 if isinstance(part, Quiet):
                     yield HEARTBEAT_COMMENT
-                elif not isinstance(part, TaskView):
+                elif not isinstance(part, Standing):
                     if chunk := said.part(part):
                         yield event(chunk)
                 else:
@@ -168,27 +169,28 @@ async def streamed(running: Completing) -> AsyncIterator[bytes]:
             running.hang_up()
 
 
-def _last_chunks(running: Completing, view: TaskView, *, whole_told: bool) -> list[dict[str, Any]]:
+def _last_chunks(running: Completing, end: Standing, *, whole_told: bool) -> list[dict[str, Any]]:
     try:
-        output = read_output(checked(view, running.model).output)
+        output = read_output(checked(running, end))
         if not whole_told:
             raise ModelFailed("The worker was lost, and another attempt answered otherwise. Ask again.")
     except StokerError as error:
-        return [error_body(error, view.error_code)]
+        return [error_body(error, end.error_code)]
     return [running.said.last(output), *([running.said.usage(output)] if running.wants_usage else ())]
 
 
-def checked(view: TaskView, model: str) -> TaskView:
-    """A task that ended well.
+def checked(running: Completing, end: Standing) -> bytes:
+    """The output of a task that ended well.
 
     Raises:
         ModelFailed: the app's own failure, or somebody cancelled it.
     """
-    if view.state is TaskState.COMPLETED:
-        return view
-    if view.state is TaskState.CANCELLED:
-        raise ModelFailed(f"The task {view.request.id} of this answer was cancelled")
-    raise ModelFailed(f"{model}: {view.error or 'failed'} (task {view.request.id})")
+    task_id = running.task.request.id
+    if end.state is TaskState.COMPLETED:
+        return end.output
+    if end.state is TaskState.CANCELLED:
+        raise ModelFailed(f"The task {task_id} of this answer was cancelled")
+    raise ModelFailed(f"{running.model}: {end.error or 'failed'} (task {task_id})")
 
 
 @get(MODELS, tags=["models"], summary="List models, as OpenAI's API does")
@@ -238,10 +240,10 @@ def event(body: dict[str, Any]) -> bytes:
     return b"data: %b\n\n" % _encode(body)
 
 
-async def _ended(running: Completing) -> TaskView:
+async def _ended(running: Completing) -> Standing:
     async with contextlib.aclosing(running.feed().parts()) as parts:
         async for part in parts:
-            if isinstance(part, TaskView):
+            if isinstance(part, Standing):
                 return part
     raise NotFound("The task of this answer was deleted")
 

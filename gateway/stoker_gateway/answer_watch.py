@@ -1,0 +1,73 @@
+"""A task whose answer somebody follows: what the hub keeps of it, which is less than what a task's own stream shows.
+
+Neither its log, nor why it waits, nor what it was asked: of a chat that is the whole conversation, at each change.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Protocol, TypeVar
+
+from stoker.core.messages import TaskId
+from stoker.core.states import TERMINAL
+from stoker.protocol.tasks import Standing
+
+
+class AnswerWatch:
+    """Its latest standing, and who wants to be woken when there is another."""
+
+    def __init__(self) -> None:
+        self.view: Standing | None = None
+        self.gone = self.broken = False
+        """Deleted; not to be read any more, though its readers wait."""
+        self.wakers: set[asyncio.Event] = set()
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing can change any more."""
+        return self.view is not None and self.view.state in TERMINAL
+
+    def update(self, view: Standing | None) -> None:
+        """Take what was read; readers hear of it when it differs."""
+        if view is not None and view == self.view:
+            return
+        if view is None:
+            self.gone = True
+        else:
+            self.view = view
+        self.wake()
+
+    def break_off(self) -> None:
+        """Have every reader's stream break off."""
+        self.broken = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Have every reader look."""
+        for waker in self.wakers:
+            waker.set()
+
+
+class Watched(Protocol):
+    """What readers can watch."""
+
+    wakers: set[asyncio.Event]
+
+
+W = TypeVar("W", bound=Watched)
+
+
+@contextlib.contextmanager
+def watched(
+    watches: dict[TaskId, W], task_id: TaskId, make: Callable[[], W]
+) -> Iterator[tuple[W, asyncio.Event]]:
+    """The watch of a task, made for the first of its readers and gone with the last, and the event that wakes this one."""
+    watch = watches.setdefault(task_id, make())
+    waker = asyncio.Event()
+    watch.wakers.add(waker)
+    try:
+        yield watch, waker
+    finally:
+        watch.wakers.discard(waker)
+        if not watch.wakers and watches.get(task_id) is watch:
+            del watches[task_id]
