@@ -118,6 +118,17 @@ class Documents:
         calls = [self._connection.start("HGETALL", self._keys.document(kind, one)) for one in ids]
         return [_document(kind, one, mapping(await call)) for one, call in zip(ids, calls, strict=True)]
 
+    async def owner(self, kind: str, document_id: str) -> str:
+        """Whose a document is.
+
+        Raises:
+            NotFound: there is none, or its time is over.
+        """
+        found = await self._connection.command("HGET", self._keys.document(kind, document_id), "owner")
+        if found is None:
+            raise _missing(kind, document_id)
+        return str(found, "utf-8")
+
     async def parts(self, kind: str, document_id: str, *names: str) -> dict[str, str]:
         """Parts of a document by name: those that are named and there, or all."""
         key = self._keys.document_parts(kind, document_id)

@@ -33,8 +33,16 @@ async def test_a_document_and_its_parts_are_read_in_one_round_trip_the_head_firs
     assert (document.body, parts) == (b'{"n":1}', {"a": "1", "b": "2"})
     keys = store._keys.document(KIND, "r1"), store._keys.document_parts(KIND, "r1")
     assert batches == [[("HGETALL", key) for key in keys]]
-    with pytest.raises(NotFound):
-        await store.documents.whole(KIND, "none")
+    for read in (store.documents.whole, store.documents.owner):
+        with pytest.raises(NotFound):
+            await read(KIND, "none")
+
+
+async def test_whose_a_document_is_needs_none_of_it(store, monkeypatch):
+    await put(store, b'{"n":1}', parts={"a": "1"})
+    batches = Batches(store, monkeypatch)
+    assert await store.documents.owner(KIND, "r1") == "u1"
+    assert batches.names == [["HGET"]]
 
 
 async def test_of_two_writers_one_wins(store):

@@ -69,8 +69,9 @@ async def stream_chat(request: AnyRequest, chat_id: str) -> Stream:
     NDJSON for `Accept: application/x-ndjson`, else server-sent events without increments. It ends some seconds after
     the chat has become idle.
     """
-    await _own(request, chat_id)
     services, ndjson = services_of(request), NDJSON in caller_of(request).headers.get("accept", "")
+    if await services.store.documents.owner(KIND, chat_id) != caller_of(request).owner.user_id:
+        raise NotFound("Chat not found")  # the stream reads the chat itself, when it is told of changes
     stream = ChatStream(services.store, services.hub, services.settings.heartbeat_s, chat_id, ndjson=ndjson)
     return Stream(stream.events(), media_type=NDJSON if ndjson else SSE, headers=STREAM_HEADERS)
 
