@@ -54,19 +54,19 @@ class Restless(Clocked):
     ("fleet", "size"), [(ONE, 10 * GB), (MIXED, 60 * GB)], ids=["all busy", "the idle one is too small"]
 )
 def test_no_second_is_counted_while_nothing_can_start(fleet, size):
-    trace = ask(*((n, "ab"[n % 2], 5000) for n in range(4)))
+    trace = ask(*((n, "ab"[n % 2], 1500) for n in range(4)))
     clocked, began = played(Clocked, fleet, trace, size)
     restless, same = played(Restless, fleet, trace, size)
     assert began == same
     assert clocked.ticked < 20
-    assert restless.ticked > 10_000
+    assert restless.ticked > 4_000
 
 
 @pytest.mark.parametrize("run_s", [23.0, 0.02])
 @pytest.mark.parametrize("every_s", [3.0, 8.0])
 def test_decisions_are_those_of_every_second(run_s, every_s):
-    for seed in range(3):
-        trace = synthetic(120, models=8, every_s=every_s, run_s=run_s, seed=seed)
+    for seed in range(2):
+        trace = synthetic(80, models=8, every_s=every_s, run_s=run_s, seed=seed)
         clocked, began = played(Clocked, THREE, trace)
         restless, same = played(Restless, THREE, trace)
         assert began == same
