@@ -75,6 +75,8 @@ class Live:
     def ended(self, job: Job, now_s: float) -> None:
         measured = Measured(load_s=job.load_s, run_s=job.request.run_s, vram_bytes=job.size)
         self.mirror.on_finished(TaskId(str(job.number)), TaskState.COMPLETED, measured, _ms(now_s))
+        if job.loaded:
+            self._report(self._workers[job.worker], now_s)  # what the instance takes is measured by now
         del self._jobs[TaskId(str(job.number))]
 
     def tick(self, now_s: float) -> None:  # noqa: ARG002 - interface

@@ -219,6 +219,13 @@ def test_every_task_runs_once_and_a_worker_does_one_thing_at_a_time(found, polic
     assert outcome.loads >= summary_of(policy, outcome).belady_loads
 
 
+def test_a_first_instance_counts_with_what_it_was_measured_to_take():
+    """Half of the device, and not a tenth more: the other half is free for what is known to need no more."""
+    fleet = FleetFile(machines=(Machine(count=1, vram_gb=24),), loads=Loads(base_s=10), sizes=Sizes(gb=12))
+    outcome = play(ask((0, "a", 5), (100, "b", 5), (200, "a", 5), (300, "b", 5)), fleet, OURS, Rules())
+    assert [job.warm for job in outcome.jobs] == [False, False, False, True]
+
+
 # Numbers and pictures.
 
 
