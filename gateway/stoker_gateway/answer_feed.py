@@ -14,7 +14,7 @@ from stoker.core.messages import TaskId
 from stoker.core.states import TERMINAL
 from stoker.llm.growth import Delta, Growth
 from stoker.protocol import Store
-from stoker.protocol.tasks import Standing
+from stoker.protocol.task_hash import Standing
 from stoker_gateway.deltas import BATCHES
 from stoker_gateway.streams import Hub, woken
 

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 from stoker.core.messages import TaskId
 from stoker.core.states import TERMINAL
-from stoker.protocol.tasks import Standing
+from stoker.protocol.task_hash import Standing
 
 
 class AnswerWatch:

@@ -18,7 +18,7 @@ from stoker.core.errors import NotFound, StoreUnavailable
 from stoker.core.messages import TaskId
 from stoker.llm.growth import Growth
 from stoker.protocol import Store
-from stoker.protocol.tasks import Standing
+from stoker.protocol.task_hash import Standing
 from stoker_gateway.answer_feed import AnswerFeed, Part, Quiet
 from stoker_gateway.chat_dto import shortened
 from stoker_gateway.chat_told import ChatTold, Told

@@ -24,7 +24,7 @@ from stoker.core.messages import TaskId
 from stoker.core.states import TERMINAL, TaskState
 from stoker.llm.contract import read_output
 from stoker.protocol.calls import AddressCall, CallKind
-from stoker.protocol.tasks import Standing
+from stoker.protocol.task_hash import Standing
 from stoker_jobs.chat_hooks import tell_behind
 from stoker_jobs.desk import Desk
 

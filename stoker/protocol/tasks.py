@@ -1,22 +1,17 @@
 """What the gateway asks: submit, read, cancel, list, delete."""
 
 import hashlib
-import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 import msgspec
-from msgspec import Struct
 
 from stoker.core.errors import Conflict, NotFound, ProtocolRefusal, Unauthorized
-from stoker.core.events import Event
 from stoker.core.explanations import Explanation
 from stoker.core.groups import spec_group
 from stoker.core.messages import (
     CANCEL_GRACE_MS,
     DeltaBatch,
     EngineId,
-    LogLine,
     Owner,
     TaskId,
     TaskRequest,
@@ -24,13 +19,21 @@ from stoker.core.messages import (
     TaskView,
 )
 from stoker.core.sessions import SessionInfo
-from stoker.core.states import ON_ENGINE, TERMINAL, TaskState
-from stoker.log import get_logger
+from stoker.core.states import ON_ENGINE, TaskState
 from stoker.protocol.admission import ANY_ROOM, Repeat, Room, submit_error
 from stoker.protocol.connection import Connection
 from stoker.protocol.keys import Keys
 from stoker.protocol.pages import page_of
 from stoker.protocol.streams import entries, mapping
+from stoker.protocol.task_hash import (
+    STANDING_FIELDS,
+    Standing,
+    is_looked_at,
+    moves_of,
+    queue_reason,
+    standing_of,
+    view_of,
+)
 from stoker.protocol.task_logs import Tail, TaskLogs, engine_of
 
 _CANCEL_TRIES = 5
@@ -38,41 +41,10 @@ _CANCEL_TRIES = 5
 
 _encode = msgspec.json.Encoder().encode
 _WHY = b"why:"
-_request = msgspec.json.Decoder(TaskRequest)
-_log = get_logger("tasks")
 _owner = msgspec.json.Decoder(Owner)
 _spec = msgspec.json.Decoder(TaskSpec)
 _explanation = msgspec.json.Decoder(Explanation)
 _raws = msgspec.json.Decoder(tuple[msgspec.Raw, ...])
-HISTORY = re.compile(r"(?<![0-9])([0-9]{1,18}),([0-9]{1,2}),([0-9]{1,18});")
-"""The moves of a task as they are stored: attempt, state, time. Longer numbers are nonsense of an engine."""
-_NUMBER_MAX = 10**18
-"""The most that is believed of what an engine may write: everybody can calculate with it."""
-_STATES = frozenset(TaskState)
-NOT_BEGUN = "waiting for the background work to begin it (stoker jobs)"
-NOT_LOOKED_AT = "waiting for the scheduler to look at it"
-
-
-class Standing(Struct, frozen=True, kw_only=True):
-    """How far a task has come and what it gave, without what it was asked."""
-
-    state: TaskState
-    attempt: int
-    output: bytes  # JSON
-    error: str
-    error_code: str
-    delta_last: int = 0  # number of the last increment of the output that this attempt has written
-    session_id: str = ""  # where it was asked for
-
-
-class _InSession(Struct):
-    """What is read of a request for its session."""
-
-    session_id: str = ""
-
-
-_in_session = msgspec.json.Decoder(_InSession)
-_STANDING = ("state", "attempt", "output", "error", "error_code", "delta_attempt", "delta_last")
 
 
 class Tasks:
@@ -183,7 +155,7 @@ class Tasks:
             await self._logs.read_tails(list(tails.items()))
         reasons = await self._reasons(hashes)
         return [
-            _readable(task_id, fields, tails[task_id].lines if task_id in tails else (), reason)
+            view_of(task_id, fields, tails[task_id].lines if task_id in tails else (), reason)
             if b"request" in fields
             else None
             for task_id, fields, reason in zip(task_ids, hashes, reasons, strict=True)
@@ -191,10 +163,10 @@ class Tasks:
 
     async def _reasons(self, hashes: Sequence[dict[bytes, bytes]]) -> list[str]:
         """Why each task waits, '' for one that does not. Those of one kind wait for the same reason."""
-        kinds = sorted({fields.get(b"group", b"") for fields in hashes if _is_looked_at(fields)})
+        kinds = sorted({fields.get(b"group", b"") for fields in hashes if is_looked_at(fields)})
         found = await self._connection.command("HMGET", self._keys.reasons, *kinds) if kinds else []
         known = {kind: raw.decode() for kind, raw in zip(kinds, found, strict=True) if raw}
-        return [_reason(fields, known) for fields in hashes]
+        return [queue_reason(fields, known) for fields in hashes]
 
     async def standings(
         self, task_ids: Sequence[TaskId], *, with_sessions: bool = False
@@ -206,10 +178,10 @@ class Tasks:
 
         Cost: one batch.
         """
-        fields = [*_STANDING, *(["request"] if with_sessions else [])]
+        fields = [*STANDING_FIELDS, *(["request"] if with_sessions else [])]
         calls = [self._connection.start("HMGET", self._keys.task(one), *fields) for one in task_ids]
         replies = [(task_id, await call) for task_id, call in zip(task_ids, calls, strict=True)]
-        found = {task_id: _standing(task_id, values) for task_id, values in replies}
+        found = {task_id: standing_of(task_id, values) for task_id, values in replies}
         return {task_id: standing for task_id, standing in found.items() if standing is not None}
 
     async def known(self, task_id: TaskId) -> bool:
@@ -221,7 +193,9 @@ class Tasks:
         calls = [self._connection.start("HGET", self._keys.task(task_id), "history") for task_id in task_ids]
         found = {task_id: await call for task_id, call in zip(task_ids, calls, strict=True)}
         return {
-            task_id: _moves(raw.decode(errors="replace")) for task_id, raw in found.items() if raw is not None
+            task_id: moves_of(raw.decode(errors="replace"))
+            for task_id, raw in found.items()
+            if raw is not None
         }
 
     async def owner(self, task_id: TaskId) -> Owner:
@@ -410,96 +384,3 @@ def task_fields(
         "key_limit": room.key,
         "counted": room.tag(owner.key_id),
     }
-
-
-def _readable(
-    task_id: TaskId, fields: dict[bytes, bytes], logs: tuple[LogLine, ...], reason: str
-) -> TaskView | None:
-    """A task; None when an engine, which may write the hash, has put nonsense into it."""
-    try:
-        return _view(fields, logs, reason)
-    except (ValueError, KeyError, msgspec.MsgspecError) as error:
-        _log.warning(Event.TASK_UNREADABLE, task_id=task_id, reason=type(error).__name__)
-        return None
-
-
-def _standing(task_id: TaskId, values: Sequence[bytes | None]) -> Standing | None:
-    state, attempt, output, error, error_code, delta_attempt, delta_last, *request = values
-    if state is None:
-        return None
-    try:
-        return Standing(
-            state=TaskState(int(state)),
-            attempt=int(attempt or b""),
-            delta_last=int(delta_last or b"") if delta_attempt == attempt else 0,
-            output=output or b"null",
-            error=(error or b"").decode(),
-            error_code=(error_code or b"").decode(),
-            session_id=_in_session.decode(request[0] or b"").session_id if request else "",
-        )
-    except (ValueError, msgspec.MsgspecError) as exc:
-        _log.warning(Event.TASK_UNREADABLE, task_id=task_id, reason=type(exc).__name__)
-        return None
-
-
-def delay_reason(fields: dict[bytes, bytes]) -> str:
-    """Why a task waits that no worker could have now. An engine may have written what is no time."""
-    try:
-        until = datetime.fromtimestamp(int(fields[b"due"]) / 1000, UTC).isoformat(timespec="seconds")
-        attempt, why = fields[b"attempt"].decode(), fields.get(b"due_why", b"").decode()
-    except (ValueError, KeyError, OverflowError, OSError):
-        return "it waits for its time"
-    until = until.replace("+00:00", "Z")
-    if attempt == "0":
-        return f"it is to run at {until}, not before"
-    return f"it is tried again at {until}: attempt {attempt} failed" + (f" ({why})" if why else "")
-
-
-def _is_looked_at(fields: dict[bytes, bytes]) -> bool:
-    """Whether the scheduler tells why a task waits."""
-    return fields.get(b"state") == b"2" and b"document" not in fields and not fields.get(b"due")
-
-
-def _reason(fields: dict[bytes, bytes], known: dict[bytes, str]) -> str:
-    """Why a task waits, or ''. `known`: what the scheduler tells, by kinds of tasks."""
-    if fields.get(b"state") != b"2":
-        return ""
-    if _is_looked_at(fields):
-        return known.get(fields.get(b"group", b""), NOT_LOOKED_AT)
-    return NOT_BEGUN if b"document" in fields else delay_reason(fields)
-
-
-def _moves(text: str) -> tuple[tuple[int, int, int], ...]:
-    """What of a history are moves; an engine may have put anything between them, or in their place."""
-    found = ((int(attempt), int(entered), int(at)) for attempt, entered, at in HISTORY.findall(text))
-    return tuple(move for move in found if move[1] in _STATES)
-
-
-def _number(text: bytes) -> int:
-    return max(-_NUMBER_MAX, min(int(text), _NUMBER_MAX))
-
-
-def _view(fields: dict[bytes, bytes], logs: tuple[LogLine, ...], reason: str) -> TaskView:
-    state = TaskState(int(fields[b"state"]))
-    return TaskView(
-        request=_request.decode(fields[b"request"]),
-        state=state,
-        attempt=_number(fields[b"attempt"]),
-        created_ms=_number(fields[b"created"]),
-        updated_ms=_number(fields[b"updated"]),
-        engine_id=fields.get(b"engine", b"").decode(),
-        worker_id=fields.get(b"worker", b"").decode(),
-        output=msgspec.Raw(fields.get(b"output", b"null")),
-        output_meta=msgspec.Raw(fields.get(b"output_meta", b"null")),
-        error=fields.get(b"error", b"").decode(),
-        error_code=fields.get(b"error_code", b"").decode(),
-        cancel_requested=state not in TERMINAL and bool(fields.get(b"cancel")),
-        queue_reason=reason,
-        due_ms=int(fields.get(b"due") or 0) if state is TaskState.QUEUED else 0,
-        log_dropped=int(fields.get(b"log_dropped", b"0")),
-        history=_moves(fields[b"history"].decode(errors="replace")),
-        logs=logs,
-        cursor=fields.get(b"cursor", b"0-0").decode(),
-        log_last=int(fields.get(b"log_last", b"0")),
-        delta_last=int(fields[b"delta_last"]) if fields.get(b"delta_attempt") == fields[b"attempt"] else 0,
-    )

@@ -11,7 +11,7 @@ from stoker.core.states import TERMINAL, TaskState
 from stoker.protocol.connection import Connection
 from stoker.protocol.keys import Keys
 from stoker.protocol.streams import id_of
-from stoker.protocol.tasks import HISTORY, NOT_LOOKED_AT, delay_reason
+from stoker.protocol.task_hash import HISTORY, NOT_LOOKED_AT, delay_reason
 
 _FIELDS: Final = ("state", "attempt", "history", "created", "worker", "group", "due")
 """Not why an attempt failed: that may be what an app said about its user's input."""

@@ -4,7 +4,7 @@ import pytest
 from protocol_scene import DONE, Scene
 
 from stoker.core.states import TaskState as S
-from stoker.protocol.tasks import NOT_LOOKED_AT
+from stoker.protocol.task_hash import NOT_LOOKED_AT
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from stoker.core.messages import TaskView
 from stoker.core.scopes import Scope
 from stoker.core.states import TaskState
 from stoker.llm.contract import llm_function, read_output
-from stoker.protocol.tasks import Standing
+from stoker.protocol.task_hash import Standing
 from stoker.runs.registry import listed
 from stoker.runs.submit import RunBody
 from stoker_gateway.access import needs
