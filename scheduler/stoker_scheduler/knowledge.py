@@ -23,8 +23,8 @@ DEMAND_HALF_S: Final = 43_200.0
 """Half a day: what was hot this morning is worth half as much tonight. Chosen on the published trace, as the next three."""
 RECENT_S: Final = 1000.0
 RECENT_IDLE_S: Final = 30.0
-DEMAND_COMMON: Final = 480.0
-"""The score of a setup that is wanted again in one of two cases; shared by those that live together."""
+DEMAND_COMMON: Final = 240.0
+"""The score of a setup that is wanted again in one of two cases, where two instances live on a worker; half as much for four."""
 MAX_KEYS: Final = 20_000
 """Entries a table keeps, least lately learned first out: setups come from callers without bound."""
 
@@ -86,7 +86,7 @@ class Demand:
         count, last_ms = self._seen[key]
         idle_s = max(0, now_ms - last_ms) / 1000
         score = _halved(count, idle_s * 1000) + RECENT_S / (RECENT_IDLE_S + idle_s)
-        return score / (score + DEMAND_COMMON / together)
+        return score / (score + DEMAND_COMMON * 2 / max(2, together))
 
 
 def _halved(count: float, passed_ms: float) -> float:

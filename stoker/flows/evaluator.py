@@ -32,6 +32,8 @@ from stoker.flows.evaluator_child import (
 START_TIMEOUT_S: Final = 30.0
 """An interpreter and its imports: half a second, and more on a loaded machine."""
 KILL_TIMEOUT_S: Final = 5.0
+ORPHAN_S: Final = 1.0
+"""How much longer than it may a helper computes whose parent is gone."""
 _LOADER: Final = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 """Some interpreters do not find their own library without these."""
 
@@ -103,7 +105,7 @@ class Evaluator:
         helper = self._helper
         if helper is None or helper.process.poll() is not None:
             self._end()
-            helper = self._helper = _start()
+            helper = self._helper = _start(self._limit_s)
         return helper.connection
 
     def _end(self) -> None:
@@ -123,12 +125,12 @@ class _Helper(Struct, frozen=True):
             self.process.wait(KILL_TIMEOUT_S)
 
 
-def _start() -> _Helper:
+def _start(limit_s: float) -> _Helper:
     ours, theirs = socket.socketpair()
     try:
         with theirs:
             process = subprocess.Popen(
-                [sys.executable, "-I", "-m", "stoker.flows.evaluator_child"],
+                [sys.executable, "-I", "-m", "stoker.flows.evaluator_child", str(limit_s + ORPHAN_S)],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

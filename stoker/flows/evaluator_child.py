@@ -1,8 +1,8 @@
-"""The helper that evaluates expressions: `python -m stoker.flows.evaluator_child`, with a socket as its standard input.
+"""The helper that evaluates expressions: `python -m stoker.flows.evaluator_child SECONDS`, with a socket as its standard input.
 
 It answers one request after the other until the other end closes. It may be killed at any time: it has nothing to lose.
 A signal at the death of the parent would come at the end of the thread that started it (prctl(2)), and `evaluate` is for
-any thread; so an end of the input ends it while it is idle, and an alarm while it computes.
+any thread; so an end of the input ends it while it is idle, and an alarm when it computes for longer than `SECONDS`.
 """
 
 import importlib
@@ -29,7 +29,6 @@ MAX_RESULT_BYTES: Final = 8 * 1024**2
 """Twice the largest body that the API takes by default; it becomes a part of the run's document."""
 MAX_ERROR_CHARS: Final = 8000
 """An error holds the expression, and may hold values."""
-_ORPHAN_S: Final = LIMIT_S + 1
 _WORN_BYTES: Final = MEMORY_BYTES // 4
 """Memory that it had at most; what is not given back would be missing to those who come later."""
 _LENGTH: Final = struct.Struct("!I")
@@ -106,6 +105,7 @@ def _exactly(connection: socket.socket, size: int, deadline: float | None) -> by
 def main() -> None:
     """Answer until the other end closes."""
     _confine()
+    longest_s = float(sys.argv[1])
     with socket.socket(fileno=sys.stdin.fileno()) as parent:
         importlib.import_module("cel")
         parent.sendall(packed(b""))  # ready
@@ -114,7 +114,7 @@ def main() -> None:
                 request = receive(parent)
             except (EOFError, ConnectionError):
                 return
-            signal.setitimer(signal.ITIMER_REAL, _ORPHAN_S)
+            signal.setitimer(signal.ITIMER_REAL, longest_s)
             reply = answer(request)
             signal.setitimer(signal.ITIMER_REAL, 0)
             parent.sendall(packed(msgspec.json.encode(structs.replace(reply, worn=_is_worn()))))
