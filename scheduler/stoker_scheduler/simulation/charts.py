@@ -44,9 +44,9 @@ class Palette:
         """The class of a setup."""
         return f"m{self._place.get(setup, COLOURS)}"
 
-    def group(self, setup: str) -> str:
-        """A setup with a colour of its own, or the others."""
-        return setup if setup in self._place else OTHERS
+    def layers(self) -> list[tuple[str, str]]:
+        """The classes with what they stand for; the others come last."""
+        return [*((self.css(setup), setup) for setup in self.named), (f"m{COLOURS}", OTHERS)]
 
     def legend(self) -> str:
         """The colours with their names."""
@@ -134,17 +134,17 @@ def lanes_of(stays: Sequence[Stay]) -> list[list[Stay]]:
 def copies(outcome: Outcome, palette: Palette) -> str:
     """How many instances of each model were loaded, one upon the other, over the whole trace."""
     window = _whole(outcome)
-    found = copies_over_time(outcome.stays, window.end_s, POINTS, palette.group)
+    found = copies_over_time(outcome.stays, window.end_s, POINTS, palette.css)
     most = max((sum(counts.values()) for counts in found), default=0.0) or 1.0
     height, base = 200, 182
     drawn: list[str] = []
     below = [0.0] * len(found)
-    for name in (*palette.named, OTHERS):
-        above = [low + counts.get(name, 0.0) for low, counts in zip(below, found, strict=True)]
+    for css, name in palette.layers():
+        above = [low + counts.get(css, 0.0) for low, counts in zip(below, found, strict=True)]
         if above != below:
             edges = [*_edge(above, window, base, most), *reversed(_edge(below, window, base, most))]
             drawn.append(
-                f'<polygon class="{palette.css(name)} piece" points="{" ".join(edges)}"><title>{escape(name)}</title></polygon>'
+                f'<polygon class="{css} piece" points="{" ".join(edges)}"><title>{escape(name)}</title></polygon>'
             )
             below = above
     drawn += [_text(0, 20, f"{most:.0f} loaded"), _text(0, base, "0"), *_ticks(window, height)]

@@ -18,6 +18,7 @@ from stoker_scheduler.simulation.charts import (
     OTHERS,
     Palette,
     Window,
+    copies,
     lanes_of,
     residents,
 )
@@ -118,10 +119,17 @@ def test_the_models_with_most_tasks_have_a_colour_each():
         "m10",
         "m10",
     ]
-    assert palette.group("m00") == "m00"
-    assert palette.group("m11") == OTHERS
+    assert palette.layers()[0] == ("m0", "m00")
+    assert palette.layers()[-1] == ("m10", OTHERS)
     assert palette.legend().count("<i ") == COLOURS + 1
     assert f"2 {OTHERS}" in palette.legend()
+
+
+def test_a_model_that_is_called_others_is_drawn_once():
+    tasks = [(number, setup, 1) for number, setup in enumerate([OTHERS] * 3 + list("abcdefghijk") * 2)]
+    outcome = play(ask(*tasks), ONE, "random", Rules())
+    chart = copies(outcome, Palette([outcome]))
+    assert re.findall(r'class="(m\d+) piece"', chart) == [f"m{number}" for number in range(COLOURS + 1)]
 
 
 def test_a_band_has_its_name_where_there_is_room():
