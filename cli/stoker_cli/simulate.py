@@ -18,7 +18,14 @@ from stoker_cli.output import JsonFlag, out, print_json
 from stoker_cli.simulation_view import print_bounds, print_shifts, print_summaries
 from stoker_scheduler.actions import Rules
 from stoker_scheduler.simulation.bounds import UNLIMITED
-from stoker_scheduler.simulation.compare import OURS, POLICIES, compare, distances, sweep
+from stoker_scheduler.simulation.compare import (
+    OURS,
+    POLICIES,
+    check_policies,
+    compare,
+    distances,
+    sweep,
+)
 from stoker_scheduler.simulation.engine import Outcome
 from stoker_scheduler.simulation.fleet_file import FleetFile, Machine, Sizes, measured_loads, read_fleet
 from stoker_scheduler.simulation.numbers import GIGABYTES, within
@@ -50,7 +57,7 @@ def simulate(
         float, typer.Option(min=0.001, help="Arrivals so many times as fast as recorded.")
     ] = 1.0,
     policy: Annotated[
-        list[str] | None, typer.Option(help=f"One of {', '.join(POLICIES)}; default: all.")
+        list[str] | None, typer.Option(help=f"One of {', '.join(POLICIES)}; default: all. Not with --sweep.")
     ] = None,
     sweep_over: Annotated[
         str, typer.Option("--sweep", help="workers=4..16, or 4..16:4 in steps: what more workers would give.")
@@ -81,14 +88,8 @@ def simulate(
 
     Exit status 2 when the trace, the fleet or an option cannot be used.
     """
-    if sum(map(bool, (sweep_over, shifts, html))) > 1:
-        raise InvalidRequest("--sweep, --shifts and --html are three reports; give one of them at a time")
-    if shifts and shifts < SHIFTS_MIN:
-        raise InvalidRequest(f"--shifts {shifts}: there is no interval of one; {SHIFTS_MIN} at least")
-    if not speed < inf:  # typer's least lets nan through
-        raise InvalidRequest(
-            f"--speed {speed}: arrivals must be so many times as fast, in a number: 0.5, or 2"
-        )
+    check_policies(policy or ())
+    _check_options(speed, policy, sweep_over, shifts, html)
     requests = faster(read_trace(trace), speed)
     machines = read_fleet(fleet) if fleet else DEFAULT_FLEET
     if loads is LoadsFrom.MEASURED:
@@ -111,6 +112,26 @@ def simulate(
     else:
         title = f"{trace.name}: {len(requests)} tasks on {machines.workers} workers"
         _compare(requests, machines, policies, seed, title, html, json=json)
+
+
+def _check_options(
+    speed: float, policy: Sequence[str] | None, sweep_over: str, shifts: int, html: Path | None
+) -> None:
+    """That what was asked for goes together.
+
+    Raises:
+        InvalidRequest: says what does not.
+    """
+    if sum(map(bool, (sweep_over, shifts, html))) > 1:
+        raise InvalidRequest("--sweep, --shifts and --html are three reports; give one of them at a time")
+    if shifts and shifts < SHIFTS_MIN:
+        raise InvalidRequest(f"--shifts {shifts}: there is no interval of one; {SHIFTS_MIN} at least")
+    if sweep_over and set(policy or (OURS,)) != {OURS}:
+        raise InvalidRequest(f"--sweep plays '{OURS}' alone; leave --policy out, or --sweep")
+    if not speed < inf:  # typer's least lets nan through
+        raise InvalidRequest(
+            f"--speed {speed}: arrivals must be so many times as fast, in a number: 0.5, or 2"
+        )
 
 
 def compare_shifts(

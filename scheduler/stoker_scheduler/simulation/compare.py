@@ -40,6 +40,17 @@ POLICIES: Final[dict[str, Callable[[Sequence[SimWorker], Rules, int], Policy]]] 
 }
 
 
+def check_policies(names: Iterable[str]) -> None:
+    """That there are policies of these names.
+
+    Raises:
+        UnknownPolicy: names those that there are.
+    """
+    for name in names:
+        if name not in POLICIES:
+            raise UnknownPolicy(f"'{name}' is no policy; there are: {', '.join(POLICIES)}")
+
+
 def play(requests: Sequence[Request], fleet: FleetFile, policy: str, rules: Rules, seed: int = 0) -> Outcome:
     """One run.
 
@@ -47,8 +58,7 @@ def play(requests: Sequence[Request], fleet: FleetFile, policy: str, rules: Rule
         UnknownPolicy: names those that there are.
         ModelTooLarge: names the model, what it takes, and what the largest worker has.
     """
-    if policy not in POLICIES:
-        raise UnknownPolicy(f"'{policy}' is no policy; there are: {', '.join(POLICIES)}")
+    check_policies([policy])
     workers = workers_of(fleet)
     simulation = Simulation(
         requests, workers, load_times(fleet.loads, seed), instance_sizes(fleet.sizes, seed), fleet.loads

@@ -81,15 +81,24 @@ class FleetFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     sizes: Sizes = Sizes()
 
     def with_workers(self, count: int) -> "FleetFile":
-        """The same kinds of machines, scaled to `count` workers in all; the last kind takes what is left."""
-        total = sum(machine.count for machine in self.machines)
-        left, scaled = count, []
-        for machine in self.machines:
-            share = min(left, round(count * machine.count / total))
-            left -= share
-            scaled.append(msgspec.structs.replace(machine, count=share))
-        scaled[-1] = msgspec.structs.replace(scaled[-1], count=scaled[-1].count + left)
-        return msgspec.structs.replace(self, machines=tuple(each for each in scaled if each.count))
+        """The same kinds of machines, scaled to `count` workers in all; the last kind takes what is left.
+
+        As far as `count` goes there is one of each kind: a model may fit on no other.
+        """
+        kinds = [machine for machine in self.machines if machine.count]
+        left, shares = count, []
+        for number, machine in enumerate(kinds, 1):
+            others = len(kinds) - number
+            share = max(1, round(count * machine.count / self.workers))
+            shares.append(min(share, max(1, left - others), left))
+            left -= shares[-1]
+        shares[-1] += left
+        scaled = (
+            msgspec.structs.replace(machine, count=share)
+            for machine, share in zip(kinds, shares, strict=True)
+            if share
+        )
+        return msgspec.structs.replace(self, machines=tuple(scaled))
 
     @property
     def workers(self) -> int:

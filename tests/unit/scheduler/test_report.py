@@ -22,7 +22,7 @@ from stoker_scheduler.simulation.charts import (
     lanes_of,
     residents,
 )
-from stoker_scheduler.simulation.compare import OURS, POLICIES, play
+from stoker_scheduler.simulation.compare import OURS, POLICIES, UnknownPolicy, play
 from stoker_scheduler.simulation.engine import Job, Outcome, Simulation, SimWorker, Stay, workers_of
 from stoker_scheduler.simulation.fleet_file import (
     FleetFile,
@@ -291,3 +291,15 @@ def test_what_does_not_go_together_is_refused(trace_file, tmp_path):
         simulate(trace_file, shifts=2, html=tmp_path / "r.html")
     with pytest.raises(InvalidRequest, match="no interval of one"):
         simulate(trace_file, shifts=1)
+    with pytest.raises(InvalidRequest, match="--sweep plays 'stoker' alone"):
+        simulate(trace_file, sweep_over="workers=1..2", policy=["random"])
+
+
+def test_the_scheduler_may_be_named_in_a_sweep(trace_file, capsys):
+    simulate(trace_file, sweep_over="workers=1..2", policy=[OURS], json=True)
+    assert [each["workers"] for each in json.loads(capsys.readouterr().out)] == [1, 2]
+
+
+def test_an_unknown_policy_is_refused_before_anything_is_read(tmp_path):
+    with pytest.raises(UnknownPolicy, match="'best' is no policy"):
+        simulate(tmp_path / "none.csv", policy=["random", "best"])

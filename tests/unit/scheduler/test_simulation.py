@@ -115,6 +115,8 @@ def test_a_fleet_is_read_and_scaled(tmp_path):
     assert (fleet.workers, fleet.loads.base_s) == (8, 5)
     assert [machine.count for machine in fleet.with_workers(4).machines] == [3, 1]
     assert fleet.with_workers(5).workers == 5
+    assert [machine.count for machine in fleet.with_workers(2).machines] == [1, 1]
+    assert [machine.count for machine in fleet.with_workers(1).machines] == [1]
     for text in ("machines: []", "machines:\n- {cont: 1}", "machines:\n- {count: 0}", "- 1", ":"):
         path.write_text(text)
         with pytest.raises(FleetUnreadable):
