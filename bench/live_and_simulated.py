@@ -88,6 +88,8 @@ def trace_of(options, seed):
         requests = synthetic(options.tasks, models=16, tenants=20, seed=seed)
     else:
         recorded = read_trace(options.trace)
+        if len(recorded) < options.tasks:
+            sys.exit(f"{options.trace} has {len(recorded)} tasks; --tasks {options.tasks} is more than that")
         first = (len(recorded) - options.tasks) * seed // max(options.seeds, 1)
         requests = recorded[first : first + options.tasks]
     begin_s = requests[0].at_s
@@ -96,6 +98,11 @@ def trace_of(options, seed):
         for each in requests
     ]
     work_s = sum(each.run_s for each in scaled)
+    if not (scaled[-1].at_s and work_s):
+        sys.exit(
+            f"the {len(scaled)} tasks of seed {seed} come all at once, or take no time: no pace of theirs keeps the "
+            f"workers --busy for a share of their time; give other --tasks"
+        )
     return faster(scaled, scaled[-1].at_s / (work_s / DAEMONS / options.busy))
 
 

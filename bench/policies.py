@@ -34,9 +34,10 @@ AIMS = {"8-gpus-2-models": (7.0, 26.4, 0.82), "8-gpus-4-models": (4.2, 22.0, 0.9
 """Mean, p95, warm: of the trace as it was recorded, without a shift."""
 
 
-def bounds(requests, fleet, rules):
+def bounds(requests, fleet, rules, seed):
     """How far the scheduler's policy is from its bounds; on the trace as it was recorded."""
-    return distances(play(requests, fleet, OURS, rules), play(requests, limitless(fleet), OURS, rules), fleet)
+    ours, unlimited = (play(requests, each, OURS, rules, seed) for each in (fleet, limitless(fleet)))
+    return distances(ours, unlimited, fleet, seed)
 
 
 def percent(found):
@@ -116,7 +117,7 @@ def main():
                 fleet = msgspec.structs.replace(fleet, loads=measured_loads(options.trace))
             requests = faster(recorded, speed)
             runs = shifts_of(requests, fleet, POLICIES, rules, options.shifts, options.seed)
-            of_bounds = pool.submit(bounds, requests, fleet, rules)
+            of_bounds = pool.submit(bounds, requests, fleet, rules, options.seed)
             found = list(pool.map(run, runs))
             rows = rows_of(found)
             show(name, found[: len(rows)], rows, of_bounds.result(), rules)
