@@ -128,7 +128,7 @@ def _check_options(
         raise InvalidRequest(f"--shifts {shifts}: there is no interval of one; {SHIFTS_MIN} at least")
     if sweep_over and set(policy or (OURS,)) != {OURS}:
         raise InvalidRequest(f"--sweep plays '{OURS}' alone; leave --policy out, or --sweep")
-    if not speed < inf:  # typer's least lets nan through
+    if not speed < inf:  # the option itself bounds it from below alone
         raise InvalidRequest(
             f"--speed {speed}: arrivals must be so many times as fast, in a number: 0.5, or 2"
         )
