@@ -41,8 +41,9 @@ run: $(STAMP) ## start the whole system here, deploy the example apps, run a fir
 		--first-task 'infsh/echo message=hello' \
 		--first-task 'examples/ocr image=@examples/apps/ocr/sample.png'
 
+# In the order of their folders: files with systems first, and the many small ones of tests/unit fill up the end.
 test: $(STAMP) ## all tests but the long and the slow ones
-	$(PYTEST) -n $(JOBS) --dist loadfile -m "not slow and not long"
+	$(PYTEST) -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow and not long"
 
 test-long: $(STAMP) ## outages, joining machines, TLS, faults at random: what takes many seconds each
 	$(PYTEST) -n $(JOBS) --dist loadfile -m "long and not slow"
