@@ -20,10 +20,10 @@ from stoker.protocol import Store
 from stoker.protocol.task_logs import Tail
 from stoker.pulse import Pulse
 from stoker.settings import GatewaySettings
-from stoker_gateway.answer_watch import AnswerWatch, watched
 from stoker_gateway.deltas import BATCHES, DeltaReader
 from stoker_gateway.dialect import Dialect
 from stoker_gateway.dto import EncodedLogs, stream_lines
+from stoker_gateway.watched import AnswerWatch, Watched, watched
 
 POLL_S = 5.0
 RETRY_S = 0.5
@@ -51,26 +51,18 @@ class StreamCut(ConnectionError):
     """The stream breaks off without an end, so that its reader opens it anew: this gateway ends, or cannot read the task."""
 
 
-class Watch:
-    """A task that somebody watches: its latest view, the tail of its log, its encoded lines, who wants to be woken."""
+class Watch(Watched[TaskView]):
+    """A task whose stream somebody reads: also the tail of its log, and its encoded lines."""
 
     def __init__(self) -> None:
-        self.view: TaskView | None = None
+        super().__init__()
         self.tail = Tail(keep_new=True)
         """Read on from where it was: an update costs what is new and not the whole tail."""
         self._logs = EncodedLogs()
-        self.gone = self.broken = False
-        """Deleted; not to be read any more, though its readers wait."""
         self.version = 0
-        self.wakers: set[asyncio.Event] = set()
         self.late: set[asyncio.Event] = set()
         """Of readers that may have missed a change before they came: the next read tells them, whatever it finds."""
         self._lines: dict[tuple[Dialect, str], list[bytes] | None] = {}
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing can change any more."""
-        return self.view is not None and self.view.state in TERMINAL
 
     def update(self, view: TaskView | None) -> None:
         """Take a fresh view, and the lines that were read after it; readers hear of it when it differs."""
@@ -88,16 +80,6 @@ class Watch:
             self.view = view
         self.version += 1
         self._lines.clear()
-
-    def break_off(self) -> None:
-        """Have every reader's stream break off."""
-        self.broken = True
-        self.wake()
-
-    def wake(self) -> None:
-        """Have every reader look."""
-        for waker in self.wakers:
-            waker.set()
 
     def lines(self, dialect: Dialect, user_id: str) -> list[bytes] | None:
         """The next events for readers of a dialect, encoded once for all of them."""

@@ -84,6 +84,14 @@ async def test_functions_and_schemas_come_from_zod(cache):
     assert found.setup_schema["properties"] == {"model": {"type": "string", "default": "small"}}
 
 
+def module(folder, code):
+    """A folder with an app of one ES module."""
+    folder.mkdir()
+    (folder / "package.json").write_text('{"type": "module"}')
+    (folder / "inference.js").write_text(code)
+    return folder
+
+
 async def test_a_second_version_with_the_same_packages_builds_nothing(cache, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(FOLDER, other)
@@ -207,25 +215,20 @@ async def test_whatever_an_app_throws_is_an_answer_and_keeps_the_instance(begin,
     ],
 )
 async def test_a_value_that_cannot_be_read_fails_what_comes_before_runs_too(begin, tmp_path, place):
-    folder = tmp_path / "app"
-    folder.mkdir()
-    (folder / "package.json").write_text('{"type": "module"}')
     bad = "const bad = () => new Proxy({}, { get() { throw bad(); }, getPrototypeOf() { throw bad(); } });\n"
-    (folder / "inference.js").write_text(bad + place)
+    folder = module(tmp_path / "app", bad + place)
     with pytest.raises(InstanceFailed, match=r"The app threw \{\}"):
         await (await begin(folder, keep=(folder,))).instance.park()
 
 
 async def test_a_refusal_of_the_apps_schema_is_told_whatever_it_throws(begin, tmp_path):
-    folder = tmp_path / "app"
-    folder.mkdir()
-    (folder / "package.json").write_text('{"type": "module"}')
-    (folder / "inference.js").write_text(
+    folder = module(
+        tmp_path / "app",
         "import { z } from 'zod';\n"
         "export const RunInput = z.object({\n"
         "  text: z.string().default('').refine((text) => { if (text) throw null; return true; }),\n"
         "});\n"
-        "export class App { run() { return 'ran'; } }\n"
+        "export class App { run() { return 'ran'; } }\n",
     )
     app = await begin(folder, keep=(folder,))
     with pytest.raises(InputError, match="The input is not valid: The app threw null"):
@@ -246,17 +249,15 @@ async def test_a_text_that_is_cut_in_the_middle_of_a_character_is_sent_with_a_ma
 
 
 async def test_a_run_whose_app_throws_when_it_is_asked_to_cancel_is_cancelled(begin, tmp_path):
-    folder = tmp_path / "app"
-    folder.mkdir()
-    (folder / "package.json").write_text('{"type": "module"}')
-    (folder / "inference.js").write_text(
+    folder = module(
+        tmp_path / "app",
         "export class App {\n"
         "  get onCancel() { throw Object.create(null); }\n"
         "  run(_input, { signal }) {\n"
         "    console.log('waiting');\n"
         "    return new Promise((done) => signal.addEventListener('abort', () => done('left')));\n"
         "  }\n"
-        "}\n"
+        "}\n",
     )
     app = await begin(folder, keep=(folder,))
     run = asyncio.ensure_future(app.run({}))
@@ -397,16 +398,14 @@ async def test_code_may_lie_in_src_and_load_packages_either_way(begin, tmp_path)
 
 
 async def test_an_app_with_both_hooks_is_parked_and_comes_back_as_it_was(begin, tmp_path):
-    folder = tmp_path / "app"
-    folder.mkdir()
-    (folder / "package.json").write_text('{"type": "module"}')
-    (folder / "inference.js").write_text(
+    folder = module(
+        tmp_path / "app",
         "export class App {\n"
         "  setup() { this.seen = ['setup']; }\n"
         "  run() { return this.seen; }\n"
         "  async park() { this.seen.push('park'); }\n"
         "  unpark() { if (this.seen.length > 4) throw new Error('no device'); this.seen.push('unpark'); }\n"
-        "}\n"
+        "}\n",
     )
     app = await begin(folder, keep=(folder,))
     assert app.instance.parks

@@ -1,6 +1,7 @@
 """What the gateway decides about secrets, on a real server: who may have them, and what a task gets at its start."""
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -139,19 +140,27 @@ async def test_a_change_retires_the_setups_that_were_given_the_value(secrets, st
     assert await store.secrets.retired() == {"plain", "other"}  # a session's instance goes with the session
 
 
+@contextlib.contextmanager
+def dying_after(monkeypatch, records, verb):
+    """What is done here ends as soon as a verb was carried out, before anybody learns of it."""
+    carry_out = getattr(records, verb)
+
+    async def last(*args):
+        await carry_out(*args)
+        raise asyncio.CancelledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(records, verb, last)
+        with pytest.raises(asyncio.CancelledError):
+            yield
+
+
 async def test_a_gateway_that_dies_once_a_secret_is_set_has_retired_what_holds_the_old_value(
     secrets, store, monkeypatch
 ):
     await secrets.set(ANNS, "A_KEY", "value", None)
     await secrets.values_for("t", Owner(user_id="ann", key_id="k1", secrets=(NEEDED,)), "s")
-    put = store.secrets.put
-
-    async def last(*args):
-        await put(*args)
-        raise asyncio.CancelledError
-
-    monkeypatch.setattr(store.secrets, "put", last)
-    with pytest.raises(asyncio.CancelledError):
+    with dying_after(monkeypatch, store.secrets, "put"):
         await secrets.set(ANNS, "A_KEY", "value 2", None)
     assert await store.secrets.retired() == {"s"}
 
@@ -161,16 +170,8 @@ async def test_a_gateway_that_dies_once_a_secret_is_deleted_has_retired_and_reco
 ):
     await secrets.set(ANNS, "A_KEY", "value", None)
     await secrets.values_for("t", Owner(user_id="ann", key_id="k1", secrets=(NEEDED,)), "s")
-    delete = store.secrets.delete
-
-    async def last(*args):
-        await delete(*args)
-        raise asyncio.CancelledError
-
-    monkeypatch.setattr(store.secrets, "delete", last)
-    with pytest.raises(asyncio.CancelledError):
+    with dying_after(monkeypatch, store.secrets, "delete"):
         await secrets.delete(ANNS, "A_KEY")
-    monkeypatch.setattr(store.secrets, "delete", delete)
     with pytest.raises(NotFound):
         await secrets.delete(ANNS, "A_KEY")
     assert await store.secrets.retired() == {"s"}

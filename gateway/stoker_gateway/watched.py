@@ -1,23 +1,22 @@
-"""A task whose answer somebody follows: what the hub keeps of it, which is less than what a task's own stream shows.
-
-Neither its log, nor why it waits, nor what it was asked: of a chat that is the whole conversation, at each change.
-"""
+"""What the hub keeps of a task that somebody watches, and who wants to be woken when it changes."""
 
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
-from stoker.core.messages import TaskId
+from stoker.core.messages import TaskId, TaskView
 from stoker.core.states import TERMINAL
 from stoker.protocol.task_hash import Standing
 
+V = TypeVar("V", TaskView, Standing)
 
-class AnswerWatch:
-    """Its latest standing, and who wants to be woken when there is another."""
+
+class Watched(Generic[V]):
+    """A task, as it was read last, and its readers."""
 
     def __init__(self) -> None:
-        self.view: Standing | None = None
+        self.view: V | None = None
         self.gone = self.broken = False
         """Deleted; not to be read any more, though its readers wait."""
         self.wakers: set[asyncio.Event] = set()
@@ -26,16 +25,6 @@ class AnswerWatch:
     def ended(self) -> bool:
         """Whether nothing can change any more."""
         return self.view is not None and self.view.state in TERMINAL
-
-    def update(self, view: Standing | None) -> None:
-        """Take what was read; readers hear of it when it differs."""
-        if view is not None and view == self.view:
-            return
-        if view is None:
-            self.gone = True
-        else:
-            self.view = view
-        self.wake()
 
     def break_off(self) -> None:
         """Have every reader's stream break off."""
@@ -48,13 +37,24 @@ class AnswerWatch:
             waker.set()
 
 
-class Watched(Protocol):
-    """What readers can watch."""
+class AnswerWatch(Watched[Standing]):
+    """A task whose answer somebody follows: less than what a task's own stream shows.
 
-    wakers: set[asyncio.Event]
+    Neither its log, nor why it waits, nor what it was asked: of a chat that is the whole conversation, at each change.
+    """
+
+    def update(self, view: Standing | None) -> None:
+        """Take what was read; readers hear of it when it differs."""
+        if view is not None and view == self.view:
+            return
+        if view is None:
+            self.gone = True
+        else:
+            self.view = view
+        self.wake()
 
 
-W = TypeVar("W", bound=Watched)
+W = TypeVar("W", bound=Watched[Any])
 
 
 @contextlib.contextmanager
