@@ -10,6 +10,7 @@ from stoker.agents.beginning import change_chat
 from stoker.agents.chat import CHAT_PREFIX, KIND, Chat
 from stoker.agents.chats import load_chat
 from stoker.agents.place import Workplace
+from stoker.agents.prompt import outcome
 from stoker.agents.step import Steps
 from stoker.core.errors import NotFound
 from stoker.core.messages import TaskId
@@ -17,7 +18,8 @@ from stoker.core.messages import TaskId
 DELETED: Final = "The chat in which the agent worked was deleted before it had answered."
 """What the model is told of a call whose sub-agent is gone."""
 UNBORN_PAUSES_S: Final = (0.05, 0.2, 0.5, 1.0)
-"""Between the looks for what a chat that is deleted named and was not there: whoever begins it may be slower."""
+"""Between the looks for what a chat that is deleted named and was not there: whoever begins it may be slower. A client
+waits for the last of them, so that there is less of it than after a stop (`UNBORN_S` of `stoker.agents.step`)."""
 
 
 async def give_up(place: Workplace, chat: Chat) -> list[str]:
@@ -48,11 +50,12 @@ async def forget(place: Workplace, chat_id: str, owner_id: str) -> None:
     if chat.owner.user_id != owner_id:
         raise NotFound("Chat not found")
     if chat.parent_call:
+        text, failed = outcome(chat) if chat.run is not None and chat.run.over else (DELETED, True)
         with contextlib.suppress(NotFound):
             await change_chat(
                 place,
                 chat.parent_id,
-                lambda steps, parent: steps.worked(parent, chat.parent_call, DELETED, failed=True),
+                lambda steps, parent: steps.worked(parent, chat.parent_call, text, failed=failed),
             )
     chat = await change_chat(place, chat_id, Steps.stop, owner_id)
     missing = await give_up(place, chat)

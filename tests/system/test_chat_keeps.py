@@ -17,6 +17,7 @@ from stoker.agents.step import Said, steps_now
 from stoker.core.errors import NotFound
 from stoker.core.messages import StoredFile
 from stoker.core.states import TaskState
+from stoker.llm.contract import LlmOutput
 from stoker.protocol.files import USE_GRACE_MS
 from stoker_jobs.agent_steps import step_chat
 
@@ -78,6 +79,14 @@ async def test_the_chat_of_an_agent_that_is_deleted_ends_the_call_that_waits_for
     await begin_all(scene.desk, steps_now(scene.settings), read_before, read_before.chat)  # a step on its way
     with pytest.raises(NotFound):
         await scene.chat(child_id)
+
+
+async def test_what_an_agent_had_answered_is_told_also_when_its_chat_is_deleted_at_once(scene):
+    _, child_id = await helper_at_work(scene)
+    said = LlmOutput(response="It is 4.")
+    await change_chat(scene.desk, child_id, lambda steps, chat: steps.answered(chat, chat.turn.id, said))
+    await forget(scene.desk, child_id, ANN.user_id)  # before a step has told the chat that waits
+    assert await scene.results() == [("completed", "It is 4.")]
 
 
 async def test_what_begins_for_a_chat_while_it_is_deleted_is_ended(scene, monkeypatch):
