@@ -2,7 +2,7 @@
 
 from stoker.agents.chat import KIND as CHAT
 from stoker.agents.chats import load_chat
-from stoker.agents.orders import AskModel, decide_orders
+from stoker.agents.orders import awaited
 from stoker.core.errors import Conflict, NotFound
 from stoker.core.messages import TaskView
 from stoker.flows import records
@@ -22,22 +22,17 @@ async def check_not_awaited(store: Store, view: TaskView) -> None:
         return
     try:
         if waiter.kind == CHAT:
-            name, awaited = "chat", await _of_chat(store, waiter.id)
+            name, ids = "chat", awaited((await load_chat(store, waiter.id)).chat)
         else:
-            name, awaited = "flow run", await _of_run(store, waiter.id)
+            name, ids = "flow run", await _of_run(store, waiter.id)
     except NotFound:
         return
-    if view.request.id in awaited:
+    if view.request.id in ids:
         raise Conflict(
             f"The {name} {waiter.id} waits for this task, or has not taken over what it gave. "
             f"Delete it when the {name} has gone on, or stop that first."
         )
 
 
-async def _of_chat(store: Store, chat_id: str) -> set[str]:
-    orders = decide_orders((await load_chat(store, chat_id)).chat)
-    return {order.task_id if isinstance(order, AskModel) else order.call.execution_id for order in orders}
-
-
-async def _of_run(store: Store, run_id: str) -> set[str]:
-    return set(running(records.run_of((await store.documents.get(RUN, run_id)).body)).values())
+async def _of_run(store: Store, run_id: str) -> frozenset[str]:
+    return frozenset(running(records.run_of((await store.documents.get(RUN, run_id)).body)).values())

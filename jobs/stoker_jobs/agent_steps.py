@@ -5,7 +5,7 @@ submitted. Only Redis is spoken to here; other addresses are called elsewhere (`
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import msgspec
@@ -37,7 +37,7 @@ async def step_chat(desk: Desk, chat_id: str) -> None:
     """Take the step of a chat.
 
     Raises:
-        DocumentChanged: others wrote it all the time; the next step goes on.
+        DocumentChanged: others wrote it all the time, or each try to begin something was refused; the next step goes on.
         StoreUnavailable: safe to repeat.
     """
     for number in range(TRIES):
@@ -46,7 +46,9 @@ async def step_chat(desk: Desk, chat_id: str) -> None:
         except NotFound:
             return
         steps = steps_now(desk.settings)
-        chat = steps.expire(await _caught_up(desk, steps, before.chat), desk.settings.client_tool_wait_s)
+        found = await _standings(desk, decide_orders(before.chat))
+        chat = await _caught_up(desk, steps, before.chat, found)
+        chat = steps.expire(chat, desk.settings.client_tool_wait_s)
         chat = steps.tidied(chat, await give_up(desk, chat))
         chat = with_ids(desk, steps, without(chat, *await tell_behind(desk, before.chat)))
         try:
@@ -55,7 +57,9 @@ async def step_chat(desk: Desk, chat_id: str) -> None:
             await pause_after(number)
             continue
         await _tell_hooks(desk, kept.chat)
-        if await begin_all(desk, steps, kept, before.chat, partial(_call_address, desk)):
+        if await begin_all(
+            desk, steps, kept, before.chat, partial(_call_address, desk), seen=frozenset(found)
+        ):
             await _tell_parent(desk, steps, kept)
             return
     raise DocumentChanged
@@ -73,11 +77,10 @@ async def _save(desk: Desk, before: Kept | None, chat: Chat, steps: Steps, *, wa
     return await save_chat(desk.store, before, chat, desk.settings, steps.now_ms, wake=wake)
 
 
-async def _caught_up(desk: Desk, steps: Steps, chat: Chat) -> Chat:
+async def _caught_up(desk: Desk, steps: Steps, chat: Chat, found: Mapping[str, Standing]) -> Chat:
     """The chat with what has ended meanwhile."""
-    orders = decide_orders(chat)
-    ended = await _ended(desk, orders)
-    for order in orders:
+    ended = {name: standing for name, standing in found.items() if standing.state in TERMINAL}
+    for order in decide_orders(chat):
         if isinstance(order, AskModel):
             if (end := ended.get(order.task_id)) is not None:
                 chat = _answered(steps, chat, order.answer_id, end)
@@ -93,8 +96,8 @@ async def _caught_up(desk: Desk, steps: Steps, chat: Chat) -> Chat:
     return chat
 
 
-async def _ended(desk: Desk, orders: Sequence[Order]) -> dict[str, Standing]:
-    """The tasks of orders that have ended."""
+async def _standings(desk: Desk, orders: Sequence[Order]) -> Mapping[str, Standing]:
+    """The tasks of orders."""
     calls = [order for order in orders if isinstance(order, UseTool) and order.tool.type is ToolType.APP]
     ids = [order.task_id for order in orders if isinstance(order, AskModel)]
     ids += [order.call.execution_id for order in calls]
@@ -102,7 +105,7 @@ async def _ended(desk: Desk, orders: Sequence[Order]) -> dict[str, Standing]:
         [TaskId(name) for name in ids if name],
         with_sessions=any(order.tool.session_enabled for order in calls),
     )
-    return {str(name): standing for name, standing in found.items() if standing.state in TERMINAL}
+    return {str(name): standing for name, standing in found.items()}
 
 
 def _answered(steps: Steps, chat: Chat, answer_id: str, end: Standing) -> Chat:

@@ -7,13 +7,21 @@ done. Only Redis is spoken to here; calls of addresses are left to the jobs.
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from stoker.agents.chat import CHAT_PREFIX, KIND, CallStatus, Chat
 from stoker.agents.chats import Kept, load_chat, save_chat
 from stoker.agents.config import fill_context, read_config
-from stoker.agents.orders import AskModel, Order, UseTool, decide_orders, must_tell_parent
+from stoker.agents.orders import (
+    AskModel,
+    Order,
+    UseTool,
+    awaited,
+    begun_as,
+    decide_orders,
+    must_tell_parent,
+)
 from stoker.agents.place import Workplace
 from stoker.agents.prepare import prepare
 from stoker.agents.prompt import model_input
@@ -138,21 +146,23 @@ async def begin_all(
     kept: Kept,
     before: Chat | None,
     call_address: CallAddress | None = None,
+    seen: frozenset[str] = frozenset(),
 ) -> bool:
     """Begin what has not begun; False when something was refused, and the chat has changed by that.
 
     Args:
         before: the chat as it was; what it had no id for was never begun. None = there was none.
         call_address: None = calls of addresses are not begun here.
+        seen: tasks that were just read, and so have begun.
     """
     chat = kept.chat
     refusals: dict[str, str] = {}
     over: set[str] = set()
-    maybe_begun = frozenset(_ids(before)) if before is not None else frozenset()
+    maybe_begun = awaited(before) if before is not None else frozenset()
     for order in decide_orders(chat):
         part_id = order.answer_id if isinstance(order, AskModel) else order.call.id
         try:
-            if not await _has_begun(place, chat, order, maybe_begun):
+            if begun_as(order) not in seen and not await _has_begun(place, chat, order, maybe_begun):
                 await _begin(place, steps, chat, order, call_address)
         except (CallerError, WorkerLost) as error:
             if (
@@ -176,19 +186,13 @@ async def begin_all(
     return False
 
 
-def _ids(chat: Chat) -> Iterator[str]:
-    """The ids of what a chat waits for."""
-    for order in decide_orders(chat):
-        yield order.task_id if isinstance(order, AskModel) else order.call.execution_id
-
-
 async def _has_begun(place: Workplace, chat: Chat, order: Order, maybe_begun: frozenset[str]) -> bool:
     """Whether an order was carried out before; one whose id is new was not.
 
     What works already goes on, whatever has become of the app or the agent meanwhile. The chat of a sub-agent that was
     deleted is not begun again: its call was ended before, maybe after `chat` was read.
     """
-    name = order.task_id if isinstance(order, AskModel) else order.call.execution_id
+    name = begun_as(order)
     if name not in maybe_begun:
         return False
     if isinstance(order, AskModel) or order.tool.type is ToolType.APP:

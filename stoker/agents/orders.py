@@ -34,6 +34,11 @@ class UseTool(Struct, frozen=True, kw_only=True):
 Order = AskModel | UseTool
 
 
+def begun_as(order: Order) -> str:
+    """The id under which an order is carried out: of a task, or of another chat; "" = it has none yet."""
+    return order.task_id if isinstance(order, AskModel) else order.call.execution_id
+
+
 def decide_orders(chat: Chat) -> tuple[Order, ...]:
     """All that is under way or to be begun."""
     turn = chat.turn
@@ -48,6 +53,11 @@ def decide_orders(chat: Chat) -> tuple[Order, ...]:
         if works and tool is not None and not _awaits_session(chat, turn, call, tool):
             orders.append(UseTool(call=call, tool=tool))
     return tuple(orders)
+
+
+def awaited(chat: Chat) -> frozenset[str]:
+    """The ids of what a chat waits for."""
+    return frozenset(name for order in decide_orders(chat) if (name := begun_as(order)))
 
 
 def _awaits_session(chat: Chat, turn: Message, call: ToolCall, tool: Tool) -> bool:

@@ -14,6 +14,8 @@ from stoker.agents.step import Said, Steps
 from stoker.core.errors import DocumentChanged
 from stoker.core.messages import Outcome
 from stoker.core.states import TaskState
+from stoker.llm.contract import LlmOutput
+from stoker.llm.contract import ToolCall as Asked
 from stoker.settings import JobsSettings
 from stoker_jobs import agent_steps
 from stoker_jobs.desk import Desk
@@ -115,6 +117,24 @@ async def test_a_step_reads_the_chat_and_what_has_ended_and_writes_it(scene, mon
     assert batches.names == [["HGETALL", "HGETALL"], ["HMGET"], ["EVALSHA"]]
     [_, answer] = (await load_chat(scene.store, "c")).chat.messages
     assert (answer.status, answer.text) == (MessageStatus.READY, "Hello.")
+
+
+async def test_a_step_asks_no_second_time_for_calls_that_still_run(scene, monkeypatch):
+    await ended_task(scene.store, b'{"ok": 1}')
+    for name in ("t2", "t3"):
+        await scene.store.tasks.submit(request(name), spec(name), OWNER)
+    steps = Steps(now_ms=await scene.store.now_ms())
+    tools = [{"name": "work", "type": "app", "app": {"ref": "a/b"}}]
+    chat = Chat(id="c", owner=OWNER, config=read_config({"core_app_ref": "a/b", "tools": tools}))
+    chat = steps.say(chat, Said(text="hi"))
+    asked = tuple(Asked(id=f"m{number}", name="work", arguments="{}") for number in range(3))
+    chat = steps.answered(chat, chat.turn.id, LlmOutput(tool_calls=asked))
+    for call, name in zip(chat.turn.calls, ("t1", "t2", "t3"), strict=True):
+        chat = steps.asked(chat, call.id, name)
+    await save_chat(scene.store, None, chat, scene.settings, steps.now_ms, wake=False)
+    batches = Batches(scene.store, monkeypatch)
+    await agent_steps.step_chat(scene, "c")
+    assert batches.names == [["HGETALL", "HGETALL"], ["HMGET", "HMGET", "HMGET"], ["EVALSHA"]]
 
 
 async def test_how_far_tasks_have_come_is_read_without_what_they_were_asked(store, monkeypatch):
