@@ -1,5 +1,6 @@
 """The step of a flow run: read, decide (`stoker.flows.run`), write, submit. See `stoker_jobs.steps` for the rules."""
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Mapping
@@ -30,6 +31,7 @@ from stoker.flows.run import (
 from stoker.log import get_logger
 from stoker.protocol.documents import DUE_LATER_S, Change, Document
 from stoker.protocol.files import document_user
+from stoker.protocol.task_hash import Standing
 from stoker.runs.file_uses import note_uses
 from stoker.runs.submit import Origin, RunBody
 from stoker_jobs.desk import Desk
@@ -54,7 +56,7 @@ class Look(Struct, frozen=True, kw_only=True):
     document: Document
     run: Run
     facts: Facts
-    views: Mapping[str, TaskView]  # by task
+    views: Mapping[str, Standing]  # by task
     outer: TaskView | None = None
 
 
@@ -77,10 +79,10 @@ async def advance_run(desk: Desk, run_id: str) -> None:
 async def _round(desk: Desk, run_id: str) -> bool:
     """One look at the run, and what follows from it. Whether nothing more is to be done now."""
     try:
-        document = await desk.store.documents.get(RUN, run_id)
+        document, parts = await desk.store.documents.whole(RUN, run_id)
     except NotFound:
         return not await _begin(desk, run_id)
-    look = await _look(desk, document)
+    look = await _look(desk, document, parts)
     if look.run.ended:
         await _close(desk, look)
         return True
@@ -115,29 +117,28 @@ async def _round(desk: Desk, run_id: str) -> bool:
     return not missing or (await desk.store.documents.get(RUN, run_id)).revision == revision
 
 
-async def _look(desk: Desk, document: Document) -> Look:
+async def _look(desk: Desk, document: Document, parts: dict[str, str]) -> Look:
     run = records.run_of(document.body)
-    parts = await desk.store.documents.parts(RUN, document.id)
     nodes = cancelled(run) if run.ended else running(run)
-    ids = [TaskId(task_id) for task_id in nodes.values()]
-    asked = [*ids, TaskId(document.id)] if run.carried else ids
-    found = await desk.store.tasks.read_many(asked, with_logs=False) if asked else []
-    views: dict[str, TaskView] = {view.request.id: view for view in found if view is not None}
-    outer = views.pop(document.id, None)
+    found, outer = await asyncio.gather(  # in one batch
+        desk.store.tasks.standings([TaskId(task_id) for task_id in nodes.values()]),
+        desk.store.tasks.read_many([TaskId(document.id)] if run.carried else [], with_logs=False),
+    )
+    views: dict[str, Standing] = {str(task_id): standing for task_id, standing in found.items()}
     facts = Facts(
         plan=records.plan_of(parts),
         input=msgspec.json.decode(parts[records.INPUT_PART]),
         outputs=records.outputs_of(parts),
         endings={name: _ending(views[task]) for name, task in nodes.items() if _has_ended(views.get(task))},
     )
-    return Look(document=document, run=run, facts=facts, views=views, outer=outer)
+    return Look(document=document, run=run, facts=facts, views=views, outer=outer[0] if outer else None)
 
 
-def _has_ended(view: TaskView | None) -> bool:
+def _has_ended(view: Standing | None) -> bool:
     return view is not None and view.state in TERMINAL
 
 
-def _ending(view: TaskView | None) -> Ending:
+def _ending(view: Standing | None) -> Ending:
     assert view is not None  # noqa: S101 - `_has_ended` was asked
     return Ending(state=view.state, output=msgspec.json.decode(view.output), error=view.error)
 
@@ -211,9 +212,9 @@ def _body(call: AppCall, given: dict[str, Any], run: Run) -> RunBody:
 async def _close(desk: Desk, look: Look) -> None:
     """What follows from a run's end: tasks that still run are ended, the task that shows it ends with it."""
     run, run_id = look.run, TaskId(look.document.id)
-    for view in look.views.values():
+    for task_id, view in look.views.items():
         if view.state not in TERMINAL:
-            await desk.store.tasks.cancel(view.request.id)
+            await desk.store.tasks.cancel(TaskId(task_id))
     output = (await desk.store.documents.parts(RUN, run_id, records.OUTPUT_PART))[records.OUTPUT_PART]
     await note_uses(desk.store, msgspec.json.decode(output), document_user(RUN, run_id))
     if run.carried:
