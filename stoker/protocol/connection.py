@@ -188,6 +188,9 @@ class Connection:
 
         Args:
             group: a consumer group and the name of the one who reads in it; `after` is ">" then.
+
+        Raises:
+            StoreUnavailable: no answer.
         """
         verb = ("XREAD",) if group is None else ("XREADGROUP", "GROUP", *group)
         parts = (*verb, "COUNT", count, "BLOCK", block_ms, "STREAMS", key, after)

@@ -1,7 +1,7 @@
 """What is stored of a task, as it is read. An engine may write the hash, so any of it may be nonsense."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -14,7 +14,7 @@ from stoker.log import get_logger
 
 _log = get_logger("tasks")
 _request = msgspec.json.Decoder(TaskRequest)
-HISTORY = re.compile(r"(?<![0-9])([0-9]{1,18}),([0-9]{1,2}),([0-9]{1,18});")
+_HISTORY = re.compile(r"(?<![0-9])([0-9]{1,18}),([0-9]{1,2}),([0-9]{1,18});")
 """The moves of a task as they are stored: attempt, state, time. Longer numbers are nonsense of an engine."""
 _NUMBER_MAX = 10**18
 """The most that is believed of what an engine may write: everybody can calculate with it."""
@@ -43,6 +43,7 @@ class _InSession(Struct):
 
 _in_session = msgspec.json.Decoder(_InSession)
 STANDING_FIELDS = ("state", "attempt", "output", "error", "error_code", "delta_attempt", "delta_last")
+"""What is asked of a task for its standing; the request may follow."""
 
 
 def view_of(
@@ -57,6 +58,7 @@ def view_of(
 
 
 def standing_of(task_id: TaskId, values: Sequence[bytes | None]) -> Standing | None:
+    """A standing from the values of `STANDING_FIELDS`, and of the request; None when there is no task, or it is spoiled."""
     state, attempt, output, error, error_code, delta_attempt, delta_last, *request = values
     if state is None:
         return None
@@ -75,7 +77,7 @@ def standing_of(task_id: TaskId, values: Sequence[bytes | None]) -> Standing | N
         return None
 
 
-def delay_reason(fields: dict[bytes, bytes]) -> str:
+def _delay_reason(fields: Mapping[bytes, bytes]) -> str:
     """Why a task waits that no worker could have now. An engine may have written what is no time."""
     try:
         until = datetime.fromtimestamp(int(fields[b"due"]) / 1000, UTC).isoformat(timespec="seconds")
@@ -88,23 +90,23 @@ def delay_reason(fields: dict[bytes, bytes]) -> str:
     return f"it is tried again at {until}: attempt {attempt} failed" + (f" ({why})" if why else "")
 
 
-def is_looked_at(fields: dict[bytes, bytes]) -> bool:
+def is_looked_at(fields: Mapping[bytes, bytes]) -> bool:
     """Whether the scheduler tells why a task waits."""
     return fields.get(b"state") == b"2" and b"document" not in fields and not fields.get(b"due")
 
 
-def queue_reason(fields: dict[bytes, bytes], known: dict[bytes, str]) -> str:
+def queue_reason(fields: Mapping[bytes, bytes], known: Mapping[bytes, str]) -> str:
     """Why a task waits, or ''. `known`: what the scheduler tells, by kinds of tasks."""
     if fields.get(b"state") != b"2":
         return ""
     if is_looked_at(fields):
         return known.get(fields.get(b"group", b""), NOT_LOOKED_AT)
-    return NOT_BEGUN if b"document" in fields else delay_reason(fields)
+    return NOT_BEGUN if b"document" in fields else _delay_reason(fields)
 
 
 def moves_of(text: str) -> tuple[tuple[int, int, int], ...]:
     """What of a history are moves; an engine may have put anything between them, or in their place."""
-    found = ((int(attempt), int(entered), int(at)) for attempt, entered, at in HISTORY.findall(text))
+    found = ((int(attempt), int(entered), int(at)) for attempt, entered, at in _HISTORY.findall(text))
     return tuple(move for move in found if move[1] in _STATES)
 
 

@@ -1,7 +1,7 @@
 """What the gateway asks: submit, read, cancel, list, delete."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -153,20 +153,13 @@ class Tasks:
         }
         if with_logs and tails:
             await self._logs.read_tails(list(tails.items()))
-        reasons = await self._reasons(hashes)
+        reasons = await read_reasons(connection, keys, hashes)
         return [
             view_of(task_id, fields, tails[task_id].lines if task_id in tails else (), reason)
             if b"request" in fields
             else None
             for task_id, fields, reason in zip(task_ids, hashes, reasons, strict=True)
         ]
-
-    async def _reasons(self, hashes: Sequence[dict[bytes, bytes]]) -> list[str]:
-        """Why each task waits, '' for one that does not. Those of one kind wait for the same reason."""
-        kinds = sorted({fields.get(b"group", b"") for fields in hashes if is_looked_at(fields)})
-        found = await self._connection.command("HMGET", self._keys.reasons, *kinds) if kinds else []
-        known = {kind: raw.decode() for kind, raw in zip(kinds, found, strict=True) if raw}
-        return [queue_reason(fields, known) for fields in hashes]
 
     async def standings(
         self, task_ids: Sequence[TaskId], *, with_sessions: bool = False
@@ -364,6 +357,19 @@ class Tasks:
             )
             for entry, fields in entries(reply)
         ]
+
+
+async def read_reasons(
+    connection: Connection, keys: Keys, hashes: Sequence[Mapping[bytes, bytes]]
+) -> list[str]:
+    """Why each task waits, by its hash; '' for one that does not. Those of one kind wait for the same reason.
+
+    Cost: one round trip, none when the scheduler is to say nothing.
+    """
+    kinds = sorted({fields.get(b"group", b"") for fields in hashes if is_looked_at(fields)})
+    found = await connection.command("HMGET", keys.reasons, *kinds) if kinds else []
+    known = {kind: raw.decode() for kind, raw in zip(kinds, found, strict=True) if raw}
+    return [queue_reason(fields, known) for fields in hashes]
 
 
 def task_fields(

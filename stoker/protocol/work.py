@@ -1,7 +1,7 @@
 """What runs and what waits, of everybody, for whoever looks after the machines. Reads alone; nothing decides by it."""
 
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import msgspec
 from msgspec import Struct
@@ -11,7 +11,8 @@ from stoker.core.states import TERMINAL, TaskState
 from stoker.protocol.connection import Connection
 from stoker.protocol.keys import Keys
 from stoker.protocol.streams import id_of
-from stoker.protocol.task_hash import HISTORY, NOT_LOOKED_AT, delay_reason
+from stoker.protocol.task_hash import moves_of
+from stoker.protocol.tasks import read_reasons
 
 _FIELDS: Final = ("state", "attempt", "history", "created", "worker", "group", "due")
 """Not why an attempt failed: that may be what an app said about its user's input."""
@@ -71,46 +72,39 @@ class Work:
             (each, start("HMGET", keys.task(each), *_FIELDS), start("HGET", keys.control(each), "spec"))
             for each in task_ids
         ]
-        found = [
-            (each, dict(zip(_FIELDS, await fields, strict=True)), await spec) for each, fields, spec in calls
-        ]
-        reasons = await self._reasons({fields["group"] or b"" for _, fields, _ in found if _waits(fields)})
-        items = (_item(each, fields, spec, reasons) for each, fields, spec in found)
+        found = [(each, _known(await fields), await spec) for each, fields, spec in calls]
+        reasons = await read_reasons(self._connection, self._keys, [fields for _, fields, _ in found])
+        items = (
+            _item(each, fields, spec, reason)
+            for (each, fields, spec), reason in zip(found, reasons, strict=True)
+        )
         return tuple(item for item in items if item is not None)
 
-    async def _reasons(self, groups: set[bytes]) -> dict[bytes, bytes]:
-        if not groups:
-            return {}
-        named = sorted(groups)
-        told = await self._connection.command("HMGET", self._keys.reasons, *named)
-        return {group: reason for group, reason in zip(named, told, strict=True) if reason}
+
+def _known(values: Sequence[bytes | None]) -> dict[bytes, bytes]:
+    """What a task has of `_FIELDS`."""
+    named = zip(_FIELDS, values, strict=True)
+    return {name.encode(): value for name, value in named if value is not None}
 
 
-def _waits(fields: dict[str, Any]) -> bool:
-    return bool(fields["state"] == b"2")
-
-
-def _item(
-    task_id: TaskId, fields: dict[str, Any], spec: bytes | None, reasons: dict[bytes, bytes]
-) -> WorkItem | None:
+def _item(task_id: TaskId, fields: Mapping[bytes, bytes], spec: bytes | None, reason: str) -> WorkItem | None:
     """A task; None when it has ended, is gone, or an engine has put nonsense into it."""
     try:
-        state = TaskState(int(fields["state"]))
+        state = TaskState(int(fields[b"state"]))
         if spec is None or state in TERMINAL:
             return None
-        moves = HISTORY.findall(fields["history"].decode())
         return WorkItem(
             task_id=task_id,
             app=_spec.decode(spec).app,
             state=state,
-            attempt=int(fields["attempt"]),
-            since_ms=_time(moves[-1][2]),
-            created_ms=_time(fields["created"]),
-            worker_id=(fields["worker"] or b"").decode(),
-            reason=_reason(fields, reasons),
-            due_ms=_time(fields["due"] or 0) if state is TaskState.QUEUED else 0,
+            attempt=int(fields[b"attempt"]),
+            since_ms=_time(moves_of(fields[b"history"].decode())[-1][2]),
+            created_ms=_time(fields[b"created"]),
+            worker_id=fields.get(b"worker", b"").decode(),
+            reason=reason,
+            due_ms=_time(fields.get(b"due") or 0) if state is TaskState.QUEUED else 0,
         )
-    except (ValueError, TypeError, AttributeError, IndexError, msgspec.MsgspecError):
+    except (ValueError, KeyError, IndexError, msgspec.MsgspecError):
         return None
 
 
@@ -124,12 +118,3 @@ def _time(text: str | bytes | int) -> int:
     if not 0 <= at_ms < _LATEST_MS:
         raise ValueError(f"{at_ms} ms is no time")
     return at_ms
-
-
-def _reason(fields: dict[str, Any], reasons: dict[bytes, bytes]) -> str:
-    if not _waits(fields):
-        return ""
-    if fields["due"]:
-        return delay_reason({name.encode(): value for name, value in fields.items() if value is not None})
-    reason = reasons.get(fields["group"] or b"")
-    return reason.decode() if reason else NOT_LOOKED_AT

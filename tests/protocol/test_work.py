@@ -1,6 +1,7 @@
 """What runs and what waits, as whoever looks after the machines sees it."""
 
 import pytest
+from batches import Batches
 from protocol_scene import DONE, Scene
 
 from stoker.core.states import TaskState as S
@@ -36,13 +37,7 @@ async def test_many_tasks_that_wait_are_read_in_as_few_round_trips_as_one(scene,
     names = ["t1", *[await scene.submit(f"q{number}", setup_key=f"s{number}") for number in range(40)]]
     [group] = await store._connection.command("HMGET", store._keys.task("q7"), "group")
     await store.scheduling.set_reasons({group.decode(): "every GPU is busy"})
-    trips, execute = [], store._connection._execute
-
-    async def counted(commands):
-        trips.append(commands)
-        return await execute(commands)
-
-    monkeypatch.setattr(store._connection, "_execute", counted)
+    trips = Batches(store, monkeypatch)
     await store.tasks.read_many(names[:1])
     of_one = len(trips)
     reasons = {view.request.id: view.queue_reason for view in await store.tasks.read_many(names)}
