@@ -176,7 +176,8 @@ def loss_s(resident: Residence, worker: Worker, facts: Facts) -> float:
     copies = max(1, len(facts.fleet.holders.at(resident.setup_key)))
     if facts.queues.backlog(resident.setup_key):
         return load_s / copies
-    chance = facts.knowledge.chance(resident.setup_key, facts.now_ms, len(worker.residents))
+    together = sum(each.phase is not Phase.STOPPING for each in worker.residents.values())
+    chance = facts.knowledge.chance(resident.setup_key, facts.now_ms, together)
     return load_s * chance / copies
 
 

@@ -10,7 +10,7 @@ from stoker.core.explanations import WAIT, Candidate
 from stoker.core.messages import SetupKey, WorkerId
 from stoker_scheduler.actions import GPU_SPARE_S, Assign, Reason, Start, Wait, Why
 from stoker_scheduler.draft import Draft
-from stoker_scheduler.eviction import loss_s, make_room
+from stoker_scheduler.eviction import Facts, loss_s, make_room
 from stoker_scheduler.fleet import Worker
 from stoker_scheduler.matching import GB, admits, candidates, fits, kinds
 from stoker_scheduler.parked import start_s
@@ -59,12 +59,12 @@ def is_startable(group: Group, draft: Draft) -> bool:
     facts, key = draft.facts, group.warm_key
     if group.session and facts.fleet.leaseholder(group.setup_key):
         return True
-    return draft.has_idle(key) or bool(facts.fleet.one_key.at(key) and is_short(key, draft))
+    return draft.has_idle(key) or bool(facts.fleet.one_key.at(key) and is_short(key, facts))
 
 
-def is_short(key: SetupKey, draft: Draft) -> bool:
+def is_short(key: SetupKey, facts: Facts) -> bool:
     """Whether tasks of a setup may be queued behind each other at a worker: they are known to be short."""
-    knowledge, rules = draft.facts.knowledge, draft.facts.rules
+    knowledge, rules = facts.knowledge, facts.rules
     return rules.look_ahead > 0 and knowledge.knows_run(key) and knowledge.run_s(key) < rules.short_s
 
 
@@ -198,7 +198,7 @@ def _ahead(group: Group, draft: Draft) -> Worker | None:
     """The look-ahead rule: behind a short task of the same setup, unless one who goes first waits there."""
     facts, key = draft.facts, group.setup_key
     rules = facts.rules
-    if not is_short(key, draft):
+    if not is_short(key, draft.facts):
         return None
 
     def fit(worker: Worker) -> bool:

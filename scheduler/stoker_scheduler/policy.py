@@ -86,7 +86,7 @@ def _settle(draft: Draft, groups: list[Group], changed: Changed) -> tuple[list[A
         assign, worker = placed
         draft.record(group, assign, worker)
         assigns.append(assign)
-        if assign.start is not Start.WARM or not is_short(group.setup_key, draft):
+        if assign.start is not Start.WARM or not is_short(group.setup_key, draft.facts):
             free.discard(worker.id)
         if draft.left(group):
             heappush(line, (_order(draft, group, fair_s), group))
@@ -164,7 +164,7 @@ def _servable(draft: Draft, worker_id: WorkerId) -> list[SetupKey] | None:
         return list(worker.residents)
     key = worker.held[0].setup_key
     room = len(worker.held) + draft.given.get(worker_id, 0) <= draft.facts.rules.look_ahead
-    return [key] if room and is_short(key, draft) else None
+    return [key] if room and is_short(key, draft.facts) else None
 
 
 def _idle(draft: Draft, changed: Changed) -> list[Worker]:

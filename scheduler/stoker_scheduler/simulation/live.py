@@ -22,7 +22,6 @@ from stoker.core.states import ResidentState, TaskState
 from stoker_scheduler.actions import Assign, Rules, Wait
 from stoker_scheduler.chores import LOOKS
 from stoker_scheduler.deadlines import Limits
-from stoker_scheduler.draft import Draft
 from stoker_scheduler.eviction import Facts
 from stoker_scheduler.measures import Measured
 from stoker_scheduler.mirror import Mirror
@@ -87,9 +86,9 @@ class Live:
         """Whether a worker is idle and large enough for something that waits, or takes a task behind its short ones."""
         mirror = self.mirror
         least = min((shape.needs.vram_bytes for shape in mirror.queues.shapes(())), default=0)
-        draft = Draft(Facts(_ms(now_s), mirror.queues, mirror.fleet, mirror.knowledge, self._rules))
+        facts = Facts(_ms(now_s), mirror.queues, mirror.fleet, mirror.knowledge, self._rules)
         return any(
-            is_short(SetupKey(worker.queue[0].request.setup), draft)
+            is_short(SetupKey(worker.queue[0].request.setup), facts)
             if worker.queue
             else worker.capacity >= least
             for worker in self._workers.values()

@@ -96,7 +96,7 @@ some = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(some, st.integers(1, 3), st.integers(1, 2))
 def test_wait_or_load_decides_as_if_it_looked_at_every_job(found, workers, models):
     fleet = FleetFile(
