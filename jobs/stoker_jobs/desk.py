@@ -78,7 +78,7 @@ class _Shop:
             return await work(self._desk)
 
     def _heed_rq(self, task: "asyncio.Task[T] | None") -> None:
-        """End `task` when RQ's limit breaks into the loop.
+        """End `task` when RQ's limit breaks into the loop: our own, which is shorter, was swallowed by what it ended.
 
         It is an exception in the handler of SIGALRM. asyncio's loop breaks off with it; uvloop runs the handler in a
         callback, and would log it and go on.

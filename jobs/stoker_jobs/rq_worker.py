@@ -78,7 +78,8 @@ class StepWorker(_Bounded, SimpleWorker):
     it is suspended, looks for dependents, and writes beginning and end in two transactions each: nineteen round trips, each
     longer than a step's own. Here they are four: the job's id, the job, its beginning, its end. That the worker lives is
     told, and whether it is suspended asked, once in `TELL_S`. Failures, and results that are not None, are left to RQ's
-    own code. `tests/unit/jobs/test_rq_worker.py` compares what is written with what RQ itself writes.
+    own code. `tests/unit/jobs/test_rq_worker.py` compares what is written with what RQ itself writes: it
+    differs by the result alone.
 
     Nothing may depend on a job that this worker takes: RQ would begin it now, and this worker does not look.
     """

@@ -28,6 +28,9 @@ export class BadInput extends Error {
 /** What the app returned cannot be sent as JSON. */
 export class BadOutput extends Error {}
 
+/** Of a refusal; all those of a huge input would be no frame. */
+const MAX_ISSUES = 100;
+
 /** `value` as the schema wants it; raises BadInput. Without a schema it stays what it is. */
 export async function build(schema, value, name) {
   if (typeof schema?.safeParseAsync !== "function") return value;
@@ -39,7 +42,7 @@ export async function build(schema, value, name) {
     throw new BadInput(`The ${name} is not valid: ${message}`, [{ loc: "", message }]);
   }
   if (parsed.success) return parsed.data;
-  const fields = parsed.error.issues.map((issue) => ({ loc: bounded(issue.path.join(".")), message: bounded(`${issue.message}`) }));
+  const fields = parsed.error.issues.slice(0, MAX_ISSUES).map((issue) => ({ loc: bounded(issue.path.join(".")), message: bounded(`${issue.message}`) }));
   const text = fields.map((field) => `${field.loc || name}: ${field.message}`).join("; ");
   throw new BadInput(`The ${name} is not valid: ${text}`, fields);
 }
