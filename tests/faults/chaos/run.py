@@ -47,6 +47,8 @@ class Plan:
     """Between two kills of the server, or of the primary; 0 = only those by chance."""
     daemons_only: bool = False
     """Break nothing but daemons, one at a time."""
+    least_faults: int = 0
+    """A machine that has done all tasks before so many faults gets more tasks, up to ten times as many."""
 
 
 @dataclass
@@ -156,6 +158,13 @@ class Chaos:
             breaking.append(asyncio.create_task(self._kill_server()))
         try:
             await asyncio.gather(*(one(number) for number in range(self.plan.tasks)))
+            self.report.tasks = self.plan.tasks
+            while (
+                self.report.faults.total() < self.plan.least_faults
+                and self.report.tasks < 10 * self.plan.tasks
+            ):
+                await asyncio.gather(*(one(self.report.tasks + more) for more in range(INFLIGHT)))
+                self.report.tasks += INFLIGHT
         finally:
             for task in breaking:
                 task.cancel()
@@ -165,7 +174,7 @@ class Chaos:
         self.second.keep()  # one killed last is followed by one that tidies up after it
         await self._judge()
         await self._client.aclose()
-        self.report.tasks, self.report.seconds = self.plan.tasks, time.monotonic() - begun
+        self.report.seconds = time.monotonic() - begun
         return self.report
 
     # The load.
