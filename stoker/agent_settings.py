@@ -38,10 +38,10 @@ class StepFields(BaseModel):
     """How the jobs take flows and chats on."""
 
     step_workers: int = Field(
-        default=1,
+        default=2,
         ge=1,
         le=64,
-        description="Processes that take the steps of flows and chats, in each process of the jobs; one takes some 250 a second on one core.",
+        description="Processes that take the steps of flows and chats, in each process of the jobs: one works while another awaits Redis.",
     )
     address_call_concurrency: int = Field(
         default=64,

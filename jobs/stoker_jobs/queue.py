@@ -19,7 +19,7 @@ from stoker.server_address import parse_redis
 QUEUE_NAME: Final = "stoker"
 """Of jobs that wait for others (a file store): each runs in a process of its own."""
 STEP_QUEUE_NAME: Final = "stoker-steps"
-"""Of short jobs that speak to Redis alone: one process runs them one after another, with its connection open."""
+"""Of short jobs that speak to Redis alone: a process runs them one after another, with its connection open."""
 CONNECT_TIMEOUT_S: Final = 2.0
 CALL_TIMEOUT_S: Final = 4.0
 """Also for a worker's wait for a job, which is shorter: a connection that died without a word is noticed so late."""

@@ -31,6 +31,8 @@ from stoker_jobs.waiting import RETRY_DELAY_S, await_store, pause
 
 OUTBOX: Final = "outbox"
 BLOCK_MS: Final = 1000
+GATHER_S: Final = 0.02
+"""Between two batches: a first notice is handed on at once, and those that follow closely go together."""
 DUE_S: Final = 1.0
 """Between two looks at what is due."""
 WEBHOOK_PAUSES_S: Final = (1, 5, 30, 120, 600, 3600, 3600 * 6)
@@ -85,6 +87,7 @@ class Relay:
             planned = [job for notice in notices for job in plan(notice)]
             await asyncio.to_thread(hand_on, self._queue, planned)
             await store.outbox.done(notices)
+            await asyncio.sleep(GATHER_S)
 
     async def _hand_on_due(self, store: Store) -> None:
         if not self.look_at_all and time.monotonic() < self._next_due:

@@ -168,7 +168,7 @@ async def _forgotten(store):
 
 
 async def test_several_workers_take_steps(store, start_jobs):
-    start_jobs(STOKER_STEP_WORKERS="2")
+    start_jobs()
 
     async def heard():
         return {loop for told in await store.pulses.told() for loop in told.silent_s}
