@@ -12,14 +12,17 @@ import contextlib
 import os
 import random
 import time
+from collections import Counter
 
 import httpx
 import pytest
 from helpers import EXAMPLES, start_system, wait_until
 
 RUNS = int(os.environ.get("RUNS", "200"))
+KILLS = max(4, RUNS // 5)
+"""At least: a machine that is done with the runs before so many gets more runs, up to ten times as many."""
 IN_FLIGHT = 8
-GAP_S = (1.0, 4.0)
+GAP_S = (0.2, 2.0)
 SEED = 1
 FLOW = """
 name: test/diamond
@@ -68,16 +71,21 @@ def test_runs_end_right_while_parts_are_killed(tmp_path):
         (tmp_path / "flow.yml").write_text(FLOW)
         system.cli("flows", "deploy", str(tmp_path / "flow.yml"))
         load, waiting, done, kills = Load(system), {}, {}, []
-        numbers, next_kill = iter(range(RUNS)), time.monotonic()
-        while len(done) < RUNS:
+        begun, next_kill = 0, time.monotonic()
+
+        def wants_more():
+            return begun < RUNS or (len(kills) < KILLS and begun < 10 * RUNS)
+
+        while waiting or wants_more():
             if time.monotonic() >= next_kill:
                 part = chance.choice(["jobs", "gateway", "scheduler", "worker"])
                 with contextlib.suppress(ProcessLookupError, KeyError):
                     system.kill(part)
                     kills.append(part)
                 next_kill = time.monotonic() + chance.uniform(*GAP_S)
-            while len(waiting) < IN_FLIGHT and (number := next(numbers, None)) is not None:
-                waiting[load.begin(number)] = number
+            while len(waiting) < IN_FLIGHT and wants_more():
+                waiting[load.begin(begun)] = begun
+                begun += 1
             for run_id in list(waiting):
                 if task := load.ended(run_id):
                     done[waiting.pop(run_id)] = task
@@ -94,7 +102,8 @@ def test_runs_end_right_while_parts_are_killed(tmp_path):
         while cursor is not None:
             page = load.ask("POST", "/tasks/list", json={"limit": 100, "cursor": cursor})
             tasks, cursor = tasks + page["items"], page["next_cursor"]
-        assert len(tasks) == 5 * RUNS
-        assert len(kills) > RUNS / 20
+        assert len(tasks) == 5 * len(done)
+        assert len(kills) >= KILLS
+        print(f"{len(done)} runs, {len(kills)} kills: {dict(Counter(kills))}")
     finally:
         system.stop()
