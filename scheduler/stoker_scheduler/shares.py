@@ -1,4 +1,10 @@
-"""Fairness between API keys: virtual time. Each key's clock advances by the worker seconds it was given."""
+"""Fairness between API keys: virtual time. Each key's clock advances by the worker seconds it was given.
+
+Start-time fair queueing (Goyal, Vin and Cheng 1997), but for one thing: the common clock, at which keys begin, also
+advances by each waiting key's share of what is given, as in generalised processor sharing (Parekh and Gallager 1993).
+By start times alone it stands still while ever new keys come, each with a task, and one that was given much
+before would never have its turn again.
+"""
 
 from typing import Final
 
@@ -7,7 +13,7 @@ PRUNE_AT: Final = 10_000
 
 
 class Shares:
-    """Start-time fair queueing: a key that comes back starts where the others are, without savings."""
+    """What each key was given. One that comes back starts where the others are, without savings."""
 
     def __init__(self) -> None:
         self._used_s: dict[str, float] = {}
@@ -40,11 +46,16 @@ class Shares:
         used = self.used_s(key_id)
         self._floor_s = max(self._floor_s, used)
         self._used_s[key_id] = used + seconds
+        self._advance(seconds)
 
     def correct(self, key_id: str, seconds: float) -> None:
         """What was given turned out `seconds` longer (or shorter) than charged."""
         if key_id in self._used_s:
             self._used_s[key_id] = max(0.0, self._used_s[key_id] + seconds)
+            self._advance(max(0.0, seconds))
+
+    def _advance(self, seconds: float) -> None:
+        self._floor_s += seconds / max(1, len(self._waiting))
 
     def _prune(self) -> None:
         self._used_s = {
