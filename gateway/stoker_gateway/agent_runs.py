@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from stoker.agents.beginning import TRIES, commit
+from stoker.agents.beginning import TRIES, commit, pause_after
 from stoker.agents.chat import Chat, Message
 from stoker.agents.chats import Kept, load_chat
 from stoker.agents.config import AgentConfig, fill_context, read_config
@@ -69,7 +69,7 @@ class AgentRuns:
         if not body.chat_id:
             chat = await self.begin(body, owner)
             return await self._said(None, chat, said)
-        for _ in range(TRIES):
+        for number in range(TRIES):
             before = await load_chat(self._services.store, body.chat_id)
             if before.chat.owner.user_id != owner.user_id:
                 raise NotFound("Chat not found")
@@ -77,7 +77,7 @@ class AgentRuns:
             try:
                 return await self._said(before, chat, said)
             except DocumentChanged:
-                continue
+                await pause_after(number)
         raise Conflict("The chat changes all the time just now. Send this again.")
 
     async def begin(self, body: AgentRunBody, owner: Owner) -> Chat:

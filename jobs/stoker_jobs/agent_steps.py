@@ -11,10 +11,10 @@ from functools import partial
 import msgspec
 
 from stoker.agents.beginning import TRIES, begin_all, pause_after, with_ids
-from stoker.agents.chat import CHAT_PREFIX, Chat
+from stoker.agents.chat import CHAT_PREFIX, KIND, Chat
 from stoker.agents.chats import Kept, load_chat, save_chat
 from stoker.agents.ending import give_up
-from stoker.agents.orders import AskModel, Order, UseTool, decide_orders, must_tell_parent
+from stoker.agents.orders import LOOK_UNBORN_S, AskModel, Order, UseTool, decide_orders, must_tell_parent
 from stoker.agents.prompt import as_text, outcome
 from stoker.agents.step import Steps, steps_now
 from stoker.agents.telling import without
@@ -56,6 +56,8 @@ async def step_chat(desk: Desk, chat_id: str) -> None:
         except DocumentChanged:
             await pause_after(number)
             continue
+        if kept is before and chat.to_cancel:
+            await desk.store.documents.look_by(KIND, chat_id, steps.now_ms + int(LOOK_UNBORN_S * 1000))
         await _tell_hooks(desk, kept.chat)
         if await begin_all(
             desk, steps, kept, before.chat, partial(_call_address, desk), seen=frozenset(found)

@@ -192,7 +192,10 @@ async def _submit(desk: Desk, look: Look, wanted: Submission) -> Ending | None:
     try:
         await desk.submitter.submit(_body(call, wanted.input, look.run), owner, origin=origin)
     except CallerError as error:
-        return Ending(state=TaskState.FAILED, error=error.message)
+        if not await desk.store.tasks.known(
+            TaskId(wanted.task_id)
+        ):  # else another step had submitted it before
+            return Ending(state=TaskState.FAILED, error=error.message)
     return None
 
 

@@ -21,7 +21,7 @@ from stoker.core.events import Event
 from stoker.log import Logger
 from stoker.protocol import Store
 from stoker.protocol.documents import Due
-from stoker.protocol.outbox import Ending, Notice, Nudge
+from stoker.protocol.outbox import BATCH, Ending, Notice, Nudge
 from stoker.pulse import Pulse
 from stoker.settings import JobsSettings
 from stoker_jobs.queue import STEP_QUEUE_NAME, document_job_id, job_id, open_queue
@@ -32,7 +32,7 @@ from stoker_jobs.waiting import RETRY_DELAY_S, await_store, pause
 OUTBOX: Final = "outbox"
 BLOCK_MS: Final = 1000
 GATHER_S: Final = 0.02
-"""Between two batches: a first notice is handed on at once, and those that follow closely go together."""
+"""Between two batches that are not full: a first notice is handed on at once, and those that follow closely go together."""
 DUE_S: Final = 1.0
 """Between two looks at what is due."""
 WEBHOOK_PAUSES_S: Final = (1, 5, 30, 120, 600, 3600, 3600 * 6)
@@ -72,10 +72,15 @@ class Relay:
         while store := await await_store(self._settings, stop, self._log):
             try:
                 await store.outbox.open()
+                while left := await store.outbox.left(consumer):
+                    await self._hand_on(store, left)
                 while not stop.is_set():
                     await self._hand_on(store, await store.outbox.read(consumer, BLOCK_MS))
                     await self._hand_on_due(store)
             except (StoreUnavailable, RedisError, OSError) as error:
+                self.look_at_all = (
+                    True  # what was found due, and not handed on, would be due again a minute later
+                )
                 self._log.warning(Event.JOBS_DELAYED, reason=str(error))
                 await pause(stop, RETRY_DELAY_S)
             finally:
@@ -87,7 +92,8 @@ class Relay:
             planned = [job for notice in notices for job in plan(notice)]
             await asyncio.to_thread(hand_on, self._queue, planned)
             await store.outbox.done(notices)
-            await asyncio.sleep(GATHER_S)
+            if len(notices) < BATCH:
+                await asyncio.sleep(GATHER_S)
 
     async def _hand_on_due(self, store: Store) -> None:
         if not self.look_at_all and time.monotonic() < self._next_due:
@@ -107,7 +113,7 @@ def plan(notice: Notice) -> tuple[Planned, ...]:
     """The jobs of one entry of the outbox, one a consumer. Pure."""
     match notice:
         case Nudge():
-            cause = str(notice.revision)
+            cause = notice.entry_id  # not its revision: one deleted and made anew begins with the same
             return (_step(document_job_id(notice.kind, notice.id, cause), notice.kind, notice.id),)
         case Ending():
             jobs = []
@@ -131,7 +137,7 @@ def plan(notice: Notice) -> tuple[Planned, ...]:
 
 
 def plan_due(due: Due) -> Planned:
-    """The job of a document whose time has come. Pure."""
+    """The job of a document that was found due. Pure."""
     return _step(document_job_id(due.kind, due.id, f"due-{due.at_ms}"), due.kind, due.id)
 
 

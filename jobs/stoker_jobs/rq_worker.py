@@ -15,19 +15,23 @@ from typing import Any, Final, cast
 from redis import Redis
 from redis.client import Pipeline
 from rq import Queue, SimpleWorker, Worker
+from rq.exceptions import StopRequested
 from rq.executions import Execution
 from rq.job import Job, JobStatus
 from rq.registry import StartedJobRegistry
 from rq.utils import utcformat, utcparse
 from rq.worker import WorkerStatus
+from rq.worker.base import BaseWorker
 
 from stoker import log
 from stoker.service import PARENT_VARIABLE, die_with_parent
 from stoker.settings import JobsSettings, load
-from stoker_jobs.queue import CALL_TIMEOUT_S, QUEUE_NAME, STEP_QUEUE_NAME, open_queue
+from stoker_jobs.queue import CALL_TIMEOUT_S, QUEUE_NAME, STEP_QUEUE_NAME, connect
 
 DEQUEUE_S: Final = 2
 """How long one wait for a job may take. RQ's own is 405 s, and as long it would trust a dead connection."""
+MAINTENANCE_S: Final = 60
+"""Between two looks for what a worker that was killed had taken; RQ's own is ten minutes."""
 TELL_S: Final = 1.0
 """Between two signs of life of a worker that takes steps, and between two looks at whether it is suspended."""
 
@@ -46,10 +50,46 @@ def silent_worker_s(connection: Redis, pid: int) -> float | None:
     return max(0.0, (datetime.now(UTC) - utcparse(heard.decode())).total_seconds())
 
 
-class _Bounded:
-    """What both workers have: they are back soon after an outage."""
+class _Waiting(Queue):
+    """RQ's queue, which tells whether its worker waits for a job just now."""
 
+    waits = False
+
+    @classmethod
+    def lmove(cls, connection: Redis, queue_key: str, timeout: int | None) -> Any:
+        """Take a job's id, or wait for one."""
+        cls.waits = timeout is not None
+        try:
+            return super().lmove(connection, queue_key, timeout)
+        finally:
+            cls.waits = False
+
+
+class _Bounded(BaseWorker):
+    """What both workers have: they are back soon after an outage, and a job that one took is done before it stops.
+
+    RQ breaks off whatever a worker does that is not busy, also between taking a job's id and noting its beginning, and
+    such a job would lie about until the maintenance finds it.
+    """
+
+    queue_class = _Waiting
     max_connection_wait_time = 0.5
+
+    def _shutdown(self) -> None:
+        """End at once when there is no job, else after it."""
+        if _Waiting.waits:
+            raise StopRequested
+        self._stop_requested = True
+        if self.get_state() == WorkerStatus.BUSY:
+            own: Any = super()  # not typed
+            own._shutdown()  # noqa: SLF001
+
+    @property
+    def should_run_maintenance_tasks(self) -> bool:
+        """What RQ asks before it waits for a job each time."""
+        if self._stop_requested and self.get_state() != WorkerStatus.BUSY:
+            raise StopRequested
+        return bool(super().should_run_maintenance_tasks)
 
     @property
     def dequeue_timeout(self) -> int:
@@ -156,9 +196,13 @@ def main(name: str) -> None:
         die_with_parent(parent)
     settings = load(JobsSettings)
     log.configure("jobs", json=settings.log_json, level=settings.log_level)
-    queue = open_queue(settings.jobs_url, name)
     kind = StepWorker if name == STEP_QUEUE_NAME else JobWorker
-    worker = kind([queue], name=worker_name(os.getpid()), connection=queue.connection)
+    worker = kind(
+        [name],
+        name=worker_name(os.getpid()),
+        connection=connect(settings.jobs_url),
+        maintenance_interval=MAINTENANCE_S,
+    )
     worker.work(logging_level="WARNING")
 
 

@@ -165,6 +165,8 @@ async def begin_all(
             if begun_as(order) not in seen and not await _has_begun(place, chat, order, maybe_begun):
                 await _begin(place, steps, chat, order, call_address)
         except (CallerError, WorkerLost) as error:
+            if await _was_submitted(place, order):  # by another one, before what is refused now
+                continue
             if (
                 isinstance(order, UseTool)
                 and isinstance(error, SESSION_OVER)
@@ -196,11 +198,16 @@ async def _has_begun(place: Workplace, chat: Chat, order: Order, maybe_begun: fr
     if name not in maybe_begun:
         return False
     if isinstance(order, AskModel) or order.tool.type is ToolType.APP:
-        return await place.store.tasks.known(TaskId(name))
+        return await _was_submitted(place, order)
     if order.tool.type is not ToolType.AGENT:
         return False
     [child] = await place.store.documents.get_many(KIND, [name.removeprefix(CHAT_PREFIX)])
     return child is not None or not await _still_waits(place, chat.id, order.call.id)
+
+
+async def _was_submitted(place: Workplace, order: Order) -> bool:
+    is_task = isinstance(order, AskModel) or order.tool.type is ToolType.APP
+    return is_task and await place.store.tasks.known(TaskId(begun_as(order)))
 
 
 async def _still_waits(place: Workplace, chat_id: str, call_id: str) -> bool:

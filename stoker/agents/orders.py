@@ -15,6 +15,8 @@ from stoker.agents.tools import Tool, ToolType
 
 LOOK_AGAIN_S: Final = 60.0
 """A chat that is busy is looked at so often, whatever came or did not come."""
+LOOK_UNBORN_S: Final = 2.0
+"""And one that waits no more for what was not there when it was to be ended: whoever begins it may be slower."""
 
 
 class AskModel(Struct, frozen=True, kw_only=True):
@@ -70,8 +72,10 @@ def _awaits_session(chat: Chat, turn: Message, call: ToolCall, tool: Tool) -> bo
 
 def decide_due_s(chat: Chat, now_ms: int, wait_s: float) -> float | None:
     """When to look at a chat again if nothing comes; None = never."""
+    if chat.to_cancel:
+        return LOOK_UNBORN_S
     if not chat.busy:
-        return LOOK_AGAIN_S if chat.to_cancel or chat.hooks or must_tell_parent(chat) else None
+        return LOOK_AGAIN_S if chat.hooks or must_tell_parent(chat) else None
     asked = [call.asked_ms for call in chat.open_calls if call.status is CallStatus.AWAITING_INPUT]
     if asked:
         return min(LOOK_AGAIN_S, max(0.0, (min(asked) - now_ms) / 1000 + wait_s))

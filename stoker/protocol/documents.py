@@ -183,17 +183,23 @@ class Documents:
         """It is over and what followed from that is done: its time comes no more."""
         await self._connection.command("ZREM", self._keys.due_documents, f"{kind} {document_id}")
 
+    async def look_by(self, kind: str, document_id: str, at_ms: int) -> None:
+        """Have a document that is under way looked at no later than that, without writing it."""
+        await self._connection.command(
+            "ZADD", self._keys.due_documents, "XX", "LT", at_ms, f"{kind} {document_id}"
+        )
+
     async def take_due(self, *, everything: bool = False) -> list[Due]:
-        """The documents whose time has come, or all that are under way; each is due again `DUE_LATER_S` later."""
+        """The documents whose time has come, each due again `DUE_LATER_S` later; or all that are under way."""
         most = 100 * DUE_BATCH if everything else DUE_BATCH
         later_ms = int(DUE_LATER_S * 1000)
-        [found] = await self._connection.script(
+        now, names = await self._connection.script(
             "take_due", [self._keys.due_documents], [most, later_ms, int(everything)]
         )
         due = []
-        for name, at in zip(found[::2], found[1::2], strict=True):
+        for name in names:
             kind, _, document_id = name.decode().partition(" ")
-            due.append(Due(kind=kind, id=document_id, at_ms=int(float(at))))
+            due.append(Due(kind=kind, id=document_id, at_ms=int(now)))
         return due
 
     async def sweep(self, kind: str, owner_id: str, limit: int = 1000) -> int:

@@ -22,7 +22,7 @@ from stoker.core.states import TaskState
 from stoker.log import get_logger
 from stoker.protocol.connection import Connection
 from stoker.protocol.keys import Keys
-from stoker.protocol.streams import Entry, entries
+from stoker.protocol.streams import Entry, entries, stream
 
 _log = get_logger("outbox")
 
@@ -51,7 +51,6 @@ class Nudge(Struct, frozen=True, kw_only=True):
     entry_id: str
     kind: str
     id: str
-    revision: int
 
 
 Notice = Ending | Nudge
@@ -95,6 +94,17 @@ class Outbox:
             self._keys.outbox, ">", block_ms=block_ms, count=BATCH, group=(GROUP, consumer)
         )
         return await self._readable(found)
+
+    async def left(self, consumer: str) -> list[Notice]:
+        """What this consumer took and has not acknowledged: the connection broke between.
+
+        Raises:
+            StoreUnavailable: no answer.
+        """
+        found = await self._connection.command(
+            "XREADGROUP", "GROUP", GROUP, consumer, "COUNT", BATCH, "STREAMS", self._keys.outbox, "0"
+        )
+        return await self._readable(stream(found))
 
     async def done(self, notices: Iterable[Notice]) -> None:
         """Acknowledge: they were handed on and need not be kept. Cost: one batch."""
@@ -141,5 +151,4 @@ def _nudge(entry: Entry) -> Nudge:
         entry_id=entry_id.decode(),
         kind=check_name("kind", kind),
         id=check_name("document", document_id),
-        revision=int(fields[b"revision"]),
     )

@@ -6,12 +6,12 @@ from batches import Batches
 from protocol_scene import OWNER, Scene, request, spec
 
 from stoker.agents import beginning
-from stoker.agents.chat import Chat, MessageStatus
+from stoker.agents.chat import KIND, Chat, MessageStatus
 from stoker.agents.chats import load_chat, save_chat
 from stoker.agents.config import read_config
-from stoker.agents.orders import must_tell_parent
+from stoker.agents.orders import LOOK_UNBORN_S, must_tell_parent
 from stoker.agents.step import Said, Steps
-from stoker.core.errors import DocumentChanged
+from stoker.core.errors import DocumentChanged, NotFound
 from stoker.core.messages import Outcome
 from stoker.core.states import TaskState
 from stoker.llm.contract import LlmOutput
@@ -161,3 +161,48 @@ async def test_how_far_a_task_of_a_session_has_come_names_the_session(store):
     assert await store.tasks.standings(["t1"], with_sessions=True) == {}
     await store._connection.command("HSET", key, "state", "x")
     assert await store.tasks.standings(["t1"]) == {}
+
+
+async def stopped_before_its_task(desk):
+    """A chat whose run was stopped when whoever began it had not submitted its task yet."""
+    steps = Steps(now_ms=await desk.store.now_ms())
+    chat = Chat(id="c", owner=OWNER, config=read_config({"core_app_ref": "a/b"}))
+    chat = steps.stop(steps.asked(steps.say(chat, Said(text="hi")), "c-1", "t1"))
+    await save_chat(desk.store, None, chat, desk.settings, steps.now_ms, wake=False)
+
+
+async def due_in_s(store):
+    [(_, at_ms)] = await store._connection.command("ZRANGE", store._keys.due_documents, 0, -1, "WITHSCORES")
+    return (float(at_ms) - await store.now_ms()) / 1000
+
+
+async def test_a_task_that_was_not_there_to_be_cancelled_is_soon_looked_for_again(scene):
+    await stopped_before_its_task(scene)
+    assert await due_in_s(scene.store) <= LOOK_UNBORN_S
+    await scene.store._connection.command(
+        "ZADD", scene.store._keys.due_documents, await scene.store.now_ms() + 60_000, f"{KIND} c"
+    )
+    await agent_steps.step_chat(scene, "c")
+    assert await due_in_s(scene.store) <= LOOK_UNBORN_S
+    assert (await load_chat(scene.store, "c")).chat.to_cancel == ("t1",)
+
+
+async def test_what_is_refused_when_another_had_begun_it_before_goes_on(scene, monkeypatch):
+    """Two steps submit the same task; between them its app is deleted."""
+    steps = Steps(now_ms=await scene.store.now_ms())
+    chat = Chat(id="c", owner=OWNER, config=read_config({"core_app_ref": "a/b"}))
+    chat = steps.asked(steps.say(chat, Said(text="hi")), "c-1", "t1")
+    kept = await save_chat(scene.store, None, chat, scene.settings, steps.now_ms, wake=False)
+
+    async def refused(*_args):
+        raise NotFound("There is no app a/b.")
+
+    monkeypatch.setattr(beginning, "_begin", refused)
+    assert not await beginning.begin_all(scene, steps, kept, None)
+    assert (await load_chat(scene.store, "c")).chat.run.over
+    again = await save_chat(
+        scene.store, await load_chat(scene.store, "c"), chat, scene.settings, steps.now_ms, wake=False
+    )
+    await scene.store.tasks.submit(request("t1"), spec("t1"), OWNER)
+    assert await beginning.begin_all(scene, steps, again, None)
+    assert (await load_chat(scene.store, "c")).chat.busy

@@ -106,6 +106,11 @@ async def test_an_expired_document_leaves_the_index_and_one_that_goes_on_does_no
     assert await store._connection.command("PTTL", store._keys.document(KIND, "r2")) == -1
 
 
+async def times(store):
+    """When each document is due."""
+    return await store._connection.command("ZRANGE", store._keys.due_documents, 0, -1, "WITHSCORES")
+
+
 async def test_a_document_whose_time_has_come_is_taken_once_and_comes_again_later(store):
     await put(store, b"{}", due_s=0)
     await put(store, b"{}", document="r2", due_s=1000)
@@ -114,7 +119,9 @@ async def test_a_document_whose_time_has_come_is_taken_once_and_comes_again_late
     assert (due.kind, due.id) == (KIND, "r1")
     assert due.at_ms > 0
     assert await store.documents.take_due() == []
+    when = await times(store)
     assert {due.id for due in await store.documents.take_due(everything=True)} == {"r1", "r2"}
+    assert await times(store) == when  # who looks early puts nothing off
     await put(store, b"{}", 1)
     assert {due.id for due in await store.documents.take_due(everything=True)} == {"r2"}
 
@@ -125,9 +132,20 @@ async def test_a_document_that_goes_on_is_in_the_outbox(store):
     await put(store, b"{}", 1)
     [nudge] = await store.outbox.read("me", 10)
     assert isinstance(nudge, Nudge)
-    assert (nudge.kind, nudge.id, nudge.revision) == (KIND, "r1", 1)
+    assert (nudge.kind, nudge.id) == (KIND, "r1")
     await store.outbox.done([nudge])
     assert await store.outbox.read("me", 10) == []
+
+
+async def test_what_a_reader_took_and_has_not_acknowledged_is_told_to_it_again(store):
+    await store.outbox.open()
+    await put(store, b"{}", wake=True)
+    assert await store.outbox.left("me") == []
+    taken = await store.outbox.read("me", 10)
+    assert await store.outbox.left("another") == []
+    assert await store.outbox.left("me") == taken
+    await store.outbox.done(taken)
+    assert await store.outbox.left("me") == []
 
 
 async def test_what_was_handed_on_leaves_in_one_round_trip(store, monkeypatch):

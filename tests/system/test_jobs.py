@@ -12,13 +12,19 @@ import threading
 import pytest
 from helpers import environment, eventually, wait_gone
 from msgspec import structs
+from redis.exceptions import ConnectionError as RedisConnectionError
 from rq import Queue
 
 from stoker.core.messages import ApiKey, Needs, Owner, TaskId, TaskRequest, TaskSpec
 from stoker.core.states import DeliveryState, TaskState
 from stoker.files.local import LocalFiles
 from stoker.files.logs import log_key, one
+from stoker.log import get_logger
+from stoker.protocol.documents import Change
 from stoker.protocol.outbox import Ending
+from stoker.pulse import Pulse
+from stoker.settings import JobsSettings
+from stoker_jobs import relay
 from stoker_jobs.queue import connect, job_id
 from stoker_jobs.relay import hand_on, plan
 
@@ -177,6 +183,34 @@ async def test_several_workers_take_steps(store, start_jobs):
         return {"rq", "steps", "steps-2"} <= await heard()
 
     await eventually(all_heard, "both workers of steps")
+
+
+async def test_what_could_not_be_handed_on_is_handed_on_when_redis_is_back(store, redis_server, monkeypatch):
+    """An ending, and a document that was found due: each would else come again after a minute."""
+    settings = JobsSettings(redis_url=redis_server.url, pool=store.pool)
+    handed, refuse = [], [True, True]
+
+    def once_away(_queue, planned):
+        if refuse:
+            refuse.pop()
+            raise RedisConnectionError("away")
+        handed.extend(job.arguments for job in planned)
+
+    monkeypatch.setattr(relay, "hand_on", once_away)
+    change = Change(body=b"{}", parts={}, due_s=0.0, wake=False, keep_s=0)
+    await store.documents.put("flowrun", "r1", OWNER.user_id, 0, change)
+    await store.documents.put("flowrun", "r2", OWNER.user_id, 0, structs.replace(change, wake=True))
+    stop, log = asyncio.Event(), get_logger("jobs")
+    running = asyncio.create_task(relay.Relay(settings, log, Pulse(relay.OUTBOX)).run(stop))
+
+    async def both():
+        return {("flowrun", "r1"), ("flowrun", "r2")} <= set(handed)
+
+    try:
+        await eventually(both, "both documents")
+    finally:
+        stop.set()
+        await running
 
 
 def test_a_repeated_ending_makes_no_second_job(redis_server):

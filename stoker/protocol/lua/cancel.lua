@@ -12,7 +12,7 @@ if not state then
 end
 if have[5] and tonumber(state) < 9 then  -- no worker runs it: its document ends it
   redis.call('HSET', task, 'cancel', force .. ' ' .. grace)
-  redis.call('XADD', KEYS[6], '*', 'document', have[5], 'revision', '-1')
+  redis.call('XADD', KEYS[6], '*', 'document', have[5])
   add_event(task, KEYS[2], false, 'k', 'cancel')
   return {'OK', state}
 end

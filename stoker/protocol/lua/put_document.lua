@@ -40,7 +40,7 @@ for _, key in ipairs({document, parts}) do
   end
 end
 if fields.wake then
-  redis.call('XADD', KEYS[5], '*', 'document', name, 'revision', revision)
+  redis.call('XADD', KEYS[5], '*', 'document', name)
 end
 announce_document(document, revision)
 return {'OK', revision}

@@ -31,7 +31,7 @@ def test_a_repeat_has_the_same_id_and_another_attempt_has_not():
 
 @pytest.mark.parametrize(
     "notice",
-    [ending(notify="http://x/", waiter=WAITER), Nudge(entry_id="1-0", kind="chat", id="gpu.c1", revision=3)],
+    [ending(notify="http://x/", waiter=WAITER), Nudge(entry_id="1-0", kind="chat", id="gpu.c1")],
 )
 def test_every_id_is_one_that_rq_takes(notice):
     for job in plan(notice):

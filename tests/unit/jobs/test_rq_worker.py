@@ -124,7 +124,7 @@ def records(connection):
 
 
 def work(queue, kind=Unattended):
-    worker = kind([queue], name="w", connection=queue.connection)
+    worker = kind([queue.name], name="w", connection=queue.connection)
     worker.work(burst=True, logging_level="ERROR")
     return worker
 
@@ -241,7 +241,41 @@ def test_a_worker_that_is_asked_to_stop_while_a_job_ends_ends_it_and_takes_no_ot
 
     monkeypatch.setattr(owner, where, asked)
     hand_on(queue, [planned("first"), planned("second")])
-    workers.append(Unattended([queue], name="w", connection=queue.connection))
+    workers.append(Unattended([queue.name], name="w", connection=queue.connection))
     workers[0].work(burst=True, logging_level="ERROR")
     assert Job.fetch("first", connection=queue.connection).get_status() is JobStatus.FINISHED
     assert queue.job_ids == ["second"]
+
+
+def test_a_worker_that_is_asked_to_stop_when_it_has_just_taken_a_job_does_it_and_takes_no_other(
+    queue, monkeypatch
+):
+    """RQ breaks off there, and the job lies about until the maintenance finds it."""
+    worker = Unattended([queue.name], name="w", connection=queue.connection)
+    fetch = Job.fetch
+
+    def asked(*args, **named):
+        monkeypatch.setattr(Job, "fetch", fetch)
+        worker._shutdown_requested_date = now()
+        worker._shutdown()
+        return fetch(*args, **named)
+
+    monkeypatch.setattr(Job, "fetch", asked)
+    hand_on(queue, [planned("first"), planned("second")])
+    worker.work(logging_level="ERROR")
+    assert Job.fetch("first", connection=queue.connection).get_status() is JobStatus.FINISHED
+    assert queue.job_ids == ["second"]
+    assert queue.connection.llen(queue.intermediate_queue_key) == 0
+
+
+def test_a_worker_that_waits_for_a_job_stops_at_once(queue, monkeypatch):
+    worker = Unattended([queue.name], name="w", connection=queue.connection)
+    asked = []
+
+    def blmove(*_args):
+        asked.append(True)
+        worker._shutdown()
+
+    monkeypatch.setattr(queue.connection, "blmove", blmove)
+    worker.work(logging_level="ERROR")
+    assert asked == [True]
