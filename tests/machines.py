@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -83,9 +82,3 @@ class Machine:
             except subprocess.TimeoutExpired:
                 self.process.kill()
             wait_gone(everyone)
-
-
-def free_port():
-    """A TCP port of loopback that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]

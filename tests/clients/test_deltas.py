@@ -8,6 +8,9 @@ from clients.plans import task
 from clients.sdks import Sdk
 from helpers import TEST_APPS, wait_until
 
+pytestmark = pytest.mark.timeout(240)
+"""The first test installs what all need."""
+
 CHAT = "tests/increments"
 WORDS = [f"w{number} " for number in range(8)]
 TEXT = "".join(WORDS)
@@ -36,7 +39,7 @@ def deltas_of(events):
 @pytest.mark.parametrize("mode", ["sync", "async"])
 def test_the_python_client_adds_them_up(system, mode):
     sdk = Sdk("python", "0.36.0", mode)
-    facts = drive(sdk, system, {"do": "stream", "params": chat(pause=0.02)})
+    facts = drive(sdk, system, {"do": "stream", "params": chat(pause=0.02, hold=1.0)})
     grown = [update["output"]["response"] for update in facts["updates"] if update.get("_delta")]
     assert grown[: len(WORDS)] == ["".join(WORDS[: number + 1]) for number in range(len(WORDS))]
     assert facts["updates"][-1]["status"] == 10
@@ -45,7 +48,7 @@ def test_the_python_client_adds_them_up(system, mode):
 
 
 def test_an_older_python_client_gets_whole_outputs(system):
-    facts = drive(Sdk("python", "0.7.18"), system, {"do": "stream", "params": chat(pause=0.06)})
+    facts = drive(Sdk("python", "0.7.18"), system, {"do": "stream", "params": chat(pause=0.25)})
     outputs = [update["output"] for update in facts["updates"] if update["output"]]
     texts = [output.get("response", "") for output in outputs]
     assert all(TEXT.startswith(text) for text in texts)
@@ -63,7 +66,7 @@ def test_the_python_client_gets_another_apps_increments_as_whole_outputs(system)
 
 
 def test_the_javascript_client_gets_them_beside_whole_outputs(system):
-    facts = drive(Sdk("js", "0.6.54"), system, {"do": "deltas", "params": chat(pause=0.06)})
+    facts = drive(Sdk("js", "0.6.54"), system, {"do": "deltas", "params": chat(pause=0.25)})
     assert [delta["seq"] for delta in facts["deltas"]] == list(range(1, len(WORDS) + 3))
     assert "".join(delta["delta"].get("response", "") for delta in facts["deltas"]) == TEXT
     partial = {
@@ -84,7 +87,7 @@ def test_the_javascript_client_needs_not_ask_for_them(system):
 @pytest.mark.parametrize("headers", [raw.NDJSON, raw.SSE], ids=["ndjson", "sse"])
 def test_whoever_asks_gets_them_all_in_order_and_the_ending_last(system, headers):
     with raw.client(system, raw.CURL) as http:
-        made = raw.run(http, chat(pause=0.01))
+        made = raw.run(http, chat(pause=0.01, hold=1.0))
         body = http.get(f"/tasks/{made['id']}/stream", params={"deltas": "true"}, headers=headers).text
         whole = http.get(f"/tasks/{made['id']}").json()["data"]
     if headers is raw.NDJSON:

@@ -4,6 +4,9 @@ import pytest
 from clients.plans import ECHO, SLOW, task
 from clients.sdks import Sdk
 
+pytestmark = pytest.mark.timeout(240)
+"""The first test installs what all need."""
+
 JS = Sdk("js", "0.6.54")
 
 

@@ -7,9 +7,12 @@ import time
 
 import pytest
 from clients import raw
-from clients.plans import ECHO, ODD_TEXT, SLOW, task
+from clients.plans import ECHO, ODD_TEXT, SLOW, STREAMED_S, task
 from clients.sdks import OLD_NUMBERS, Sdk
 from helpers import EXAMPLES
+
+pytestmark = pytest.mark.timeout(240)
+"""The first test installs what all need."""
 
 NEWEST = Sdk("python", "0.36.0")
 NEWEST_ASYNC = Sdk("python", "0.36.0", "async")
@@ -63,7 +66,7 @@ def test_3_the_stream_of_a_finished_task_begins_with_its_ending_and_ends(system_
     with raw.client(system_with_apps, raw.SDK_NAMED) as http:
         made = raw.run(http, task(ECHO, message="done"))
         raw.wait_end(system_with_apps, made["id"])
-        http.timeout = 5  # an upper bound on waiting: nothing may wait for a heartbeat here
+        http.timeout = 20  # an upper bound on waiting: nothing may wait for a heartbeat here
         _, events = raw.stream(http, made["id"], **headers)
     assert events[0]["status"] == 10
     assert events[0]["output"] == {"message": "done"}
@@ -80,7 +83,7 @@ def test_4_a_result_of_700_kb_reaches_the_asynchronous_client(system_with_apps):
     ("given", "least"),
     [
         (task(ECHO, message="warm words " * 64_000), 0),  # none, when it ended before the stream was opened
-        (task(SLOW, seconds=0.5, lines=4, text="long " * 30_000), 2),
+        (task(SLOW, seconds=STREAMED_S, lines=4, text="long " * 30_000), 2),
     ],
     ids=["output", "input-and-log"],
 )

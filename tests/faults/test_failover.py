@@ -105,6 +105,8 @@ def test_what_a_new_primary_does_not_know_is_compared_with_the_workers(replicate
         replicated.reaches(task_id, {RUNNING})
     assigned = replicated.submit(LONG_S)
     old, new = replicated.group.primary(), replicated.group.replica()
+    written = old.info("replication")["master_repl_offset"]
+    wait_until(lambda: new.info("replication")["slave_repl_offset"] >= written, "the replica to have it all")
     new.kill()
     replicated.ends_completed(ended)
     replicated.reaches(assigned, {RUNNING})

@@ -28,9 +28,9 @@ BODY = os.urandom(MIB)
 
 @pytest.fixture(scope="module")
 def system():
-    """A system that may fetch from this machine, with a short lease."""
+    """A system that may fetch from this machine. What it writes may hold up the disk for longer than a short lease."""
     with tempfile.TemporaryDirectory(prefix="stoker-faults-", ignore_cleanup_errors=True) as folder:
-        data, env = Path(folder) / "data", {"STOKER_LEASE_S": "3", "STOKER_FETCH_ALLOW": "127.0.0.1"}
+        data, env = Path(folder) / "data", {"STOKER_LEASE_S": "10", "STOKER_FETCH_ALLOW": "127.0.0.1"}
         with running_system(data, "--workers", "1", **env) as running:
             running.deploy(TEST_APPS / "reader")
             running.deploy(TEST_APPS / "outputs")

@@ -37,7 +37,7 @@ from stoker.embedded import EmbeddedServer
 pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 
 COMPLETED, RUNNING, ENDED = 9, 7, {9, 10, 11}
-SHORT_S, LONG_S = 4, 12
+SHORT_S, LONG_S = 6, 12
 LINES = 6
 LOOPS = {"announcements", "wake", "leader", "outbox", "webhooks", "calls", "cron", "rq", "steps"}
 """Those that tell every few seconds. That a daemon reads its inbox is proven by the tasks that waited."""

@@ -256,7 +256,7 @@ async def test_a_drain_order_leaves_the_pool_but_not_the_process(scene):
 
 async def test_a_drain_finishes_what_runs_and_sends_what_waits_elsewhere(scene):
     scene.machine.holds = "run"
-    await scene.start(lease_s=1.0)
+    await scene.start(lease_s=3.0)
     await scene.submit("t1")
     await scene.state(S.RUNNING, "t1")
     await scene.submit("t2")
@@ -323,7 +323,7 @@ async def update_control_plane(store):
 
 async def test_an_engine_that_was_declared_lost_comes_back_and_drops_what_it_had(scene):
     scene.machine.holds = "run"
-    await scene.start(lease_s=1.0)
+    await scene.start(lease_s=3.0)
     await scene.submit()
     await scene.state(S.RUNNING)
     connection = scene.store._connection

@@ -21,6 +21,9 @@ from stoker_worker.environment import Environments
 from stoker_worker.main import find_uv
 from stoker_worker.versions import Versions
 
+pytestmark = pytest.mark.timeout(240)
+"""The first test installs what all need."""
+
 ENGINE = "box"
 PATIENCE_S = 30
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import httpx
 import pytest
 from helpers import EXAMPLES, environment, family, running_system, wait_until
-from machines import Machine, free_port
+from machines import Machine
 from redis import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError
+from server_groups import free_port
 
 pytestmark = pytest.mark.long
 

@@ -202,7 +202,7 @@ async def test_a_waiting_run_is_cancelled_and_the_instance_stays(start):
     app = await start()
     run = asyncio.ensure_future(app.do("wait", seconds=60))
     await app.until_printed("waiting")
-    assert await app.instance.cancel(1.0) is True
+    assert await app.instance.cancel(LIMIT_S) is True
     with pytest.raises(AppError):
         await run
     assert "on_cancel was called" in app.printed()
@@ -232,7 +232,7 @@ async def test_a_cancel_without_grace_kills_at_once(start):
 
 async def test_a_cancel_without_a_run_changes_nothing(start):
     app = await start()
-    assert await app.instance.cancel(1.0) is True
+    assert await app.instance.cancel(LIMIT_S) is True
     assert (await app.do("echo"))["runs"] == 1
 
 

@@ -14,7 +14,8 @@ import psutil
 import pytest
 from app_bundles import app_bundle, version_of
 from helpers import TEST_APPS, family, running_system, wait_until
-from machines import Machine, free_port
+from machines import Machine
+from server_groups import free_port
 
 pytestmark = pytest.mark.long
 

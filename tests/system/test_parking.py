@@ -164,7 +164,6 @@ def test_a_parked_process_that_is_killed_is_noticed_and_loaded_anew(fleet):
     victim = fleet.run("victim")["pid"]
     fleet.run("other")
     wait_until(lambda: fleet.noted("victim")[-1] == "park", "a parked victim")
-    fleet.parked(len(fleet.worker()["parked"]))
     before = len(fleet.worker()["parked"])
     kill(victim)
     fleet.parked(before - 1)

@@ -82,7 +82,11 @@ class Fleet:
 
     def residents(self):
         workers = self.ask("GET", "/workers")["items"]
-        return {(worker["id"], each["setup_key"]) for worker in workers for each in worker["residents"]}
+        return {
+            (worker["id"], each["setup_key"], each["since"])
+            for worker in workers
+            for each in worker["residents"]
+        }
 
     def empty(self):
         """Nothing is pinned or loaded any more."""
@@ -137,8 +141,9 @@ def test_a_pinned_app_is_warm_and_comes_back_when_its_process_or_its_daemon_is_k
     fleet.run(model="third")
     assert fleet.run(model="large") == (second, False)
 
+    loaded_before = fleet.residents()
     fleet.system.kill("worker")
-    wait_until(lambda: not fleet.residents(), "the end of the daemon")
+    wait_until(lambda: not fleet.residents() & loaded_before, "the end of the daemon")
     fleet.pinned(pin_id, state="loaded")
     third, loaded = fleet.run(model="large")
     assert (third["pid"] != second["pid"], loaded) == (True, False)

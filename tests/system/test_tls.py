@@ -6,9 +6,10 @@ import subprocess
 import pytest
 import trustme
 from helpers import EXAMPLES, running_system, wait_until
-from machines import Machine, free_port
+from machines import Machine
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from server_groups import free_port
 
 from stoker.service import dying_with_parent
 

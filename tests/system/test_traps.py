@@ -29,6 +29,9 @@ from stoker_worker.environment import Environments
 from stoker_worker.instance_errors import AppError, InputError, InstanceFailed
 from stoker_worker.main import find_uv
 
+pytestmark = pytest.mark.timeout(240)
+"""The first test installs what all need."""
+
 FORMS = {
     "nothing": "nothing",
     "metadata": "default",

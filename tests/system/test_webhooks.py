@@ -7,7 +7,6 @@ import hmac
 import itertools
 import re
 import shutil
-import socket
 import sys
 
 import httpx
@@ -15,6 +14,7 @@ import pytest
 from gateways import gateway_settings, running
 from helpers import ROOT, environment, eventually
 from msgspec import json
+from server_groups import free_port
 
 from stoker.core.messages import Needs, Owner, TaskId, TaskRequest, TaskSpec
 from stoker.core.states import DeliveryState
@@ -366,8 +366,7 @@ async def test_the_receivers_of_the_page_take_what_is_signed_and_nothing_else(
     await gateway.client.post("/webhooks/secret", json={})  # the one that the receiver knows still signs
     source = tmp_path / ("receiver.py" if language == "python" else "receiver.js")
     source.write_text(program(language))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     env = environment(WEBHOOK_SECRET=secret, PORT=str(port))
     process = await asyncio.create_subprocess_exec(command, source, env=env, stdout=asyncio.subprocess.PIPE)
     try:
