@@ -1,7 +1,7 @@
 """What only the JavaScript client does: polling, an EventSource, and its view of logs, timings and lists."""
 
 import pytest
-from clients.plans import ECHO, SLOW, task
+from clients.plans import ECHO, SLOW, STREAMED_S, task
 from clients.sdks import Sdk
 
 pytestmark = pytest.mark.timeout(240)
@@ -25,7 +25,7 @@ def facts(system_with_apps):
             "params": task(SLOW, seconds=0, lines=1, fail=True),
             "options": {"stream": False, "pollIntervalMs": 100},
         },
-        {"name": "events", "do": "events", "params": task(SLOW, seconds=0.4, lines=2)},
+        {"name": "events", "do": "events", "params": task(SLOW, seconds=STREAMED_S, lines=2)},
         {"name": "look", "do": "look", "params": task(SLOW, seconds=0.2, lines=2)},
         {"name": "apps", "do": "apps", "app": ECHO},
         {"name": "unknown_version", "do": "run", "params": task(f"{ECHO}@ffffffff", message="x")},
@@ -45,6 +45,7 @@ def test_an_event_source_is_told_every_state_with_ids_to_resume_from(facts):
     updates = facts["events"]["updates"]
     statuses = [update["status"] for update in updates]
     assert sorted(statuses) == statuses
+    assert 7 in statuses
     assert statuses[-1] == 10
     assert all(update["event_id"] for update in updates)
 
