@@ -192,9 +192,8 @@ async def _submit(desk: Desk, look: Look, wanted: Submission) -> Ending | None:
     try:
         await desk.submitter.submit(_body(call, wanted.input, look.run), owner, origin=origin)
     except CallerError as error:
-        if not await desk.store.tasks.known(
-            TaskId(wanted.task_id)
-        ):  # else another step had submitted it before
+        # Another step may have submitted it before, when nothing was in the way yet.
+        if not await desk.store.tasks.known(TaskId(wanted.task_id)):
             return Ending(state=TaskState.FAILED, error=error.message)
     return None
 

@@ -78,9 +78,7 @@ class Relay:
                     await self._hand_on(store, await store.outbox.read(consumer, BLOCK_MS))
                     await self._hand_on_due(store)
             except (StoreUnavailable, RedisError, OSError) as error:
-                self.look_at_all = (
-                    True  # what was found due, and not handed on, would be due again a minute later
-                )
+                self.look_at_all = True  # what was found due and not handed on is else due a minute later
                 self._log.warning(Event.JOBS_DELAYED, reason=str(error))
                 await pause(stop, RETRY_DELAY_S)
             finally:

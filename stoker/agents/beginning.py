@@ -165,7 +165,7 @@ async def begin_all(
             if begun_as(order) not in seen and not await _has_begun(place, chat, order, maybe_begun):
                 await _begin(place, steps, chat, order, call_address)
         except (CallerError, WorkerLost) as error:
-            if await _was_submitted(place, order):  # by another one, before what is refused now
+            if await _was_submitted(place, order):  # by another step, when nothing was in the way yet
                 continue
             if (
                 isinstance(order, UseTool)

@@ -49,7 +49,7 @@ class Change(Struct, frozen=True, kw_only=True):
 
 
 class Due(Struct, frozen=True, kw_only=True):
-    """A document whose time has come, and which time that was."""
+    """A document that is to be looked at, and when it was found."""
 
     kind: str
     id: str
