@@ -42,3 +42,9 @@ def test_what_is_due_again_later_is_another_job():
     first, later = (plan_due(Due(kind="flowrun", id="r1", at_ms=at)) for at in (1, 2))
     assert first.arguments == later.arguments == ("flowrun", "r1")
     assert first.id != later.id
+
+
+def test_a_document_that_is_made_anew_is_no_repeat_of_the_one_before():
+    """Both begin with revision 1, and RQ remembers the first one's job."""
+    first, anew = (plan(Nudge(entry_id=entry, kind="flowrun", id="r1")) for entry in ("1-0", "2-0"))
+    assert first[0].id != anew[0].id
