@@ -97,13 +97,9 @@ class Relay:
         if not self.look_at_all and time.monotonic() < self._next_due:
             return
         everything, self.look_at_all = self.look_at_all, False
-        try:
-            planned = [plan_due(due) for due in await store.documents.take_due(everything=everything)]
-            if planned:
-                await asyncio.to_thread(hand_on, self._queue, planned)
-        except BaseException:
-            self.look_at_all = self.look_at_all or everything
-            raise
+        planned = [plan_due(due) for due in await store.documents.take_due(everything=everything)]
+        if planned:
+            await asyncio.to_thread(hand_on, self._queue, planned)
         self._next_due = time.monotonic() + DUE_S
 
 
