@@ -14,7 +14,7 @@ from stoker.agents.beginning import TRIES, begin_all, pause_after, with_ids
 from stoker.agents.chat import CHAT_PREFIX, KIND, Chat
 from stoker.agents.chats import Kept, load_chat, save_chat
 from stoker.agents.ending import give_up
-from stoker.agents.orders import LOOK_UNBORN_S, AskModel, Order, UseTool, decide_orders, must_tell_parent
+from stoker.agents.orders import AskModel, Order, UseTool, decide_orders, must_tell_parent
 from stoker.agents.prompt import as_text, outcome
 from stoker.agents.step import Steps, steps_now
 from stoker.agents.telling import without
@@ -22,6 +22,7 @@ from stoker.agents.tools import ToolType
 from stoker.core.errors import DocumentChanged, NotFound
 from stoker.core.messages import TaskId
 from stoker.core.states import TERMINAL, TaskState
+from stoker.core.waiting import LOOK_UNBORN_S
 from stoker.llm.contract import read_output
 from stoker.protocol.calls import AddressCall, CallKind
 from stoker.protocol.task_hash import Standing

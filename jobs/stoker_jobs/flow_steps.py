@@ -14,6 +14,7 @@ from stoker.core.events import Event
 from stoker.core.ids import derived_id
 from stoker.core.messages import Infra, Owner, TaskId, TaskRequest, TaskView, Waiter
 from stoker.core.states import TERMINAL, RunState, TaskState
+from stoker.core.waiting import LOOK_UNBORN_S, UNBORN_S
 from stoker.flows import records
 from stoker.flows.plan import AppCall, Plan
 from stoker.flows.records import RUN
@@ -212,7 +213,11 @@ def _body(call: AppCall, given: dict[str, Any], run: Run) -> RunBody:
 
 
 async def _close(desk: Desk, look: Look) -> None:
-    """What follows from a run's end: tasks that still run are ended, the task that shows it ends with it."""
+    """What follows from a run's end: tasks that still run are ended, the task that shows it ends with it.
+
+    A task that is not there may be about to be submitted by another step, which may die before it finds the run ended: the
+    run is looked at for a while longer.
+    """
     run, run_id = look.run, TaskId(look.document.id)
     for task_id, view in look.views.items():
         if view.state not in TERMINAL:
@@ -230,7 +235,11 @@ async def _close(desk: Desk, look: Look) -> None:
                 error=run.error if failed else "",
                 error_code=records.APP_FAILED if failed else "",
             )
-    await desk.store.documents.rest(RUN, run_id)
+    now_ms = await desk.store.now_ms()
+    if len(look.views) < len(cancelled(run)) and now_ms < look.document.updated_ms + UNBORN_S * 1000:
+        await desk.store.documents.look_by(RUN, run_id, now_ms + int(LOOK_UNBORN_S * 1000))
+    else:
+        await desk.store.documents.rest(RUN, run_id)
 
 
 async def _begin(desk: Desk, run_id: str) -> bool:

@@ -19,7 +19,7 @@ DELETED: Final = "The chat in which the agent worked was deleted before it had a
 """What the model is told of a call whose sub-agent is gone."""
 UNBORN_PAUSES_S: Final = (0.05, 0.2, 0.5, 1.0)
 """Between the looks for what a chat that is deleted named and was not there: whoever begins it may be slower. A client
-waits for the last of them, so that there is less of it than after a stop (`UNBORN_S` of `stoker.agents.step`)."""
+waits for the last of them, so that there is less of it than after a stop (`stoker.core.waiting.UNBORN_S`)."""
 
 
 async def give_up(place: Workplace, chat: Chat) -> list[str]:

@@ -12,11 +12,10 @@ from stoker.agents.chat import CallStatus, Chat, Message, MessageStatus, ToolCal
 from stoker.agents.step import find_tool
 from stoker.agents.telling import hold_the_model
 from stoker.agents.tools import Tool, ToolType
+from stoker.core.waiting import LOOK_UNBORN_S
 
 LOOK_AGAIN_S: Final = 60.0
 """A chat that is busy is looked at so often, whatever came or did not come."""
-LOOK_UNBORN_S: Final = 2.0
-"""And one that waits no more for what was not there when it was to be ended: whoever begins it may be slower."""
 
 
 class AskModel(Struct, frozen=True, kw_only=True):

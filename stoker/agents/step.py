@@ -39,12 +39,11 @@ from stoker.agents.tools import (
     read_arguments,
 )
 from stoker.core.errors import Conflict, NotFound
+from stoker.core.waiting import UNBORN_S
 from stoker.llm.contract import LlmOutput
 
 MAX_NAME: Final = 60
 """Of a chat's name, which is the beginning of its first message."""
-UNBORN_S: Final = 10.0
-"""How long what is to end and is not there is looked for: whoever submits it may be slower than who stops it."""
 DENIED: Final = "The user did not allow this call"
 _ENDINGS: Final = {RunState.FAILED: HookEvent.ERROR, RunState.COMPLETED: HookEvent.COMPLETE}
 _encode = msgspec.json.Encoder().encode

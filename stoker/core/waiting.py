@@ -1,6 +1,13 @@
 """What goes on behind a task: who waits for its ending, and the flow that it shows."""
 
+from typing import Final
+
 from msgspec import Struct
+
+UNBORN_S: Final = 10.0
+"""How long a task that is to end and is not there is looked for: whoever submits it may be slower than who ends it."""
+LOOK_UNBORN_S: Final = 2.0
+"""And how often."""
 
 
 class Waiter(Struct, frozen=True, kw_only=True):

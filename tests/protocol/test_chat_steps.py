@@ -9,11 +9,12 @@ from stoker.agents import beginning
 from stoker.agents.chat import KIND, Chat, MessageStatus
 from stoker.agents.chats import load_chat, save_chat
 from stoker.agents.config import read_config
-from stoker.agents.orders import LOOK_UNBORN_S, must_tell_parent
+from stoker.agents.orders import must_tell_parent
 from stoker.agents.step import Said, Steps
 from stoker.core.errors import DocumentChanged, NotFound
 from stoker.core.messages import Outcome
 from stoker.core.states import TaskState
+from stoker.core.waiting import LOOK_UNBORN_S
 from stoker.llm.contract import LlmOutput
 from stoker.llm.contract import ToolCall as Asked
 from stoker.settings import JobsSettings
