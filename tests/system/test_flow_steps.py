@@ -9,7 +9,7 @@ import pytest
 from protocol_scene import Scene
 
 from stoker.core.apps import App, AppFunction, AppVersion
-from stoker.core.errors import StoreUnavailable
+from stoker.core.errors import NotFound, StoreUnavailable
 from stoker.core.messages import FlowRef, Outcome, Owner, Waiter
 from stoker.core.states import TERMINAL, TaskState
 from stoker.flows import records
@@ -267,6 +267,19 @@ async def test_a_node_whose_app_is_gone_fails_the_run_with_the_reason(stage):
     view = await stage.play(run_id)
     assert (view.state, view.error_code) == (TaskState.FAILED, records.APP_FAILED)
     assert "node 'b': App not found" in view.error
+
+
+async def test_what_is_refused_when_another_step_had_submitted_it_before_goes_on(stage, monkeypatch):
+    """Between the two its app is deleted, say."""
+    run_id = await stage.begin()
+    submit = stage.desk.submitter.submit
+
+    async def second(*args, **named):
+        await submit(*args, **named)
+        raise NotFound("There is no app ns/echo.")
+
+    monkeypatch.setattr(stage.desk.submitter, "submit", second)
+    assert (await stage.play(run_id)).state is TaskState.COMPLETED
 
 
 async def test_computing_that_takes_long_is_written_and_goes_on_after_the_steps_of_others(stage, monkeypatch):
