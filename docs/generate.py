@@ -4,6 +4,7 @@ With `--check` nothing is written; the exit code says whether a page differs. A 
 """
 
 import ast
+import json
 import re
 import runpy
 import sys
@@ -11,6 +12,10 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from typer import Context
+from typer.core import TyperArgument, TyperGroup
+from typer.main import get_command
 
 from stoker import settings
 from stoker.core import errors, scopes
@@ -26,8 +31,11 @@ from stoker.core.states import (
     TaskState,
 )
 from stoker.protocol.scripts import scripts
+from stoker_cli import main as cli
 from stoker_gateway.access import needed_by
 from stoker_gateway.app import all_routes
+from stoker_scheduler.chores import STUCK_CODE
+from stoker_worker import environment, instance_errors, nodes, outcomes, pythons, system_packages
 
 HERE = Path(__file__).parent
 _TYPED = re.compile(r":\w+}")
@@ -141,7 +149,7 @@ def protocol_page() -> str:
 def errors_page() -> str:
     """docs/errors.md from `stoker/core/errors.py`."""
     rows = [
-        f"| `{cls.code}` | {cls.http} | {'yes' if cls.retryable else 'no'} | {(cls.__doc__ or '').strip().splitlines()[0]} |"
+        f"| `{cls.code}` | {cls.http} | {'yes' if cls.retryable else 'no'} | {_first_line(cls)} |"
         for cls in sorted(set(_tree(errors.StokerError)), key=lambda c: (c.http, c.code, c.__name__))
         if cls.__module__ == errors.__name__
     ]
@@ -157,8 +165,74 @@ def errors_page() -> str:
             "|---|---|---|---|",
             *rows,
             "",
+            "## Why a task failed",
+            "",
+            "A task that failed says so in its `error`, in the app's own words where it had some, and in its `error_code`.",
+            "[reliability.md](reliability.md#another-attempt) says which of them are tried again.",
+            "",
+            "| code | what it means |",
+            "|---|---|",
+            *(f"| `{code}` | {meaning} |" for code, meaning in sorted(_task_codes().items())),
+            "",
         ]
     )
+
+
+def _task_codes() -> dict[str, str]:
+    """Code -> what it means: of the errors of the worker's modules, and of those that others note."""
+    found = {
+        errors.AppFailed.code: "The app raised, or a node of the flow failed.",
+        errors.WorkerLost.code: "Its machine fell silent, and there was no attempt left; or that of its session did.",
+        "poison": "It ended its app's process, or its machine, too often; `error` has the reason of each attempt.",
+        errors.Bug.code: "The worker itself failed on it; please report what `error` says.",
+        STUCK_CODE: "A worker that lives held it for longer than anything may take.",
+    }
+    for module in (environment, instance_errors, nodes, outcomes, pythons, system_packages):
+        for cls in _tree(errors.StokerError):
+            if cls.__module__ == module.__name__:
+                found.setdefault(cls.code, _first_line(cls))
+    for cls in (errors.QueueTimeout, errors.NoMatchTimeout):
+        found[cls.code] = _first_line(cls)
+    return found
+
+
+def commands_page() -> str:
+    """docs/commands.md from the help texts of `stoker`."""
+    root: Any = get_command(cli.app)  # typer's classes are not typed
+    context = Context(root, info_name="stoker")
+    parts = [
+        "# Commands",
+        "",
+        NOTICE,
+        "`stoker --help`, and `--help` of each command, say the same. `--json` prints JSON, for programs. What is in",
+        "brackets may be left out. `STOKER_URL` says where the gateway is, `STOKER_API_KEY` who asks; without them it is",
+        "the system of this machine.",
+    ]
+    for name in cli.COMMANDS:
+        command = root.get_command(context, name)
+        title = f"stoker {name}"
+        parts += ["", f"## {title}", ""]
+        if isinstance(command, TyperGroup):
+            rows = [_command(f"{title} {sub}", one) for sub, one in command.commands.items()]
+            parts += [_one_line(command.help), "", "| command | what it does |", "|---|---|", *rows]
+        else:
+            parts += ["| command | what it does |", "|---|---|", _command(title, command)]
+    return "\n".join([*parts, ""])
+
+
+def _command(title: str, command: Any) -> str:
+    shown = [one for one in command.params if not getattr(one, "hidden", False) and "--json" not in one.opts]
+    given = {one: (one.metavar or one.name).upper() for one in shown if isinstance(one, TyperArgument)}
+    options = [one for one in shown if one not in given]
+    usage = [title, *(name if one.required else f"[{name}]" for one, name in given.items())]
+    usage += [f"{one.opts[0]} {one.name.upper()}" for one in options if one.required]
+    notes = [_one_line(command.help), *(f"{name}: {_one_line(one.help)}" for one, name in given.items())]
+    notes += [f"`{'`, `'.join(one.opts)}`: {_one_line(one.help)}" for one in options]
+    return f"| `{' '.join(usage)}` | {'<br>'.join(notes)} |"
+
+
+def _one_line(text: str | None) -> str:
+    return " ".join((text or "").split()).replace("|", "\\|")
 
 
 def scopes_page() -> str:
@@ -203,8 +277,12 @@ def settings_page() -> str:
         "# Settings",
         "",
         NOTICE,
-        "An environment variable wins over `stoker.yml`, which wins over the default. `stoker doctor` prints each",
-        "value with its source.",
+        "A flag of the command wins over an environment variable, which wins over `stoker.yml`, which wins over the",
+        "default. `stoker doctor` prints what is not the default and where it comes from, `stoker doctor --settings` all.",
+        "",
+        'In an environment variable, lists and maps are JSON: `STOKER_ALLOWED_ORIGINS=\'["*"]\'`, `STOKER_LABELS=\'{"room":',
+        '"2"}\'`; `STOKER_FETCH_ALLOW`, `STOKER_SKILL_ALLOW` and `STOKER_WEBHOOK_ALLOW` take plain commas too. In `stoker.yml`',
+        "all are YAML, under the name in small letters and without `STOKER_`.",
         "",
         "`stoker.yml` is the file that `STOKER_CONFIG` names, else the first that exists of",
         f"{', '.join(f'`{place}`' for place in settings.CONFIG_PLACES)}.",
@@ -238,9 +316,17 @@ def top_picture() -> str:
 def _setting(name: str, field: Any) -> str:
     default = field.get_default(call_default_factory=True)
     shown = str(default).replace(str(Path.home()), "~") if str(default) and default is not None else "(none)"
+    if isinstance(default, tuple):
+        shown = json.dumps(default) if default else "(none)"
+    if isinstance(default, settings.WorkerSlots):
+        shown = "one for each GPU; else 2 CPU workers"
     if field.default_factory is not None and name == "name":
         shown = "the host's name"
     return f"| `STOKER_{name.upper()}` | `{shown}` | {field.description} |"
+
+
+def _first_line(cls: type[errors.StokerError]) -> str:
+    return (cls.__doc__ or "").strip().splitlines()[0]
 
 
 def _tree(cls: type[errors.StokerError]) -> Iterator[type[errors.StokerError]]:
@@ -272,6 +358,7 @@ PAGES = {
     "errors.md": errors_page,
     "settings.md": settings_page,
     "scopes.md": scopes_page,
+    "commands.md": commands_page,
     "pictures/top.svg": top_picture,
 }
 

@@ -284,7 +284,7 @@ class WorkerSettings(CommonSettings, FetchFields, EnvironmentFields, JoinFields,
 
     name: str = Field(default="", description="Name of this machine in worker ids; empty = its host name.")
     workers: WorkerSlots = Field(
-        default=WorkerSlots(), description="Which GPU and CPU workers this machine has."
+        default=WorkerSlots(), description="Which GPU and CPU workers this machine has, see gpus.md."
     )
     labels: dict[str, str] = Field(default={}, description="Free labels of this machine.")
     app_env: dict[str, SecretStr] = Field(

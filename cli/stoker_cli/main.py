@@ -56,7 +56,9 @@ class SubCommands(TyperGroup):
         with uncollected():
             found = getattr(import_module(module), name)
         if isinstance(found, typer.Typer):
-            return get_group(found)
+            group = get_group(found)
+            group.name = cmd_name  # the help page shows the name that the group itself has
+            return group
         alone = typer.Typer(add_completion=False)
         alone.command(cmd_name)(found)
         return get_command(alone)

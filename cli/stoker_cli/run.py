@@ -138,7 +138,9 @@ async def _run(
             if json:
                 print_json(task)
             else:
-                out.print(f"task {task['id']}\n[dim]follow it with: stoker tasks get {task['id']}[/]")
+                out.print(
+                    f"task {task['id']}\n[dim]follow it with: stoker tasks get {task['id']} --follow[/]"
+                )
             return ExitCode.OK
         if view:
             out.print(f"task {task['id']}")

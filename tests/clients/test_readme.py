@@ -95,7 +95,7 @@ def test_an_own_app_as_written(do, tmp_path):
     commands = snippet(README, "Your own app", "sh").splitlines()
     assert len(commands) >= 3
     for command in commands:
-        assert command.startswith(".venv/bin/stoker apps ")
+        assert command.startswith(".venv/bin/stoker ")
         do(["bash", "-c", command.replace(".venv/bin/stoker", stoker())], tmp_path)
 
 

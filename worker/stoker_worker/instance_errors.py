@@ -12,7 +12,10 @@ class AppError(AppFailed):
 
 
 class InputError(AppFailed):
-    """The input does not fit the function; `fields` are (path, message)."""
+    """The input does not fit the function.
+
+    `fields` are (path, message).
+    """
 
     code = "invalid_input"
 
@@ -22,7 +25,10 @@ class InputError(AppFailed):
 
 
 class InstanceFailed(StokerError):
-    """The app could not be imported or set up. `vram_short`: because GPU memory ran out."""
+    """The app could not be imported or set up.
+
+    `vram_short`: because GPU memory ran out.
+    """
 
     code = "setup_failed"
 
@@ -80,7 +86,10 @@ class RunTimeout(InstanceTimeout):
 
 
 class InstanceLost(StokerError):
-    """The app's process ended. `returncode`: None when it had to be ended, because it sent nonsense."""
+    """The app's process ended by itself, or was killed.
+
+    `returncode`: None when it had to be ended, because it sent nonsense.
+    """
 
     code = "app_crashed"
 

@@ -1,5 +1,6 @@
 """The assembly of the sub-commands."""
 
+import re
 import subprocess
 import sys
 
@@ -14,6 +15,11 @@ def test_every_sub_command_has_a_help_page(name):
     answer = CliRunner().invoke(app, [name, "--help"])
     assert answer.exit_code == 0, answer.output
     assert f"stoker {name}" in answer.output
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_first_help_page_names_every_sub_command(name):
+    assert re.search(rf"^\W*{name} ", CliRunner().invoke(app, ["--help"]).output, re.MULTILINE)
 
 
 def test_an_unknown_sub_command_is_a_wrong_request():
