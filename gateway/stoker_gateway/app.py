@@ -70,6 +70,7 @@ _CORS_SENT = [
     "X-Client-Source",
     "X-API-Version",
     "Idempotency-Key",
+    "Last-Event-ID",
     "Range",
     "If-Range",
     "If-None-Match",

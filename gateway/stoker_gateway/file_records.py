@@ -5,7 +5,6 @@ import re
 import time
 from collections.abc import Sequence
 from secrets import token_urlsafe
-from typing import Final
 
 from msgspec import Struct
 
@@ -20,8 +19,8 @@ from stoker_gateway.door import caller_of
 from stoker_gateway.downloads import download_url
 from stoker_gateway.dto import iso
 from stoker_gateway.services import AnyRequest, Services, services_of
+from stoker_gateway.uploads import DEFAULT_TYPE
 
-DEFAULT_TYPE: Final = "application/octet-stream"
 _MEDIA_TYPE = re.compile(r"[\x20-\x7e]{0,200}")
 """What a header can carry; empty = it is guessed."""
 

@@ -198,9 +198,11 @@ class Flows:
     async def _refuse_other(self, app: App, flow: Flow) -> None:
         """Refuse the name of an app that is not this flow's. One that lost its flow half-way is taken over."""
         versions = await self._store.catalog.versions(app.id)
-        if any(version.flow is None or version.flow.flow_id != flow.document.id for version in versions):
+        others = any(version.flow is None or version.flow.flow_id != flow.document.id for version in versions)
+        if others or app.alias_of:
+            what = f"stands for {app.alias_of}" if app.alias_of else "is another app of yours"
             raise Conflict(
-                f"{app.namespace}/{app.name} is another app of yours. Give the flow another name (POST /flows/"
+                f"{app.namespace}/{app.name} {what}. Give the flow another name (POST /flows/"
                 f"{flow.document.id}), or delete that app."
             )
 

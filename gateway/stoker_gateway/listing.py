@@ -6,15 +6,19 @@ import fnmatch
 import functools
 import operator
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final, Generic, Literal, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from stoker.core.errors import InvalidRequest
+from stoker.protocol.pages import Place
 
 DEFAULT_LIMIT: Final = 10
+"""Of files."""
+LIST_LIMIT: Final = 20
+"""Where the platform names none."""
 MAX_LIMIT: Final = 100
 SCAN_BATCH: Final = 200
 SCAN_LIMIT: Final = 5000
@@ -26,8 +30,6 @@ MAX_VALUE_CHARS: Final = 1_000
 MAX_SEARCH_FIELDS: Final = 50
 """All of this is compared with each record, and nothing else is served meanwhile."""
 
-Place = tuple[int, str]
-"""Where a record stands in a list: (created_ms, id)."""
 Row = Mapping[str, Any]
 T = TypeVar("T")
 
@@ -56,6 +58,36 @@ class ListQuery(Struct, kw_only=True):
     direction: Literal["next", "prev", ""] | None = None
     filters: list[Filter] | None = None
     search: Search | str | None = None
+
+
+def plain(query: ListQuery | None, *, searched: bool = False, filtered: Collection[str] = ()) -> ListQuery:
+    """The query of a list that goes forward only, and is searched or filtered only as far as it says.
+
+    Args:
+        filtered: the fields whose filters the list heeds; with the operator `eq`.
+
+    Raises:
+        InvalidRequest: it asks for more; an answer that ignores that would be taken for what was asked.
+    """
+    query = query or ListQuery()
+    others = [
+        f.field for f in query.filters or () if f.field not in filtered or f.operator not in {"eq", "=", "=="}
+    ]
+    if others:
+        may = f"it is filtered by {', '.join(filtered)} alone" if filtered else "it has none; leave them out"
+        raise InvalidRequest(
+            f"Input validation failed: filters: {', '.join(others)}: not of this list; {may}"
+        )
+    if term_of(query) and not searched:
+        raise InvalidRequest("Input validation failed: search: this list is not searched; leave it out")
+    if query.direction == "prev" and query.cursor:
+        raise InvalidRequest("Input validation failed: direction: this list goes on by next_cursor only")
+    return query
+
+
+def term_of(query: ListQuery) -> str:
+    """What is looked for, in small letters; "" = nothing."""
+    return (query.search.term if isinstance(query.search, Search) else query.search or "").strip().lower()
 
 
 class Page(Struct, Generic[T]):
@@ -136,9 +168,9 @@ def chooser(query: ListQuery, fields: Sequence[str], searched: Sequence[str]) ->
     """
     _check_filters(query.filters or ())
     tests = [_test(f, fields) for f in query.filters or ()]
-    search = query.search if isinstance(query.search, Search) else Search(term=query.search or "")
+    search = query.search if isinstance(query.search, Search) else Search()
     _check_bound("search.fields", len(search.fields), MAX_SEARCH_FIELDS)
-    if term := search.term.strip().lower():
+    if term := term_of(query):
         where = [_known(name, fields, "search.fields") for name in search.fields] or searched
         tests.append(lambda row: any(_found(term, row.get(name), exact=search.exact) for name in where))
     return lambda row: all(test(row) for test in tests)
@@ -236,10 +268,13 @@ async def read_page(
     beyond: Callable[[Place | None, int, bool], Awaitable[tuple[Sequence[T], bool]]],
     place: Callable[[T], Place],
     wanted: Callable[[Sequence[T]], Awaitable[Sequence[T]]],
+    *,
+    batch: int = SCAN_BATCH,
 ) -> Page[T]:
     """Collect one page.
 
     Args:
+        batch: how many records are read at a time.
         beyond: records beyond a place (None: from the end), at most so many, nearest first, newer ones if True;
             and whether more may follow.
         place: where a record stands.
@@ -251,10 +286,10 @@ async def read_page(
     found: list[T] = []
     scanned, more = 0, True
     while len(found) <= limit and more and scanned < SCAN_LIMIT:
-        batch, more = await beyond(at, SCAN_BATCH, newer)
-        scanned += SCAN_BATCH
-        found += await wanted(batch)
-        at = place(batch[-1]) if batch else at
+        records, more = await beyond(at, batch, newer)
+        scanned += batch
+        found += await wanted(records)
+        at = place(records[-1]) if records else at
     return _cut(found, limit, at, newer=newer, more=more, began=bool(query.cursor), place=place)
 
 

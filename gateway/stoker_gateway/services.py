@@ -70,15 +70,15 @@ def envelope(data: object, messages: tuple[object, ...] | list[Any] = ()) -> dic
 
 
 def page(
-    items: list[Any], next_cursor: str = "", cursor: str = "", limit: int = 0, total: int | None = None
+    items: list[Any], next_cursor: str = "", limit: int = 0, total: int | None = None, prev_cursor: str = ""
 ) -> dict[str, Any]:
     """A list answer in the platform's form."""
     return {
         "items": items,
         "next_cursor": next_cursor or None,
-        "prev_cursor": None,
+        "prev_cursor": prev_cursor or None,
         "has_next": bool(next_cursor),
-        "has_previous": bool(cursor),
+        "has_previous": bool(prev_cursor),
         "items_per_page": limit or len(items),
         "total_items": len(items) if total is None else total,
     }

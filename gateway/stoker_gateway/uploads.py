@@ -22,6 +22,9 @@ from stoker.files import FileStore, file_key
 from stoker.log import get_logger
 from stoker_gateway.numbers import whole
 
+DEFAULT_TYPE: Final = "application/octet-stream"
+"""Of a file about which nobody says more."""
+
 WRITE_BYTES: Final = 1024 * 1024
 """What is gathered before the disk is asked: a thread's turn costs more than a network chunk is worth."""
 SWEEP_S: Final = 600
@@ -208,10 +211,13 @@ def check_address(file: StoredFile, expires: str, given: str, wall_s: float) -> 
 def check_announced(file: StoredFile, content_type: str, content_length: str) -> None:
     """Whether a PUT is what was announced, as far as its headers tell.
 
+    Clients that do not know a file's type say that it is bytes, some in one of the two places only.
+
     Raises:
         InvalidRequest: names the header, and what was announced.
     """
-    if file.content_type and content_type and plain_type(content_type) != plain_type(file.content_type):
+    known = {plain_type(one) for one in (file.content_type, content_type) if one} - {DEFAULT_TYPE}
+    if len(known) > 1:
         raise InvalidRequest(
             f"Content-Type is '{content_type}', but '{file.content_type}' was announced. "
             "Send the announced one, or announce the file again."

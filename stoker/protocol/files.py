@@ -15,6 +15,7 @@ from stoker.core.messages import StoredFile, TaskId
 from stoker.core.states import TaskState
 from stoker.protocol.connection import Arg, Connection
 from stoker.protocol.keys import Keys
+from stoker.protocol.pages import Place, beyond
 from stoker.protocol.streams import pairs
 
 USE_GRACE_MS: Final = 3_600_000
@@ -72,7 +73,7 @@ class Files:
         return [None if value is None else _file.decode(value) for value in raw]
 
     async def after(
-        self, owner_id: str, place: tuple[int, str] | None, limit: int, *, newer: bool = False
+        self, owner_id: str, place: Place | None, limit: int, *, newer: bool = False
     ) -> tuple[list[StoredFile], bool]:
         """An owner's files beyond a place in their list, nearest first; older ones unless `newer`.
 
@@ -83,23 +84,9 @@ class Files:
             At most `limit` records, and whether more may follow.
         """
         index = self._keys.owner_files(owner_id)
-        start = await self._start(index, place, newer=newer) if place else 0
-        raw = await self._call("ZRANGE" if newer else "ZREVRANGE", index, start, start + limit - 1)
-        found = await self.get_many([member.decode() for member in raw])
-        return [file for file in found if file is not None], len(raw) == limit
-
-    async def _start(self, index: str, place: tuple[int, str], *, newer: bool) -> int:
-        """Where the list goes on, counted from its old end (`newer`) or its new one."""
-        created_ms, file_id = place
-        rank = await self._call("ZRANK" if newer else "ZREVRANK", index, file_id)
-        if rank is not None:
-            return int(rank) + 1
-        # It was deleted. Redis orders what is of one moment by its id, so the place is known all the same.
-        span = ("-inf", f"({created_ms}") if newer else (f"({created_ms}", "+inf")
-        passed = int(await self._call("ZCOUNT", index, *span))
-        raw = await self._call("ZRANGEBYSCORE", index, created_ms, created_ms)
-        same: list[str] = [member.decode() for member in raw]
-        return passed + sum(one < file_id if newer else one > file_id for one in same)
+        places, more = await beyond(self._connection, index, place, limit, newer=newer)
+        found = await self.get_many([file_id for _, file_id in places])
+        return [file for file in found if file is not None], more
 
     async def oldest(self, offset: int, limit: int) -> list[str]:
         """Ids of all files of the pool by age, oldest first."""

@@ -23,7 +23,7 @@ from stoker.core.states import ON_ENGINE, TaskState
 from stoker.protocol.admission import ANY_ROOM, Repeat, Room, submit_error
 from stoker.protocol.connection import Connection
 from stoker.protocol.keys import Keys
-from stoker.protocol.pages import page_of
+from stoker.protocol.pages import Place, beyond
 from stoker.protocol.streams import entries, mapping
 from stoker.protocol.task_hash import (
     STANDING_FIELDS,
@@ -237,10 +237,20 @@ class Tasks:
         }
         return dict(sorted(found.items()))
 
-    async def page(self, owner_id: str, cursor: str = "", limit: int = 20) -> tuple[list[TaskId], str]:
-        """Ids of an owner's tasks, newest first, and the cursor of the next page ('' at the end)."""
-        found, following = await page_of(self._connection, self._keys.owner_tasks(owner_id), cursor, limit)
-        return [TaskId(member) for member in found], following
+    async def after(
+        self, owner_id: str, place: Place | None, limit: int, *, newer: bool = False
+    ) -> tuple[list[tuple[int, TaskId]], bool]:
+        """An owner's tasks beyond a place in their list, nearest first; older ones unless `newer`.
+
+        Args:
+            place: (created_ms, id) of a task of the list, which may be deleted meanwhile; None = its end.
+
+        Returns:
+            At most `limit` places, and whether more may follow. A task may have expired that is still in the list.
+        """
+        index = self._keys.owner_tasks(owner_id)
+        found, more = await beyond(self._connection, index, place, limit, newer=newer)
+        return [(at_ms, TaskId(member)) for at_ms, member in found], more
 
     async def count(self, owner_id: str) -> int:
         """How many tasks an owner's index holds."""

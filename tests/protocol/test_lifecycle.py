@@ -346,10 +346,13 @@ async def test_the_token_opens_the_task_of_its_attempt_alone(scene):
 async def test_pages_go_from_new_to_old(scene):
     for number in range(2, 6):
         await scene.submit(f"t{number}")
-    first, cursor = await scene.store.tasks.page("u1", limit=3)
-    rest, end = await scene.store.tasks.page("u1", cursor, limit=3)
-    assert (len(first), end) == (3, "")
-    assert sorted([*first, *rest]) == [f"t{n}" for n in range(1, 6)]
+    first, more = await scene.store.tasks.after("u1", None, 3)
+    rest, more_then = await scene.store.tasks.after("u1", first[-1], 3)
+    assert (len(first), more, more_then) == (3, True, False)
+    assert [*first, *rest] == sorted([*first, *rest], reverse=True)
+    assert sorted(task_id for _, task_id in [*first, *rest]) == [f"t{n}" for n in range(1, 6)]
+    back, _ = await scene.store.tasks.after("u1", rest[-1], 3, newer=True)
+    assert back == [rest[-2], *reversed(first)][:3]
 
 
 async def test_priority_goes_before_age(scene):

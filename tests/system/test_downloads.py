@@ -173,6 +173,7 @@ class TestPagesOfOtherOrigins:
             ("PUT", "content-type"),
             ("PATCH", "tus-resumable,upload-offset,content-type"),
             ("GET", "range,if-range"),
+            ("GET", "authorization,last-event-id"),
         ],
     )
     async def test_may_upload_and_go_on(self, gateway, method, sent):

@@ -100,9 +100,12 @@ class Stage:
         view, _ = await self.desk.submitter.submit(RunBody(app="ns/flow", input={"n": 1}), OWNER)
         return view.request.id
 
+    async def task_ids(self):
+        found, _ = await self.store.tasks.after("ann", None, 1000)
+        return [task_id for _, task_id in found]
+
     async def tasks(self, run_id):
-        ids, _ = await self.store.tasks.page("ann", limit=1000)
-        views = await self.store.tasks.read_many(ids, with_logs=False)
+        views = await self.store.tasks.read_many(await self.task_ids(), with_logs=False)
         return [
             view for view in views if view.request.waiter == Waiter(kind=RUN, id=run_id, part=view_part(view))
         ]
@@ -310,8 +313,7 @@ async def test_a_flow_that_contains_itself_ends(stage):
     await stage.replan(Plan(nodes=(PlanNode(id="again", kind=Kind.APP, app=inner),)))
     run_id = await stage.begin()
     for _ in range(MOST):
-        ids, _ = await stage.store.tasks.page("ann", limit=100)
-        for task_id in ids:
+        for task_id in await stage.task_ids():
             await advance_run(stage.desk, task_id)
     view = await stage.store.tasks.read(run_id)
     assert view.state is TaskState.FAILED

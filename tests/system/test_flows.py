@@ -220,8 +220,11 @@ def test_a_stream_shows_each_change_and_ends_with_the_run(http):
     last = next(line for line in lines if line.startswith("id: ")).removeprefix("id: ")
     assert http.get(f"/flowruns/{run_id}/stream", headers={"Last-Event-ID": last}).status_code == 204
     with http.stream("GET", f"/flowruns/{run_id}/tasks/stream") as answer:
-        shown = [json.loads(line[6:]) for line in answer.iter_lines() if line.startswith("data: ")]
+        lines = list(answer.iter_lines())
+    shown = [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
     assert {task["flow_run_id"] for task in shown} == {run_id}
+    last = [line for line in lines if line.startswith("id: ")][-1].removeprefix("id: ")
+    assert http.get(f"/flowruns/{run_id}/tasks/stream", headers={"Last-Event-ID": last}).status_code == 204
 
 
 def test_what_cannot_run_is_refused_with_the_node(system, http, tmp_path):
@@ -294,3 +297,13 @@ def test_the_command_line_runs_and_shows_flows(system):
     failed = system.cli("flows", "run", "test/both", "-i", "fail=true", check=False)
     assert failed.returncode == 1
     assert "node 'fails'" in failed.stdout
+
+
+def test_a_flow_does_not_take_the_name_of_an_alias(system, http, tmp_path):
+    assert http.post("/apps/alias", json={"name": "test/standin", "app": "infsh/echo"}).status_code == 200
+    file = tmp_path / "flow.yml"
+    file.write_text("name: test/standin\nnodes: {a: {app: infsh/echo, input: {message: x}}}\n")
+    refused = system.cli("flows", "deploy", str(file), check=False)
+    assert refused.returncode == 2, refused.stdout + refused.stderr
+    assert "test/standin stands for infsh/echo" in refused.stderr
+    assert data(http.get("/apps/test/standin"))["name"] == "standin"

@@ -55,6 +55,17 @@ async def test_what_was_not_announced_is_taken_from_the_upload(gateway):
 
 
 @pytest.mark.parametrize(
+    ("announced", "sent"),
+    [("image/png", "application/octet-stream"), ("application/octet-stream", "text/plain")],
+    ids=["a page's file without a type", "data: without a type"],
+)
+async def test_who_knows_no_type_in_one_of_the_two_places_is_not_refused(gateway, announced, sent):
+    made = await gateway.announce(filename="photo.png", content_type=announced)
+    answer = await gateway.open.put(made["upload_url"], content=b"coal", headers={"content-type": sent})
+    assert answer.json()["data"]["content_type"] == announced
+
+
+@pytest.mark.parametrize(
     ("content", "content_type", "words"),
     [
         (b"coal", "image/png", "Content-Type is 'image/png', but 'text/plain' was announced"),

@@ -28,9 +28,10 @@ from stoker_gateway.agent_runs import AgentRunBody, AgentRuns
 from stoker_gateway.chat_dto import agent_dto, agent_version_dto, message_dto
 from stoker_gateway.chat_stream import ChatStream
 from stoker_gateway.door import caller_of
+from stoker_gateway.listing import LIST_LIMIT, MAX_LIMIT, ListQuery, plain
 from stoker_gateway.numbers import check_cursor
 from stoker_gateway.registration import DEFAULT_NAMESPACE, check_visibility
-from stoker_gateway.routes.tasks import PAGE_LIMIT, STREAM_HEADERS, ListBody
+from stoker_gateway.routes.tasks import STREAM_HEADERS
 from stoker_gateway.services import Answer, AnyRequest, answer, page, services_of
 from stoker_gateway.skills import with_skills
 from stoker_gateway.streams import SSE
@@ -122,12 +123,12 @@ async def _changed(request: AnyRequest, agent: Agent, data: AgentBody) -> Answer
 
 
 @post("/agents/list", status_code=200, tags=["agents"], summary="List agents")
-async def list_agents(request: AnyRequest, data: ListBody | None = None) -> Answer:
+async def list_agents(request: AnyRequest, data: ListQuery | None = None) -> Answer:
     """The caller's agents, newest first, page by page."""
-    wanted = data or ListBody()
-    cursor = check_cursor(wanted.cursor or "")
+    query = plain(data)
+    cursor = check_cursor(query.cursor or "")
     store, user_id = services_of(request).store, caller_of(request).owner.user_id
-    limit = max(1, min(wanted.limit, PAGE_LIMIT))
+    limit = max(1, min(query.limit or LIST_LIMIT, MAX_LIMIT))
     ids, following = await store.documents.page(AGENT_KIND, user_id, cursor, limit)
     items = []
     for one in ids:
@@ -136,7 +137,7 @@ async def list_agents(request: AnyRequest, data: ListBody | None = None) -> Answ
         except NotFound:
             continue  # deleted a moment ago
     total = await store.documents.count(AGENT_KIND, user_id)
-    return answer(request, page(items, following, cursor, limit, total))
+    return answer(request, page(items, following, limit, total))
 
 
 @get("/agents/internal-tools", tags=["agents"], summary="List internal tools")

@@ -18,20 +18,14 @@ from stoker.runs.registry import listed, visible
 from stoker_gateway.access import needs
 from stoker_gateway.app_dto import app_dto, license_dto
 from stoker_gateway.door import caller_of
+from stoker_gateway.listing import LIST_LIMIT, MAX_LIMIT, ListQuery, plain, term_of
 from stoker_gateway.registration import AppChange, NewApp
 from stoker_gateway.routes.audit import record
-from stoker_gateway.routes.tasks import PAGE_LIMIT, ListBody
 from stoker_gateway.services import Answer, AnyRequest, answer, page, services_of
 
 STATUSES = ("active", "maintenance", "deprecated", "retired")
 COPIES = 100
 """Names that a copy of an app may try: echo-copy, echo-copy-2 ..."""
-
-
-class AppListBody(ListBody, kw_only=True):
-    """A page of apps; `search.term` looks into names and descriptions."""
-
-    search: dict[str, Any] | None = None
 
 
 class VisibilityBody(Struct, kw_only=True):
@@ -165,15 +159,15 @@ async def _record_change(
 
 
 @post("/apps/list", status_code=200, tags=["apps"], summary="List apps")
-async def list_apps(request: AnyRequest, data: AppListBody | None = None) -> Answer:
-    """The caller's apps and the public ones, by name."""
-    data = data or AppListBody()
-    term = str((data.search or {}).get("term") or "")
-    return answer(request, await apps_page(request, data.cursor or "", data.limit, term))
+async def list_apps(request: AnyRequest, data: ListQuery | None = None) -> Answer:
+    """The caller's apps and the public ones, by name; `search` looks into names and descriptions."""
+    query = plain(data, searched=True)
+    page_limit = query.limit or LIST_LIMIT
+    return answer(request, await apps_page(request, query.cursor or "", page_limit, term_of(query)))
 
 
 @get("/apps", tags=["apps"], summary="List apps")
-async def get_apps(request: AnyRequest, cursor: str = "", limit: int = PAGE_LIMIT) -> Answer:
+async def get_apps(request: AnyRequest, cursor: str = "", limit: int = MAX_LIMIT) -> Answer:
     """The same."""
     return answer(request, await apps_page(request, cursor, limit, ""))
 
@@ -184,15 +178,15 @@ async def apps_page(request: AnyRequest, cursor: str, limit: int, term: str) -> 
     apps = [
         app
         for app in await catalog.list_apps()
-        if listed(app, user_id) and term.lower() in f"{ref_of(app)} {app.title} {app.description}".lower()
+        if listed(app, user_id) and term in f"{ref_of(app)} {app.title} {app.description}".lower()
     ]
-    limit = max(1, min(limit, PAGE_LIMIT))
+    limit = max(1, min(limit, MAX_LIMIT))
     rest = behind(apps, cursor)
     shown = rest[:limit]
     versions = await asyncio.gather(*(current_version(catalog, app) for app in shown))
     following = ref_of(shown[-1]) if len(rest) > limit else ""
     items = [app_dto(app, version) for app, version in zip(shown, versions, strict=True)]
-    return page(items, following, cursor, limit, len(apps))
+    return page(items, following, limit, len(apps))
 
 
 def behind(apps: list[App], cursor: str) -> list[App]:

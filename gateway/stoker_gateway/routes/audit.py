@@ -9,7 +9,7 @@ from stoker.core.scopes import Scope
 from stoker_gateway.access import needs
 from stoker_gateway.door import caller_of
 from stoker_gateway.dto import iso
-from stoker_gateway.routes.tasks import PAGE_LIMIT, ListBody
+from stoker_gateway.listing import LIST_LIMIT, MAX_LIMIT, ListQuery, plain
 from stoker_gateway.services import Answer, AnyRequest, answer, page, services_of
 
 
@@ -39,10 +39,10 @@ def change_dto(recorded: Recorded) -> dict[str, Any]:
 
 async def audit_page(request: AnyRequest, cursor: str, limit: int) -> dict[str, Any]:
     """One page of the record."""
-    limit = max(1, min(limit, PAGE_LIMIT))
+    limit = max(1, min(limit, MAX_LIMIT))
     audit = services_of(request).store.audit
     found, following = await audit.page(cursor, limit)
-    return page([change_dto(each) for each in found], following, cursor, limit, await audit.count())
+    return page([change_dto(each) for each in found], following, limit, await audit.count())
 
 
 @get("/audit", tags=["system"], summary="List changes")
@@ -55,9 +55,10 @@ async def get_audit(request: AnyRequest, cursor: str = "", limit: int = 20) -> A
 
 
 @post("/audit/list", status_code=200, tags=["system"], summary="List changes")
-async def list_audit(request: AnyRequest, data: ListBody) -> Answer:
+async def list_audit(request: AnyRequest, data: ListQuery | None = None) -> Answer:
     """The same."""
-    return answer(request, await audit_page(request, data.cursor or "", data.limit))
+    query = plain(data)
+    return answer(request, await audit_page(request, query.cursor or "", query.limit or LIST_LIMIT))
 
 
 ROUTES = [

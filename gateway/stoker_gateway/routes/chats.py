@@ -23,8 +23,9 @@ from stoker_gateway.chat_dto import call_dto, chat_dto, interrupt_dto, interrupt
 from stoker_gateway.chat_stream import ChatStream
 from stoker_gateway.chat_trace import task_ids, trace_dto
 from stoker_gateway.door import caller_of
+from stoker_gateway.listing import LIST_LIMIT, MAX_LIMIT, ListQuery, plain
 from stoker_gateway.numbers import check_cursor, whole
-from stoker_gateway.routes.tasks import PAGE_LIMIT, STREAM_HEADERS, ListBody
+from stoker_gateway.routes.tasks import STREAM_HEADERS
 from stoker_gateway.services import Answer, AnyRequest, answer, page, services_of
 from stoker_gateway.streams import NDJSON, SSE
 
@@ -92,19 +93,19 @@ async def list_messages(request: AnyRequest, chat_id: str, limit: int = 50, curs
     """A chat's messages, newest page first; within a page the oldest is first."""
     chat = await _own(request, chat_id)
     before = whole(check_cursor(cursor))
-    limit = max(1, min(limit, PAGE_LIMIT))
+    limit = max(1, min(limit, MAX_LIMIT))
     older = [message for message in chat.messages if before is None or message.order < before]
     shown = older[-limit:]
     following = str(shown[0].order) if len(older) > limit else ""
     items = [message_dto(chat, message) for message in shown]
-    return answer(request, page(items, following, cursor, limit, len(chat.messages)))
+    return answer(request, page(items, following, limit, len(chat.messages)))
 
 
 @post("/chats/list", status_code=200, tags=["chats"], summary="List chats")
-async def list_chats(request: AnyRequest, data: ListBody | None = None) -> Answer:
+async def list_chats(request: AnyRequest, data: ListQuery | None = None) -> Answer:
     """The caller's chats without their messages, newest first, page by page."""
-    wanted = data or ListBody()
-    return answer(request, await _page(request, wanted.cursor or "", wanted.limit))
+    query = plain(data)
+    return answer(request, await _page(request, query.cursor or "", query.limit or LIST_LIMIT))
 
 
 @get("/chats", tags=["chats"], summary="List chats")
@@ -115,13 +116,13 @@ async def get_chats(request: AnyRequest, cursor: str = "", limit: int = 20) -> A
 
 async def _page(request: AnyRequest, cursor: str, limit: int) -> dict[str, Any]:
     store, user_id = services_of(request).store, caller_of(request).owner.user_id
-    limit = max(1, min(limit, PAGE_LIMIT))
+    limit = max(1, min(limit, MAX_LIMIT))
     ids, following = await store.documents.page(KIND, user_id, check_cursor(cursor), limit)
     found = [
         head_of(document) for document in await store.documents.get_many(KIND, ids) if document is not None
     ]
     items = [chat_dto(chat) for chat in found]
-    return page(items, following, cursor, limit, await store.documents.count(KIND, user_id))
+    return page(items, following, limit, await store.documents.count(KIND, user_id))
 
 
 @post("/chats/{chat_id:str}", status_code=200, tags=["chats"], summary="Change a chat")

@@ -12,8 +12,8 @@ from stoker.core.messages import DrainOrder, EngineId, EngineView, WorkerId
 from stoker.core.scopes import Scope
 from stoker_gateway.access import needs
 from stoker_gateway.fleet_dto import Quarantines, engine_dto, worker_dto
+from stoker_gateway.listing import ListQuery, plain
 from stoker_gateway.routes.audit import record
-from stoker_gateway.routes.tasks import ListBody
 from stoker_gateway.services import Answer, AnyRequest, answer, page, services_of
 
 REASON_SHOWN = 200
@@ -44,8 +44,9 @@ async def get_engines(request: AnyRequest) -> Answer:
 
 
 @post("/engines/list", status_code=200, tags=["engines"], summary="List engines")
-async def list_engines(request: AnyRequest, data: ListBody) -> Answer:  # noqa: ARG001 - one page holds all
-    """The same."""
+async def list_engines(request: AnyRequest, data: ListQuery | None = None) -> Answer:
+    """The same; one page holds all."""
+    plain(data)
     return answer(request, await engine_page(request))
 
 
@@ -102,8 +103,9 @@ async def get_workers(request: AnyRequest) -> Answer:
 
 
 @post("/workers/list", status_code=200, tags=["engines"], summary="List workers")
-async def list_workers(request: AnyRequest, data: ListBody) -> Answer:  # noqa: ARG001 - one page holds all
-    """The same."""
+async def list_workers(request: AnyRequest, data: ListQuery | None = None) -> Answer:
+    """The same; one page holds all."""
+    plain(data)
     return answer(request, page(await all_workers(request)))
 
 

@@ -2,7 +2,7 @@
 
 import hmac
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from litestar import HttpMethod, Response, delete, get, post, route
 from litestar.response import Stream
@@ -12,13 +12,14 @@ from stoker.core.errors import Conflict, NotFound
 from stoker.core.messages import StoredFile
 from stoker.core.scopes import Scope
 from stoker.files import file_key
+from stoker.protocol.pages import Place
 from stoker_gateway.access import needs, open_to_all
 from stoker_gateway.door import caller_of
 from stoker_gateway.downloads import ATTACHMENT, decide_download
 from stoker_gateway.file_records import file_dto, file_row, own_file, shown, type_of
-from stoker_gateway.listing import ListQuery, Place, chooser, query_of, read_page
+from stoker_gateway.listing import ListQuery, chooser, query_of, read_page
 from stoker_gateway.registration import CODE_ROLE
-from stoker_gateway.services import Answer, AnyRequest, answer, services_of
+from stoker_gateway.services import Answer, AnyRequest, answer, page, services_of
 
 _LIST_FIELDS = (
     "id",
@@ -78,9 +79,9 @@ async def begun(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 @post("/files/list", status_code=200, tags=["files"], summary="List files")
-async def list_files(request: AnyRequest, data: ListQuery) -> Answer:
+async def list_files(request: AnyRequest, data: ListQuery | None = None) -> Answer:
     """The caller's files, newest first; `filters` and `search` choose among them."""
-    return await _list(request, data)
+    return await _list(request, data or ListQuery())
 
 
 @get("/files", tags=["files"], summary="List files")
@@ -102,16 +103,7 @@ async def _list(request: AnyRequest, query: ListQuery) -> Answer:
 
     found = await read_page(query, beyond, lambda file: (file.created_ms, file.id), wanted)
     items = [file_dto(services, file) for file in found.items]
-    body: dict[str, Any] = {
-        "items": items,
-        "next_cursor": found.next_cursor or None,
-        "prev_cursor": found.prev_cursor or None,
-        "has_next": bool(found.next_cursor),
-        "has_previous": bool(found.prev_cursor),
-        "items_per_page": found.limit,
-        "total_items": len(items),
-    }
-    return answer(request, body)
+    return answer(request, page(items, found.next_cursor, found.limit, prev_cursor=found.prev_cursor))
 
 
 @get("/files/{file_id:str}", tags=["files"], summary="Read a file's record")

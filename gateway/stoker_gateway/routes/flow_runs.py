@@ -21,10 +21,11 @@ from stoker_gateway.document_streams import follow, framed
 from stoker_gateway.door import caller_of
 from stoker_gateway.dto import task_dto
 from stoker_gateway.flow_dto import run_dto, task_ids
+from stoker_gateway.listing import LIST_LIMIT, MAX_LIMIT, ListQuery, plain
 from stoker_gateway.numbers import check_cursor
 from stoker_gateway.registration import check_visibility
 from stoker_gateway.routes.apps import VisibilityBody
-from stoker_gateway.routes.tasks import PAGE_LIMIT, STREAM_HEADERS
+from stoker_gateway.routes.tasks import STREAM_HEADERS
 from stoker_gateway.services import Answer, AnyRequest, answer, page, services_of
 from stoker_gateway.streams import HEARTBEAT_COMMENT, HEARTBEAT_LINE, media_type
 
@@ -48,13 +49,10 @@ class RunChange(Struct, kw_only=True):
     visibility: str | None = None
 
 
-class RunListBody(Struct, kw_only=True):
+class RunQuery(ListQuery, kw_only=True):
     """A page of runs. `flow_id`, or a filter of that field: those of one flow."""
 
-    cursor: str | None = None
-    limit: int | None = None
     flow_id: str | None = None
-    filters: list[dict[str, Any]] | None = None
 
 
 async def own_run(request: AnyRequest, run_id: str) -> Document:
@@ -105,14 +103,13 @@ async def create_run(request: AnyRequest, data: NewRun) -> Answer:
 
 
 @post("/flowruns/list", status_code=200, tags=["flows"], summary="List flow runs")
-async def list_runs(request: AnyRequest, data: RunListBody | None = None) -> Answer:
+async def list_runs(request: AnyRequest, data: RunQuery | None = None) -> Answer:
     """The caller's runs, newest first, without their outputs."""
-    data = data or RunListBody()
-    flow_id = data.flow_id or ""
-    for condition in data.filters or ():
-        if condition.get("field") == "flow_id":
-            flow_id = str(condition.get("value") or "")
-    return answer(request, await run_page(request, data.cursor or "", data.limit or 20, flow_id))
+    query = plain(data, filtered=("flow_id",))
+    flow_id = (data.flow_id if data else "") or ""
+    for condition in query.filters or ():
+        flow_id = str(condition.value or "")
+    return answer(request, await run_page(request, query.cursor or "", query.limit or LIST_LIMIT, flow_id))
 
 
 @get("/flowruns", tags=["flows"], summary="List flow runs")
@@ -124,13 +121,13 @@ async def get_runs(request: AnyRequest, cursor: str = "", limit: int = 20, flow_
 async def run_page(request: AnyRequest, cursor: str, limit: int, flow_id: str) -> dict[str, Any]:
     """One page of the caller's runs; with `flow_id` those of its runs that are of that flow."""
     documents, caller = services_of(request).store.documents, caller_of(request)
-    limit, user_id = max(1, min(limit, PAGE_LIMIT)), caller.owner.user_id
+    limit, user_id = max(1, min(limit, MAX_LIMIT)), caller.owner.user_id
     ids, following = await documents.page(RUN, user_id, check_cursor(cursor), limit)
     found = [one for one in await documents.get_many(RUN, ids) if one is not None]
     items = [
         run_dto(one, {}, caller.dialect) for one in found if flow_id in {"", records.run_of(one.body).flow_id}
     ]
-    return page(items, following, cursor, limit, await documents.count(RUN, user_id))
+    return page(items, following, limit, await documents.count(RUN, user_id))
 
 
 @get("/flowruns/{run_id:str}", tags=["flows"], summary="Read a flow run")
@@ -237,12 +234,23 @@ async def stream_run(request: AnyRequest, run_id: str) -> Response[Any]:
 
 @get("/flowruns/{run_id:str}/tasks/stream", tags=["flows"], summary="Follow the tasks of a flow run")
 async def stream_run_tasks(request: AnyRequest, run_id: str) -> Response[Any]:
-    """Each task of the run's nodes as one event now and when it has changed; ends with the run."""
+    """Each task of the run's nodes as one event now and when it has changed; ends with the run.
+
+    A reader of server-sent events that comes back after the ending is told by 204 not to come again.
+    """
     caller = caller_of(request)
-    await own_run(request, run_id)
+    document = await own_run(request, run_id)
+    seen = caller.headers.get("last-event-id")
+    ended = bool(seen) and records.run_of(document.body).ended
+    if ended and any(_event_id(view) == seen for view in await tasks_of(request, document)):
+        return Response(content=b"", status_code=204)
     return Stream(
         _task_events(request, run_id), media_type=media_type(caller.dialect), headers=STREAM_HEADERS
     )
+
+
+def _event_id(view: TaskView) -> str:
+    return f"{view.request.id}-{view.cursor}"
 
 
 async def _task_events(request: AnyRequest, run_id: str) -> AsyncIterator[bytes]:
@@ -256,7 +264,7 @@ async def _task_events(request: AnyRequest, run_id: str) -> AsyncIterator[bytes]
             if sent.get(view.request.id) != sign:
                 sent[view.request.id], news = sign, True
                 shown = task_dto(view, caller.dialect, caller.owner.user_id)
-                yield framed(f"{view.request.id}-{view.cursor}", shown, caller.dialect)
+                yield framed(_event_id(view), shown, caller.dialect)
         if records.run_of(document.body).ended:
             return
         if not news:

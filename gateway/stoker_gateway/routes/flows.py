@@ -22,10 +22,11 @@ from stoker_gateway.door import caller_of
 from stoker_gateway.flow_dto import acted_dto, flow_dto, version_dto
 from stoker_gateway.flow_edits import act
 from stoker_gateway.flows import Flow, flow_of, slug
+from stoker_gateway.listing import LIST_LIMIT, MAX_LIMIT, ListQuery, plain, term_of
 from stoker_gateway.numbers import check_cursor, whole
 from stoker_gateway.registration import check_visibility
 from stoker_gateway.routes.apps import TransferBody, VisibilityBody, record_app
-from stoker_gateway.routes.tasks import PAGE_LIMIT, STREAM_HEADERS
+from stoker_gateway.routes.tasks import STREAM_HEADERS
 from stoker_gateway.services import Answer, AnyRequest, answer, page, services_of
 from stoker_gateway.streams import media_type
 
@@ -66,14 +67,6 @@ class ActionsBody(Struct, kw_only=True):
     actions: list[FlowAction]
 
 
-class SearchBody(Struct, kw_only=True):
-    """A page of a list; `search` looks into names."""
-
-    cursor: str | None = None
-    limit: int | None = None
-    search: Any = None
-
-
 async def own_flow(request: AnyRequest, ref: str) -> Flow:
     """A flow of the caller.
 
@@ -105,12 +98,11 @@ async def create_flow(request: AnyRequest, data: NewFlow | None = None) -> Answe
 
 
 @post("/flows/list", status_code=200, tags=["flows"], summary="List flows")
-async def list_flows(request: AnyRequest, data: SearchBody | None = None) -> Answer:
-    """The caller's flows, newest first."""
-    data = data or SearchBody()
-    return answer(
-        request, await flow_page(request, data.cursor or "", data.limit or 20, term_of(data.search))
-    )
+async def list_flows(request: AnyRequest, data: ListQuery | None = None) -> Answer:
+    """The caller's flows, newest first; `search` looks into names."""
+    query = plain(data, searched=True)
+    found = await flow_page(request, query.cursor or "", query.limit or LIST_LIMIT, term_of(query))
+    return answer(request, found)
 
 
 @get("/flows", tags=["flows"], summary="List flows")
@@ -119,23 +111,16 @@ async def get_flows(request: AnyRequest, cursor: str = "", limit: int = 20) -> A
     return answer(request, await flow_page(request, cursor, limit, ""))
 
 
-def term_of(search: Any) -> str:
-    """The text of a list's `search`, which is a text or a map with one."""
-    return str(search.get("term") or "") if isinstance(search, dict) else str(search or "")
-
-
 async def flow_page(request: AnyRequest, cursor: str, limit: int, term: str) -> dict[str, Any]:
     """One page of the caller's flows."""
     documents, user_id = services_of(request).store.documents, caller_of(request).owner.user_id
-    limit = max(1, min(limit, PAGE_LIMIT))
+    limit = max(1, min(limit, MAX_LIMIT))
     ids, following = await documents.page(FLOW, user_id, check_cursor(cursor), limit)
     flows = [flow_of(one) for one in await documents.get_many(FLOW, ids) if one is not None]
     items = [
-        flow_dto(flow)
-        for flow in flows
-        if term.lower() in f"{flow.ref} {flow.body.name} {flow.body.title}".lower()
+        flow_dto(flow) for flow in flows if term in f"{flow.ref} {flow.body.name} {flow.body.title}".lower()
     ]
-    return page(items, following, cursor, limit, await documents.count(FLOW, user_id))
+    return page(items, following, limit, await documents.count(FLOW, user_id))
 
 
 @get("/flows/{flow_id:str}", tags=["flows"], summary="Read a flow")
@@ -229,19 +214,19 @@ async def transfer_flow(request: AnyRequest, flow_id: str, data: TransferBody) -
 
 
 @post("/flows/{flow_id:str}/versions/list", status_code=200, tags=["flows"], summary="List a flow's versions")
-async def list_flow_versions(request: AnyRequest, flow_id: str, data: SearchBody | None = None) -> Answer:
+async def list_flow_versions(request: AnyRequest, flow_id: str, data: ListQuery | None = None) -> Answer:
     """What was deployed, newest first."""
-    data = data or SearchBody()
+    query = plain(data)
     flow = await own_flow(request, flow_id)
     entries = list(reversed(flow.body.versions))
-    start, limit = whole(data.cursor or "") or 0, max(1, min(data.limit or 20, PAGE_LIMIT))
+    start, limit = whole(query.cursor or "") or 0, max(1, min(query.limit or LIST_LIMIT, MAX_LIMIT))
     shown = entries[start : start + limit]
     names = [records.version_part(entry.id) for entry in shown]
     found = await services_of(request).store.documents.parts(FLOW, flow.document.id, *names) if names else {}
     graphs = {name: msgspec.json.decode(text) for name, text in found.items()}
     items = [version_dto(flow, entry, graphs.get(records.version_part(entry.id), {})) for entry in shown]
     following = str(start + limit) if len(entries) > start + limit else ""
-    return answer(request, page(items, following, data.cursor or "", limit, len(entries)))
+    return answer(request, page(items, following, limit, len(entries)))
 
 
 @post("/flows/{flow_id:str}/app", status_code=200, tags=["flows"], summary="Deploy a flow as an app")

@@ -26,7 +26,7 @@ from stoker.core.scopes import (
 from stoker_gateway.access import needs
 from stoker_gateway.door import caller_of
 from stoker_gateway.dto import iso
-from stoker_gateway.routes.tasks import ListBody
+from stoker_gateway.listing import ListQuery, plain
 from stoker_gateway.services import Answer, AnyRequest, answer, page, services_of
 
 KEY_PREFIX = "inf_"
@@ -141,8 +141,9 @@ async def get_keys(request: AnyRequest) -> Answer:
 
 
 @post("/apikeys/list", status_code=200, tags=["keys"], summary="List API keys")
-async def list_keys(request: AnyRequest, data: ListBody) -> Answer:  # noqa: ARG001 - one page holds all
-    """The same."""
+async def list_keys(request: AnyRequest, data: ListQuery | None = None) -> Answer:
+    """The same; one page holds all."""
+    plain(data)
     return answer(request, page([key_dto(key) for key in await own_keys(request)]))
 
 

@@ -12,7 +12,7 @@ from stoker.core.scopes import Scope
 from stoker_gateway.access import needs
 from stoker_gateway.door import caller_of
 from stoker_gateway.dto import iso
-from stoker_gateway.routes.tasks import ListBody
+from stoker_gateway.listing import ListQuery, plain
 from stoker_gateway.services import Answer, AnyRequest, answer, page, services_of
 
 Description = Annotated[str, Meta(max_length=MAX_DESCRIPTION_CHARS)]
@@ -95,8 +95,9 @@ async def get_secrets(request: AnyRequest) -> Answer:
 
 
 @post("/secrets/list", status_code=200, tags=["secrets"], summary="List secrets")
-async def list_secrets(request: AnyRequest, data: ListBody) -> Answer:  # noqa: ARG001 - one page holds all
-    """The same."""
+async def list_secrets(request: AnyRequest, data: ListQuery | None = None) -> Answer:
+    """The same; one page holds all."""
+    plain(data)
     return answer(request, await secrets_page(request))
 
 

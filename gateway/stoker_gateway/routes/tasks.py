@@ -6,13 +6,14 @@ from typing import Annotated, Any
 
 from litestar import delete, get, post
 from litestar.params import Body
-from litestar.response import Stream
+from litestar.response import Response, Stream
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from stoker.core.errors import FilesUnavailable
 from stoker.core.messages import CANCEL_GRACE_MAX_MS, TaskId
 from stoker.core.scopes import Scope
+from stoker.core.states import TERMINAL
 from stoker.core.telemetry import without_others
 from stoker.files.logs import remove_logs
 from stoker.runs.submit import Origin, RunBody
@@ -21,12 +22,12 @@ from stoker_gateway.awaited import check_not_awaited
 from stoker_gateway.dialect import Deltas, status_number
 from stoker_gateway.door import caller_of
 from stoker_gateway.dto import explanation_dto, iso, task_dto, timings_dto
-from stoker_gateway.numbers import check_cursor
+from stoker_gateway.listing import ListQuery, query_of
 from stoker_gateway.run_again import retry_body
-from stoker_gateway.services import Answer, AnyRequest, answer, own_task, page, services_of
+from stoker_gateway.services import Answer, AnyRequest, answer, own_task, services_of
 from stoker_gateway.streams import media_type
+from stoker_gateway.task_list import task_page
 
-PAGE_LIMIT = 100
 STREAM_HEADERS = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
 
 
@@ -37,13 +38,6 @@ class CancelBody(Struct, kw_only=True):
     timeout: Annotated[int, Meta(ge=0, le=CANCEL_GRACE_MAX_MS)] | None = (
         None  # milliseconds until the app's process is ended; None: the setting cancel_grace_s
     )
-
-
-class ListBody(Struct, kw_only=True):
-    """Which part of a list."""
-
-    cursor: str | None = None
-    limit: int = 20
 
 
 @post(["/apps/run", "/run"], status_code=200, tags=["tasks"], summary="Run an app")
@@ -106,18 +100,21 @@ async def explain_task(request: AnyRequest, task_id: str) -> Answer:
 
 
 @get("/tasks/{task_id:str}/stream", tags=["tasks"], summary="Follow a task")
-async def stream_task(request: AnyRequest, task_id: str, deltas: bool = False) -> Stream:
+async def stream_task(request: AnyRequest, task_id: str, deltas: bool = False) -> Response[Any]:
     """The whole task as one event now and at each change; the last event carries the ending.
 
     NDJSON for `Accept: application/x-ndjson`, server-sent events for `text/event-stream`. With `deltas=true`
     an app that yields increments of its output has them sent one by one: `{"event": "delta", "data": {"delta",
-    "seq", "resource_id"}}`, or an event named `delta`; the task then follows when anything else changes.
+    "seq", "resource_id"}}`, or an event named `delta`; the task then follows when anything else changes. A reader of
+    server-sent events that comes back after the ending is told by 204 not to come again.
     """
     caller = caller_of(request)
     dialect = replace(caller.dialect, deltas=Deltas.ASKED) if deltas else caller.dialect
     hub = services_of(request).hub
     read_at = hub.heard.position
     view = await own_task(request, task_id)
+    if view.state in TERMINAL and caller.headers.get("last-event-id") == view.cursor:
+        return Response(content=b"", status_code=204)
     events = hub.events(view, read_at, dialect, caller.owner.user_id)
     return Stream(events, media_type=media_type(dialect), headers=STREAM_HEADERS)
 
@@ -175,30 +172,19 @@ async def read_telemetry(request: AnyRequest, task_id: str) -> Answer:
 
 
 @post("/tasks/list", status_code=200, tags=["tasks"], summary="List tasks")
-async def list_tasks(request: AnyRequest, data: ListBody) -> Answer:
-    """The caller's tasks, newest first, page by page."""
-    return answer(request, await task_page(request, data.cursor or "", data.limit))
+async def list_tasks(request: AnyRequest, data: ListQuery | None = None) -> Answer:
+    """The caller's tasks, newest first, page by page; `filters` and `search` choose among them.
+
+    A filter names a field of the task: `{"field": "status_text", "operator": "eq", "value": "failed"}`.
+    """
+    return answer(request, await task_page(services_of(request), caller_of(request), data or ListQuery()))
 
 
 @get("/tasks", tags=["tasks"], summary="List tasks")
-async def get_tasks(request: AnyRequest, cursor: str = "", limit: int = 20) -> Answer:
-    """The same, by query parameters."""
-    return answer(request, await task_page(request, cursor, limit))
-
-
-async def task_page(request: AnyRequest, cursor: str, limit: int) -> dict[str, Any]:
-    """One page of the caller's tasks.
-
-    Raises:
-        InvalidRequest: the cursor is none of ours.
-    """
-    caller, tasks = caller_of(request), services_of(request).store.tasks
-    limit = max(1, min(limit, PAGE_LIMIT))
-    user_id = caller.owner.user_id
-    ids, following = await tasks.page(user_id, check_cursor(cursor), limit)
-    views = await tasks.read_many(ids, with_logs=False)
-    items = [task_dto(view, caller.dialect, user_id) for view in views if view is not None]
-    return page(items, following, cursor, limit, await tasks.count(user_id))
+async def get_tasks(request: AnyRequest) -> Answer:
+    """The same with a query string: `limit`, `cursor`, `direction`, `search`, and `filters` as JSON."""
+    query = query_of(request.query_params)
+    return answer(request, await task_page(services_of(request), caller_of(request), query))
 
 
 @delete("/tasks/{task_id:str}", status_code=200, tags=["tasks"], summary="Delete a task")

@@ -12,24 +12,24 @@ from stoker.files import file_key
 from stoker_gateway.access import needs
 from stoker_gateway.app_dto import app_dto, version_dto
 from stoker_gateway.door import caller_of
+from stoker_gateway.listing import LIST_LIMIT, MAX_LIMIT, ListQuery, plain
 from stoker_gateway.numbers import whole
 from stoker_gateway.routes.apps import own_app, record_app, save, seen_app
 from stoker_gateway.routes.files import begun
-from stoker_gateway.routes.tasks import PAGE_LIMIT, ListBody
 from stoker_gateway.services import Answer, AnyRequest, answer, page, services_of
 
 
 @post("/apps/{app_id:str}/versions/list", status_code=200, tags=["apps"], summary="List an app's versions")
-async def list_versions(request: AnyRequest, app_id: str, data: ListBody | None = None) -> Answer:
+async def list_versions(request: AnyRequest, app_id: str, data: ListQuery | None = None) -> Answer:
     """Newest first."""
-    data = data or ListBody()
+    query = plain(data)
     app = await seen_app(request, app_id)
     versions = await services_of(request).store.catalog.versions(app.id)
-    start = whole(data.cursor or "") or 0
-    limit = max(1, min(data.limit, PAGE_LIMIT))
+    start = whole(query.cursor or "") or 0
+    limit = max(1, min(query.limit or LIST_LIMIT, MAX_LIMIT))
     following = str(start + limit) if len(versions) > start + limit else ""
     items = [version_dto(version) for version in versions[start : start + limit]]
-    return answer(request, page(items, following, data.cursor or "", limit, len(versions)))
+    return answer(request, page(items, following, limit, len(versions)))
 
 
 @get("/apps/{app_id:str}/versions/{version_id:str}", tags=["apps"], summary="Read a version")

@@ -21,7 +21,7 @@ from stoker.runs.submit import check_webhook
 from stoker_gateway.access import needs
 from stoker_gateway.door import caller_of
 from stoker_gateway.dto import iso
-from stoker_gateway.routes.tasks import PAGE_LIMIT
+from stoker_gateway.listing import MAX_LIMIT
 from stoker_gateway.services import Answer, AnyRequest, answer, page, services_of
 from stoker_gateway.signing import OVERLAP_MAX_S, OVERLAP_S
 
@@ -90,12 +90,12 @@ async def list_deliveries(
 ) -> Answer:
     """Of the caller's webhooks, those that changed their state last first; `state`: pending, delivered or dead."""
     states = (_state(wanted),) if wanted else tuple(DeliveryState)
-    limit, owner_id = max(1, min(limit, PAGE_LIMIT)), caller_of(request).owner.user_id
+    limit, owner_id = max(1, min(limit, MAX_LIMIT)), caller_of(request).owner.user_id
     deliveries = services_of(request).store.deliveries
     (found, following), total = await asyncio.gather(
         deliveries.page(owner_id, states, cursor, limit), deliveries.count(owner_id, states)
     )
-    return answer(request, page([delivery_dto(view) for view in found], following, cursor, limit, total))
+    return answer(request, page([delivery_dto(view) for view in found], following, limit, total))
 
 
 @get("/webhooks/deliveries/{delivery_id:str}", tags=["webhooks"], summary="Read a delivery")
