@@ -12,12 +12,14 @@ from stoker.agents.beginning import TRIES, commit, pause_after
 from stoker.agents.chat import Chat, Message
 from stoker.agents.chats import Kept, load_chat
 from stoker.agents.config import AgentConfig, fill_context, read_config
+from stoker.agents.masking import unmasked
 from stoker.agents.prepare import prepare
 from stoker.agents.records import Agent, find_agent, read_agent
 from stoker.agents.step import Said, steps_now
-from stoker.core.errors import Conflict, DocumentChanged, InvalidRequest, NotFound
+from stoker.core.errors import Conflict, DocumentChanged, InvalidRequest, MissingScope, NotFound
 from stoker.core.ids import new_id
-from stoker.core.messages import Owner
+from stoker.core.scopes import Scope, allows
+from stoker_gateway.door import Caller
 from stoker_gateway.services import Services
 from stoker_gateway.skills import with_skills
 
@@ -50,12 +52,13 @@ class Meant(Struct, frozen=True, kw_only=True):
 
 
 class AgentRuns:
-    """Puts messages into chats."""
+    """Puts messages of a caller into chats."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, caller: Caller) -> None:
         self._services = services
+        self._caller = caller
 
-    async def send(self, body: AgentRunBody, owner: Owner) -> tuple[Chat, Message, Message]:
+    async def send(self, body: AgentRunBody) -> tuple[Chat, Message, Message]:
         """Say something to an agent.
 
         Returns:
@@ -64,28 +67,29 @@ class AgentRuns:
         Raises:
             InvalidRequest: names the field.
             NotFound: no such chat, agent or app for this user.
+            MissingScope: the agent is described, refers to secrets, and the key may not read them.
         """
         said = said_of(body.input)
         if not body.chat_id:
-            chat = await self.begin(body, owner)
+            chat = await self.begin(body)
             return await self._said(None, chat, said)
         for number in range(TRIES):
             before = await load_chat(self._services.store, body.chat_id)
-            if before.chat.owner.user_id != owner.user_id:
+            if before.chat.owner.user_id != self._caller.owner.user_id:
                 raise NotFound("Chat not found")
-            chat = await self._as_sent(before.chat, body, owner)
+            chat = await self._as_sent(before.chat, body)
             try:
                 return await self._said(before, chat, said)
             except DocumentChanged:
                 await pause_after(number)
         raise Conflict("The chat changes all the time just now. Send this again.")
 
-    async def begin(self, body: AgentRunBody, owner: Owner) -> Chat:
+    async def begin(self, body: AgentRunBody) -> Chat:
         """A new chat with the agent that a request means; not stored yet."""
-        meant = await self.meant(body, owner.user_id)
+        meant = await self.meant(body)
         return Chat(
             id=new_id(),
-            owner=owner,
+            owner=self._caller.owner,
             config=meant.config,
             config_digest=meant.digest,
             agent_id=meant.agent_id,
@@ -105,34 +109,50 @@ class AgentRuns:
         assert answer is not None  # noqa: S101 - whoever speaks is answered
         return after, asked, answer
 
-    async def _as_sent(self, chat: Chat, body: AgentRunBody, owner: Owner) -> Chat:
+    async def _as_sent(self, chat: Chat, body: AgentRunBody) -> Chat:
         """The chat with what the request says anew of its agent; not while a run is under way."""
         if body.context:
             chat = replace(chat, context=chat.context | fill_context((), body.context))
         digest = digest_of(body.agent_config) if body.agent_config else ""
         if not digest or digest == chat.config_digest or chat.busy:
             return chat
-        return with_agent(chat, await self.meant(body, owner.user_id))
+        return with_agent(chat, await self.meant(body))
 
-    async def meant(self, body: AgentRunBody, user_id: str) -> Meant:
+    async def meant(self, body: AgentRunBody) -> Meant:
         """The agent that a request means, looked up and completed.
 
         Raises:
             InvalidRequest: names the field.
             NotFound: no such agent or app for this user.
+            MissingScope: see `send`.
         """
-        config, agent, version_id = await self._config(body, user_id)
-        if body.agent_name and not config.get("name"):
-            config = config | {"name": body.agent_name}
-        prepared = await prepare(read_config(config), self._services, user_id, agent)
+        user_id = self._caller.owner.user_id
+        given, agent, version_id = await self._config(body, user_id)
+        if body.agent_name and not given.get("name"):
+            given = given | {"name": body.agent_name}
+        config = read_config(given)
+        if agent is None:
+            self._check_secrets(config)
+        prepared = await prepare(config, self._services, user_id, agent)
         digest = digest_of(body.agent_config) if body.agent_config else ""
         agent_id = agent.id if agent is not None else ""
         return Meant(config=prepared, digest=digest, agent_id=agent_id, version_id=version_id)
 
+    def _check_secrets(self, config: AgentConfig) -> None:
+        """Whether the caller's key may have secrets sent to an address that the same request names."""
+        key, wanted = self._caller.key, sorted({name for tool in config.tools for name in tool.secrets})
+        if wanted and key is not None and key.scopes and not allows(key.scopes, Scope.SECRETS_READ):
+            raise MissingScope(
+                f"agent_config refers to {', '.join(wanted)} and says where the value goes, for which a key needs the scope "
+                f"{Scope.SECRETS_READ}; '{key.name or key.id}' has {', '.join(key.scopes)}. Use a key that has it, or run "
+                "an agent that is stored",
+                missing_scopes=[Scope.SECRETS_READ.value],
+            )
+
     async def _config(self, body: AgentRunBody, user_id: str) -> tuple[dict[str, Any], Agent | None, str]:
         store = self._services.store
         if body.agent_config:
-            return await with_skills(body.agent_config, self._services.settings), None, ""
+            return await with_skills(unmasked(body.agent_config), self._services.settings), None, ""
         if body.agent_id:
             agent = await read_agent(store, body.agent_id, user_id)
             version = agent.version(body.agent_version_id or "")

@@ -3,17 +3,14 @@
 from typing import Any
 
 from stoker.agents.chat import CHAT_PREFIX, CallStatus, Chat, Message, Run, ToolCall, interrupt_id
+from stoker.agents.masking import masked
 from stoker.agents.prompt import as_text
 from stoker.agents.records import Agent, AgentVersion
-from stoker.agents.secrets import is_reference
 from stoker.core.ids import short_id
 from stoker_gateway.dto import iso
 
 RESULT_SHOWN = 1000
 """Characters of a tool's result in a line that would be too long."""
-_SECRET = "***"  # noqa: S105 - what stands where one was
-_HIDDEN = frozenset({"secret", "headers"})
-"""Of a tool: what may hold a key is not told again."""
 
 
 def chat_dto(chat: Chat, *, with_messages: bool = True) -> dict[str, Any]:
@@ -155,10 +152,9 @@ def agent_dto(agent: Agent, version: AgentVersion | None = None) -> dict[str, An
 def agent_version_dto(agent: Agent, version: AgentVersion) -> dict[str, Any]:
     """A version: its config, without what is secret in it."""
     described = {"description": "", "system_prompt": "", "example_prompts": [], "tools": [], "skills": []}
-    config: dict[str, Any] = _without_secrets(version.config)
     return (
         described
-        | config
+        | masked(version.config)
         | {
             "id": version.id,
             "short_id": short_id(version.id),
@@ -184,24 +180,6 @@ def _content(message: Message) -> list[dict[str, Any]]:
 
 def _uri(file: object) -> str:
     return str(file.get("uri", "")) if isinstance(file, dict) else as_text(file)
-
-
-def _without_secrets(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_without_secrets(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    return {
-        name: _masked(item) if name in _HIDDEN and item else _without_secrets(item)
-        for name, item in value.items()
-    }
-
-
-def _masked(value: Any) -> Any:
-    """Instead of a value that may be a key; a reference to a secret is none."""
-    if isinstance(value, dict):
-        return {name: _masked(item) for name, item in value.items()}
-    return value if is_reference(value) else _SECRET
 
 
 def _base(

@@ -229,6 +229,25 @@ def test_a_stored_agent_has_versions_and_hides_its_secrets(http, model, receiver
     assert http.get("/agents/team/versioned").status_code == 404
 
 
+def test_an_agent_that_is_read_changed_and_written_back_keeps_its_secrets(http, model, receiver):
+    call = {"url": receiver.url, "auth": {"type": "bearer", "secret": "s3cret"}}
+    tool = {"name": "search", "type": "http", "http": call}
+    stored = {"name": "kept", "namespace": "team", "version": config(model, tool, system_prompt="one")}
+    made = raw.data_of(http.post("/agents", json=stored))
+    read = raw.data_of(http.get(f"/agents/{made['id']}"))["version"]
+    raw.data_of(http.post(f"/agents/{made['id']}", json={"version": read | {"system_prompt": "two"}}))
+    model.script = [calls("search", "{}"), says("Done.")]
+    ended(http, say(http, agent="team/kept"))
+    assert model.requests[0]["messages"][0]["content"] == "two"
+    [(_, headers, _)] = receiver.requests
+    assert headers["Authorization"] == "Bearer s3cret"
+
+    read["tools"][0]["http"]["url"] = "https://elsewhere.example"
+    refused = http.post(f"/agents/{made['id']}", json={"version": read})
+    assert refused.status_code == 400
+    assert "search.http.auth.secret" in refused.json()["detail"]
+
+
 def test_server_sent_events_have_whole_messages_and_end_by_themselves(http, model):
     model.script = [says("One ", "two.")]
     chat_id = say(http, agent_config=config(model))

@@ -233,3 +233,18 @@ async def test_refused_attempts_are_in_the_record(gateway, key_with):
         ("admin", "GET /audit", "the key lacks audit:read"),  # the keys are two
     ]
     assert "inf_wrong" not in str(await refused())
+
+
+async def test_a_config_that_comes_with_the_request_needs_the_right_to_the_secrets_that_it_sends(
+    gateway, key_with
+):
+    call = {"url": "https://mine.example", "headers": {"X": "${{secrets.HF_TOKEN}}"}}
+    tool = {"name": "send", "type": "http", "http": call}
+    body = {"agent_config": {"core_app": {"ref": "a/b"}, "tools": [tool]}, "input": {"text": "Go"}}
+    headers = await key_with("agents:execute")
+    for path in ("/agents/run", "/chats"):
+        refused = await gateway.open.post(path, json=body, headers=headers)
+        assert (refused.status_code, refused.json()["missing_scopes"]) == (403, ["secrets:read"])
+        assert "HF_TOKEN" in refused.json()["detail"]
+    headers = await key_with("agents:execute", "secrets:read")
+    assert (await gateway.open.post("/agents/run", json=body, headers=headers)).status_code == 404  # the app

@@ -8,6 +8,7 @@ from litestar.response import Stream
 from msgspec import Struct, structs
 
 from stoker.agents.config import read_config
+from stoker.agents.masking import unmasked
 from stoker.agents.prepare import prepare
 from stoker.agents.records import (
     AGENT_KIND,
@@ -64,8 +65,8 @@ async def run_agent(
     The model and the tools work afterwards: follow `GET /chats/{id}/stream`, or read the chat. With `stream` the
     answer is that stream, as server-sent events.
     """
-    services, owner = services_of(request), caller_of(request).owner
-    chat, asked, answers = await AgentRuns(services).send(data, owner)
+    services = services_of(request)
+    chat, asked, answers = await AgentRuns(services, caller_of(request)).send(data)
     if data.stream:
         stream = ChatStream(
             services.store, services.hub, services.settings.heartbeat_s, chat.id, ndjson=False
@@ -97,7 +98,10 @@ async def put_agent(request: AnyRequest, data: AgentBody) -> Answer:
 
 @post("/agents/{wanted_id:str}", status_code=200, tags=["agents"], summary="Change an agent")
 async def change_agent(request: AnyRequest, wanted_id: str, data: AgentBody) -> Answer:
-    """Title, visibility, images; a `version` becomes the current one. What is left out stays."""
+    """Title, visibility, images; a `version` becomes the current one. What is left out stays.
+
+    A value that is shown as `***` may come back like that: it stays what it is while its tool calls the same address.
+    """
     return await _changed(request, await _own(request, wanted_id), data)
 
 
@@ -109,7 +113,8 @@ async def _changed(request: AnyRequest, agent: Agent, data: AgentBody) -> Answer
     if data.visibility:
         agent = structs.replace(agent, visibility=check_visibility(data.visibility))
     if data.version is not None or not agent.versions:
-        config = await with_skills(data.version or {}, services.settings)
+        given = unmasked(data.version or {}, [version.config for version in agent.versions])
+        config = await with_skills(given, services.settings)
         await prepare(read_config(config), services, user_id)
         new = version_of(config, await services.store.now_ms())
         kept = tuple(version for version in agent.versions if version.id != new.id)

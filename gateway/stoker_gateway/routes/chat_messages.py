@@ -33,9 +33,9 @@ class MessageBody(Struct, kw_only=True):
 @post("/chats", status_code=200, tags=["chats"], summary="Begin a chat")
 async def begin_chat(request: AnyRequest, data: NewChatBody) -> Answer:
     """A chat in which nobody has said anything yet."""
-    services, owner = services_of(request), caller_of(request).owner
+    services = services_of(request)
     body = AgentRunBody(agent=data.agent, agent_config=data.agent_config, context=data.context)
-    chat = await AgentRuns(services).begin(body, owner)
+    chat = await AgentRuns(services, caller_of(request)).begin(body)
     now_ms = await services.store.now_ms()
     await save_chat(services.store, None, chat, services.settings, now_ms, wake=False)
     return answer(request, chat_dto((await load_chat(services.store, chat.id)).chat))
@@ -46,7 +46,7 @@ async def say(request: AnyRequest, chat_id: str, data: MessageBody) -> Answer:
     """As `POST /agents/run` with `chat_id`; the answer is the message as it was put into the chat."""
     given = {"text": data.message} if isinstance(data.message, str) else data.message
     body = AgentRunBody(chat_id=chat_id, input=given)
-    chat, asked, _ = await AgentRuns(services_of(request)).send(body, caller_of(request).owner)
+    chat, asked, _ = await AgentRuns(services_of(request), caller_of(request)).send(body)
     return answer(request, message_dto(chat, asked))
 
 
@@ -58,9 +58,8 @@ async def set_agent(request: AnyRequest, chat_id: str, data: NewChatBody) -> Ans
         raise InvalidRequest("Input validation failed: agent: say which one")
     if (await load_chat(services.store, chat_id)).chat.owner.user_id != owner.user_id:
         raise NotFound("Chat not found")
-    meant = await AgentRuns(services).meant(
-        AgentRunBody(agent=data.agent, agent_config=data.agent_config), owner.user_id
-    )
+    body = AgentRunBody(agent=data.agent, agent_config=data.agent_config)
+    meant = await AgentRuns(services, caller_of(request)).meant(body)
     chat = await change_chat(services, chat_id, lambda _, chat: with_agent(chat, meant), owner.user_id)
     return answer(request, chat_dto(chat))
 
