@@ -10,8 +10,8 @@ from litestar.handlers import HTTPRouteHandler
 
 from stoker.core.errors import Bug, MissingScope, Unauthorized
 from stoker.core.scopes import Scope, allows
-from stoker_gateway.door import caller_of
-from stoker_gateway.services import AnyRequest, services_of
+from stoker_gateway.door import Caller, caller_of
+from stoker_gateway.services import AnyRequest, Services, services_of
 
 SCHEME: Final = "key"
 """The name of the way to sign in, in the OpenAPI document."""
@@ -67,15 +67,31 @@ async def check_scope(request: AnyRequest) -> None:
     needed: Any = handler.opt.get(_NEEDS)
     if needed == _OPEN:
         return
-    key = caller_of(request).key
-    if key is None or needed is None:
+    caller = caller_of(request)
+    if caller.key is None or needed is None:
+        raise Unauthorized
+    tried = f"{request.method} {request.scope['path_template']}"
+    await check_key(services_of(request), caller, needed, tried, f"{request.method} {request.url.path}")
+
+
+async def check_key(services: Services, caller: Caller, needed: Scope, tried: str, what: str) -> None:
+    """Whether the caller's key has a scope; a key without scopes has all.
+
+    Args:
+        tried: what was tried, for the record of attempts: nothing that a stranger chose.
+        what: the same for the caller, who reads that it needs the scope.
+
+    Raises:
+        Unauthorized: there is no key.
+        MissingScope: the key lacks it.
+    """
+    key = caller.key
+    if key is None:
         raise Unauthorized
     if key.scopes and not allows(key.scopes, needed):
-        tried = f"{request.method} {request.scope['path_template']}"
-        await services_of(request).attempts.lacks_scope(caller_of(request).actor, tried, needed)
+        await services.attempts.lacks_scope(caller.actor, tried, needed)
         raise MissingScope(
-            f"{request.method} {request.url.path} needs the scope {needed}. The key '{key.name or key.id}' has "
-            f"{', '.join(key.scopes)}. Use a key that has it, or make one: stoker keys create --name NAME "
-            f"--scope {needed}",
+            f"{what} needs the scope {needed}. The key '{key.name or key.id}' has {', '.join(key.scopes)}. Use a key that "
+            f"has it, or make one: stoker keys create --name NAME --scope {needed}",
             missing_scopes=[needed.value],
         )

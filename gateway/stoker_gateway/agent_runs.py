@@ -16,9 +16,10 @@ from stoker.agents.masking import unmasked
 from stoker.agents.prepare import prepare
 from stoker.agents.records import Agent, find_agent, read_agent
 from stoker.agents.step import Said, steps_now
-from stoker.core.errors import Conflict, DocumentChanged, InvalidRequest, MissingScope, NotFound
+from stoker.core.errors import Conflict, DocumentChanged, InvalidRequest, NotFound
 from stoker.core.ids import new_id
-from stoker.core.scopes import Scope, allows
+from stoker.core.scopes import Scope
+from stoker_gateway.access import check_key
 from stoker_gateway.door import Caller
 from stoker_gateway.services import Services
 from stoker_gateway.skills import with_skills
@@ -132,22 +133,20 @@ class AgentRuns:
             given = given | {"name": body.agent_name}
         config = read_config(given)
         if agent is None:
-            self._check_secrets(config)
+            await self._check_secrets(config)
         prepared = await prepare(config, self._services, user_id, agent)
         digest = digest_of(body.agent_config) if body.agent_config else ""
         agent_id = agent.id if agent is not None else ""
         return Meant(config=prepared, digest=digest, agent_id=agent_id, version_id=version_id)
 
-    def _check_secrets(self, config: AgentConfig) -> None:
+    async def _check_secrets(self, config: AgentConfig) -> None:
         """Whether the caller's key may have secrets sent to an address that the same request names."""
-        key, wanted = self._caller.key, sorted({name for tool in config.tools for name in tool.secrets})
-        if wanted and key is not None and key.scopes and not allows(key.scopes, Scope.SECRETS_READ):
-            raise MissingScope(
-                f"agent_config refers to {', '.join(wanted)} and says where the value goes, for which a key needs the scope "
-                f"{Scope.SECRETS_READ}; '{key.name or key.id}' has {', '.join(key.scopes)}. Use a key that has it, or run "
-                "an agent that is stored",
-                missing_scopes=[Scope.SECRETS_READ.value],
+        if wanted := sorted({name for tool in config.tools for name in tool.secrets}):
+            what = (
+                f"An agent_config that refers to secrets ({', '.join(wanted)}) and says where their values go"
             )
+            tried = "secrets in an agent_config"
+            await check_key(self._services, self._caller, Scope.SECRETS_READ, tried, what)
 
     async def _config(self, body: AgentRunBody, user_id: str) -> tuple[dict[str, Any], Agent | None, str]:
         store = self._services.store

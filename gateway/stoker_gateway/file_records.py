@@ -12,6 +12,7 @@ from stoker.core.errors import InvalidRequest, NotFound
 from stoker.core.ids import new_id
 from stoker.core.messages import StoredFile, TaskId
 from stoker.core.states import TaskState
+from stoker.files import file_key
 from stoker.protocol import Store
 from stoker.protocol.files import Standing
 from stoker.runs.file_uses import OUTPUT
@@ -137,3 +138,10 @@ async def own_file(request: AnyRequest, file_id: str, *, others_public: bool = F
     if not (mine or (others_public and file.public)) or not await shown(store, [file]):
         raise NotFound("File not found")
     return file
+
+
+async def forget_file(services: Services, file: StoredFile) -> None:
+    """Delete the bytes and the record of a file, whatever names it."""
+    services.uploads.drop(file.id)
+    await services.blobs.delete(file_key(file.id))
+    await services.store.files.delete(file)

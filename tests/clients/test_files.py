@@ -43,6 +43,28 @@ def test_a_picture_goes_in_and_text_and_a_picture_come_out(sdk, from_path, syste
     assert facts["head"] == PNG
 
 
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_the_files_of_a_task_are_listed_and_deleted(mode, system_with_ocr):
+    sdk = Sdk("python", "0.36.0", mode)
+    step = {
+        "name": "ocr",
+        "do": "files_of_a_task",
+        "params": {"app": OCR, "infra": "private", "input": {}},
+        "field": "image",
+        "path": str(EXAMPLES / "ocr" / "sample.png"),
+        "from_path": mode == "sync",
+        "output_field": "annotated",
+    }
+    facts = sdk.drive([step], system_with_ocr.base_url, system_with_ocr.bench_key)["ocr"]
+    assert "error" not in facts, facts
+    roles = {file["id"]: file["role"] for file in facts["files"]}
+    assert sorted(roles.values()) == ["input", "output"]
+    [made] = facts["made"]
+    assert facts["deleted"] == {"deleted": [made["id"]], "skipped": []}
+    assert [file["role"] for file in facts["left"]] == ["input"]
+    assert facts["gone"] == [404, 404]
+
+
 @pytest.fixture(scope="module")
 def http(system_with_ocr):
     with raw.client(system_with_ocr, raw.SDK_NAMED) as made:

@@ -7,7 +7,9 @@ import pytest
 from gateways import gateway_settings, running
 from helpers import EXAMPLES
 from msgspec import structs
+from protocol_scene import request, spec
 
+from stoker.core.messages import Owner
 from stoker.core.scopes import PRESETS, Scope
 from stoker_gateway.access import SCHEME
 from stoker_gateway.door import is_open
@@ -233,6 +235,19 @@ async def test_refused_attempts_are_in_the_record(gateway, key_with):
         ("admin", "GET /audit", "the key lacks audit:read"),  # the keys are two
     ]
     assert "inf_wrong" not in str(await refused())
+
+
+async def test_who_may_not_delete_files_does_not_by_deleting_a_task(gateway, key_with, store):
+    await store.tasks.submit(request("t1"), spec("t1"), Owner(user_id="admin", key_id="k"))
+    await store.tasks.cancel("t1")
+    headers = await key_with("apps:read", "apps:execute")
+    refused = await gateway.open.delete("/tasks/t1", params={"files": "true"}, headers=headers)
+    assert (refused.status_code, refused.json()["missing_scopes"]) == (403, ["files:write"])
+    assert (await gateway.open.get("/tasks/t1", headers=headers)).status_code == 200
+    headers = await key_with("apps:execute", "files:write")
+    assert (
+        await gateway.open.delete("/tasks/t1", params={"files": "true"}, headers=headers)
+    ).status_code == 200
 
 
 async def test_a_config_that_comes_with_the_request_needs_the_right_to_the_secrets_that_it_sends(

@@ -16,10 +16,11 @@ from stoker.protocol.pages import Place
 from stoker_gateway.access import needs, open_to_all
 from stoker_gateway.door import caller_of
 from stoker_gateway.downloads import ATTACHMENT, decide_download
-from stoker_gateway.file_records import file_dto, file_row, own_file, shown, type_of
+from stoker_gateway.file_records import file_dto, file_row, forget_file, own_file, shown, type_of
 from stoker_gateway.listing import ListQuery, chooser, query_of, read_page
 from stoker_gateway.registration import CODE_ROLE
-from stoker_gateway.services import Answer, AnyRequest, answer, page, services_of
+from stoker_gateway.services import Answer, AnyRequest, answer, own_task, page, services_of
+from stoker_gateway.task_files import delete_files, files_of, task_file_dto
 
 _LIST_FIELDS = (
     "id",
@@ -129,14 +130,31 @@ async def delete_file(request: AnyRequest, file_id: str) -> Answer:
     if file.role == CODE_ROLE:
         raise Conflict("The file is the code of an app's version. Delete the version instead.")
     services = services_of(request)
-    services.uploads.drop(file.id)
-    await services.blobs.delete(file_key(file.id))
-    await services.store.files.delete(file)
+    await forget_file(services, file)
     return answer(request, {"id": file_id, "deleted": True})
 
 
+@get("/tasks/{task_id:str}/files", tags=["files"], summary="List a task's files")
+async def get_task_files(request: AnyRequest, task_id: str, role: str = "") -> Answer:
+    """The caller's files that the task's input names (`role=input`) and those that it made (`role=output`)."""
+    services, view = services_of(request), await own_task(request, task_id, with_logs=False)
+    found = await files_of(services, view, caller_of(request).owner.user_id, role)
+    return answer(request, [task_file_dto(services, file, view) for file in found])
+
+
+@delete("/tasks/{task_id:str}/files", status_code=200, tags=["files"], summary="Delete a task's files")
+async def delete_task_files(request: AnyRequest, task_id: str, role: str = "") -> Answer:
+    """The bytes and the records, also of files that something else names; the task itself stays.
+
+    Answers with the ids of those that are `deleted`, and of those that were `skipped`: the code of an app.
+    """
+    view = await own_task(request, task_id, with_logs=False)
+    owner_id = caller_of(request).owner.user_id
+    return answer(request, await delete_files(services_of(request), view, owner_id, role))
+
+
 ROUTES = [
-    *needs(Scope.FILES_READ, list_files, get_files, get_file),
-    *needs(Scope.FILES_WRITE, set_visibility, delete_file),
+    *needs(Scope.FILES_READ, list_files, get_files, get_file, get_task_files),
+    *needs(Scope.FILES_WRITE, set_visibility, delete_file, delete_task_files),
     *open_to_all(download),
 ]

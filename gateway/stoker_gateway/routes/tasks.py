@@ -17,7 +17,7 @@ from stoker.core.states import TERMINAL
 from stoker.core.telemetry import without_others
 from stoker.files.logs import remove_logs
 from stoker.runs.submit import Origin, RunBody
-from stoker_gateway.access import needs
+from stoker_gateway.access import check_key, needs
 from stoker_gateway.awaited import check_not_awaited
 from stoker_gateway.dialect import Deltas, status_number
 from stoker_gateway.door import caller_of
@@ -26,6 +26,7 @@ from stoker_gateway.listing import ListQuery, query_of
 from stoker_gateway.run_again import retry_body
 from stoker_gateway.services import Answer, AnyRequest, answer, own_task, services_of
 from stoker_gateway.streams import media_type
+from stoker_gateway.task_files import delete_files
 from stoker_gateway.task_list import task_page
 
 STREAM_HEADERS = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
@@ -188,11 +189,19 @@ async def get_tasks(request: AnyRequest) -> Answer:
 
 
 @delete("/tasks/{task_id:str}", status_code=200, tags=["tasks"], summary="Delete a task")
-async def delete_task(request: AnyRequest, task_id: str) -> Answer:
-    """Forget a task that has ended, with its log; not while a chat or a flow run waits for it."""
+async def delete_task(request: AnyRequest, task_id: str, files: bool = False) -> Answer:
+    """Forget a task that has ended, with its log; not while a chat or a flow run waits for it.
+
+    `files=true` deletes its files too, those of its input and those that it made, also where something else names them.
+    The key needs `files:write` for that.
+    """
     view = await own_task(request, task_id, with_logs=False)
-    services = services_of(request)
+    services, caller = services_of(request), caller_of(request)
     await check_not_awaited(services.store, view)
+    if files:
+        what = f"DELETE {request.url.path}?files=true"
+        await check_key(services, caller, Scope.FILES_WRITE, "DELETE /tasks/{task_id}?files=true", what)
+        await delete_files(services, view, caller.owner.user_id)
     await services.store.tasks.delete(TaskId(task_id))
     with contextlib.suppress(FilesUnavailable):  # the retention sweep finds what is left
         await remove_logs(services.blobs, services.store.logs, TaskId(task_id))

@@ -15,6 +15,7 @@ import json
 import pathlib
 import sys
 import time
+import urllib.error
 import urllib.request
 
 import inferencesh
@@ -107,6 +108,29 @@ async def run_on_file(caller, step, facts):
         facts["head"] = answer.read(8).hex()
 
 
+async def files_of_a_task(caller, step, facts):
+    """Run an app on a file, list the task's files, delete those that it made, then the task with the rest."""
+
+    async def told(answer):
+        answer = await answer if inspect.isawaitable(answer) else answer
+        return getattr(answer, "data", answer)
+
+    tasks = caller.client.tasks
+    await run_on_file(caller, step, facts)
+    task_id = facts["result"]["id"]
+    facts["files"] = await told(tasks.files(task_id))
+    facts["made"] = await told(tasks.files(task_id, role="output"))
+    facts["deleted"] = await told(tasks.delete_files(task_id, role="output"))
+    facts["left"] = await told(tasks.files(task_id))
+    await told(tasks.delete(task_id, files=True))
+    facts["gone"] = []
+    for file in facts["files"]:
+        try:
+            urllib.request.urlopen(file["uri"], timeout=10).close()
+        except urllib.error.HTTPError as error:
+            facts["gone"].append(error.code)
+
+
 VERBS = {
     "run": run,
     "get": get,
@@ -114,6 +138,7 @@ VERBS = {
     "wait_again": wait_again,
     "upload": upload,
     "run_on_file": run_on_file,
+    "files_of_a_task": files_of_a_task,
     **sessions.VERBS,
 }
 
