@@ -25,7 +25,8 @@ from stoker_cli.checks import check_folder
 from stoker_cli.deploy import FolderRefused, find_uv
 from stoker_cli.output import CommandFailed, ExitCode
 from stoker_worker.environment import Environment, Environments, Policy
-from stoker_worker.instance import Instance, InstanceSpec, RunResult, RunSpec
+from stoker_worker.instance import Instance, RunResult, RunSpec
+from stoker_worker.instance_spec import InstanceSpec
 from stoker_worker.pointers import put_at
 
 STOP_GRACE_S: Final = 5.0

@@ -7,7 +7,8 @@ import pytest
 from agent_scene import AgentScene, Receiver
 from instances import APPS, LIMIT_S, Driver
 
-from stoker_worker.instance import Instance, InstanceSpec
+from stoker_worker.instance import Instance
+from stoker_worker.instance_spec import InstanceSpec
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from stoker.manifest import Manifest
 from stoker_worker import pythons
 from stoker_worker.describe import NotDescribable, describe
 from stoker_worker.environment import BuildFailed, BuildHindered, Environments, Policy
-from stoker_worker.instance import Instance, InstanceSpec, RunSpec
+from stoker_worker.instance import Instance, RunSpec
+from stoker_worker.instance_spec import InstanceSpec
 from stoker_worker.pythons import SUPPORTED, PythonMissing, find_python
 
 APP = Manifest(name="app", kernel=f"python-{sys.version_info.major}.{sys.version_info.minor}")

@@ -355,7 +355,8 @@ async def test_the_process_dies_with_its_daemon(tmp_path):
     code = f"""
 import asyncio, sys
 from pathlib import Path
-from stoker_worker.instance import Instance, InstanceSpec
+from stoker_worker.instance import Instance
+from stoker_worker.instance_spec import InstanceSpec
 
 async def main():
     spec = InstanceSpec(python=Path(sys.executable), app_dir=Path({str(APPS / "odd")!r}),

@@ -9,8 +9,9 @@ import pytest
 from helpers import kill
 from instances import APPS, LIMIT_S, is_gone, needs_own_tmp
 
-from stoker_worker.instance import Instance, InstanceSpec
+from stoker_worker.instance import Instance
 from stoker_worker.instance_errors import AppError, InputError, InstanceFailed, InstanceTimeout
+from stoker_worker.instance_spec import InstanceSpec
 
 
 async def test_a_failed_setup_says_why(start):

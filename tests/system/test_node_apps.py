@@ -423,7 +423,8 @@ async def test_the_process_dies_with_its_daemon(environment, tmp_path):
     code = f"""
 import asyncio
 from pathlib import Path
-from stoker_worker.instance import Instance, InstanceSpec, RunSpec
+from stoker_worker.instance import Instance, RunSpec
+from stoker_worker.instance_spec import InstanceSpec
 
 async def main():
     spec = InstanceSpec(python=Path({str(environment.python)!r}), app_dir=Path({str(FOLDER)!r}),

@@ -12,7 +12,7 @@ from helpers import ROOT
 from instances import LIMIT_S, OWN_TMP, is_gone, needs_own_tmp
 
 from stoker_worker import private_tmp
-from stoker_worker.instance import RUNNER
+from stoker_worker.instance_spec import RUNNER
 from stoker_worker.private_tmp import NoPrivateTmp
 
 FIXED = "/tmp/stoker-test-output.txt"  # noqa: S108 - the name that apps share

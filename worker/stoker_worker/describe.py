@@ -14,8 +14,9 @@ from stoker.core.apps import AppFunction
 from stoker.core.errors import CallerError
 from stoker.manifest import Manifest
 from stoker_worker.environment import Environments
-from stoker_worker.instance import Instance, InstanceSpec
+from stoker_worker.instance import Instance
 from stoker_worker.instance_errors import InstanceFailed
+from stoker_worker.instance_spec import InstanceSpec
 
 IMPORT_TIMEOUT_S: Final = 600.0
 """Importing torch and its like from a cold disk takes minutes."""

@@ -9,23 +9,20 @@ but those that the caller bounds.
 
 import asyncio
 import contextlib
-import os
 import shutil
 import signal
 import socket
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from stoker.core.messages import LogType
-from stoker.redaction import Redactor
-from stoker_worker.installer import guarded
 from stoker_worker.instance_errors import (
     AppError,
     InputError,
@@ -35,16 +32,13 @@ from stoker_worker.instance_errors import (
     RunTimeout,
     SetupTimeout,
 )
+from stoker_worker.instance_spec import FILES, InstanceSpec, command_of, process_environment
 from stoker_worker.link import Link, Message
-from stoker_worker.procs import LinePipe, ShortPath, clean_environment, describe_exit, signal_group
+from stoker_worker.procs import LinePipe, ShortPath, describe_exit, signal_group
 from stoker_worker.runner.frames import FrameTooLarge
 from stoker_worker.runner.shortage import says_so
-from stoker_worker.strays import FILES_VARIABLE, Namespace, end_strays
+from stoker_worker.strays import Namespace, end_strays
 
-RUNNER: Final = Path(__file__).parent / "runner"
-NODE_RUNNER: Final = Path(__file__).parent / "runner_node" / "main.mjs"
-PYTHON_FLAGS: Final = ("-I", "-u", "-X", "utf8", "-X", "faulthandler")
-"""Isolated, so that no file beside the app stands for a module of the library; a crash in C tells its stack."""
 KILL_WAIT_S: Final = 5.0
 """After SIGKILL a process is gone in milliseconds, unless a driver call holds it; then nobody can help."""
 CLOCK_TICK_S: Final = 0.01
@@ -53,45 +47,10 @@ LAST_WORDS_S: Final = 0.5
 """What a process sent before it died is in the socket; this is for reading it."""
 LAST_WORDS: Final = 32
 """Lines that may tell why a process ended: libraries in C print that GPU memory ran out, and abort."""
-FILES: Final = "files"
-"""In the instance's folder: what its app downloads."""
-PLATFORM_APP_DIR: Final = "/app"
-"""Where the hosted platform has the app's folder; some apps name it in PYTHONPATH."""
-
-_encode: Final = msgspec.json.Encoder().encode
 
 OnLine = Callable[[LogType, str], None]
 OnPartial = Callable[[bytes], None]
 OnDelta = Callable[[int, bytes], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InstanceSpec:
-    """What a process is started with.
-
-    `gpus`: UUIDs of the devices that it may see. `own_tmp`: give it a /tmp of its own if the kernel allows it;
-    `keep`: what of the shared /tmp it must see all the same. `node_env`: the folder with node_modules of a Node
-    app, whose Node `python` is then.
-
-    `cache_bytes`: what may stay of the app's own downloads between runs.
-
-    `secrets` are variables too, and stronger than `env`; what the `redactor` knows is hidden in lines and errors.
-    """
-
-    python: Path
-    app_dir: Path
-    work_dir: Path
-    setup: dict[str, Any] = field(default_factory=dict)
-    env: dict[str, str] = field(default_factory=dict, repr=False)
-    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
-    redactor: Redactor = field(default_factory=lambda: Redactor({}), repr=False)
-    gpus: tuple[str, ...] = ()
-    metadata: dict[str, Any] = field(default_factory=dict)
-    stop_grace_s: float = 5.0
-    own_tmp: bool = False
-    keep: tuple[Path, ...] = ()
-    node_env: Path | None = None
-    cache_bytes: int = 10 * 1024**3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -452,42 +411,6 @@ class Instance:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.exited.wait()
-
-
-def command_of(spec: InstanceSpec, fd: int, folders: dict[str, Any]) -> tuple[str, ...]:
-    """The program of an app's process; `fd` is its end of the socket, `folders` is for its own /tmp."""
-    if spec.node_env is not None:
-        folders = folders | {"keep": [*folders["keep"], str(spec.node_env), str(NODE_RUNNER.parent)]}
-        command = (spec.python, NODE_RUNNER, spec.node_env)
-        return guarded(fd, *command, folders=_encode(folders).decode())
-    return (
-        str(spec.python),
-        *PYTHON_FLAGS,
-        str(RUNNER),
-        str(fd),
-        str(os.getpid()),
-        _encode(folders).decode(),
-    )
-
-
-def process_environment(spec: InstanceSpec, work_dir: Path) -> dict[str, str]:
-    """The variables of the app's process: none that are ours, what the app asks for, what the instance needs."""
-    env = clean_environment(os.environ)
-    env["PATH"] = f"{spec.python.parent}{os.pathsep}{env['PATH']}"
-    env |= {**spec.env, **spec.secrets}
-    if spec.node_env is not None:
-        env["NODE_PATH"] = str(spec.node_env / "node_modules")  # for what an app loads with `require`
-    if "PYTHONPATH" in env:
-        paths = env["PYTHONPATH"].split(os.pathsep)
-        env["PYTHONPATH"] = os.pathsep.join(
-            str(spec.app_dir) if path == PLATFORM_APP_DIR else path for path in paths
-        )
-    env |= {
-        "TMPDIR": str(work_dir / "tmp"),
-        FILES_VARIABLE: str(work_dir / FILES),
-        "CUDA_VISIBLE_DEVICES": ",".join(spec.gpus),
-    }
-    return {name: value for name, value in env.items() if not name.startswith("STOKER_")}
 
 
 def _is_short(answer: Message) -> bool:

@@ -24,7 +24,8 @@ from stoker_worker.budget import Budget
 from stoker_worker.environment import Environment, Environments
 from stoker_worker.files import Gateway, GatewayRefused
 from stoker_worker.inputs import Inputs
-from stoker_worker.instance import Instance, InstanceSpec, RunResult, RunSpec
+from stoker_worker.instance import Instance, RunResult, RunSpec
+from stoker_worker.instance_spec import InstanceSpec
 from stoker_worker.outcomes import PreparationFailed, PreparationHindered
 from stoker_worker.outputs import Outputs
 from stoker_worker.pointers import put_at

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from stoker.core.errors import CallerError
-from stoker_worker.instance import RUNNER
+from stoker_worker.instance_spec import RUNNER
 
 PROBE_TIMEOUT_S: Final = 20.0
 KEPT: Final = (Path("/tmp/.X11-unix"), Path("/tmp/nvidia-mps"))  # noqa: S108 - where others put their sockets
