@@ -11,7 +11,7 @@ import pytest
 from instances import APPS, LIMIT_S, is_gone
 
 from stoker.core.messages import LogType
-from stoker_worker.instance_errors import AppError, InputError, InstanceFailed, InstanceLost, InstanceTimeout
+from stoker_worker.instance_errors import AppError, InputError, InstanceFailed, InstanceLost, RunTimeout
 
 
 def is_same(one, other):
@@ -238,10 +238,29 @@ async def test_a_cancel_without_a_run_changes_nothing(start):
 
 async def test_a_run_over_its_time_is_told(start):
     app = await start()
-    with pytest.raises(InstanceTimeout, match=r"0\.2 s"):
+    with pytest.raises(RunTimeout, match=r"0\.2 s"):
         await app.run({"do": "block", "seconds": 60}, timeout_s=0.2)
     await app.instance.stop("too slow")
     assert app.instance.exited.is_set()
+
+
+async def test_a_cancel_that_waits_when_the_time_of_its_run_is_over_ends_the_process(start):
+    app = await start()
+    run = asyncio.ensure_future(app.run({"do": "block", "seconds": 60}, timeout_s=0.2))
+    await asyncio.sleep(0)
+    assert await app.instance.cancel(LIMIT_S) is False
+    with pytest.raises(RunTimeout):
+        await run
+    assert await is_gone(app.instance.pid)
+
+
+async def test_nothing_of_a_run_that_was_given_up_comes_to_the_next_one(start):
+    app = await start()
+    with pytest.raises(RunTimeout):
+        await app.run({"do": "partials", "count": 4, "pause": 0.1}, timeout_s=0.05)
+    app.partials.clear()
+    assert (await app.do("echo"))["runs"] == 2
+    assert app.partials == []
 
 
 @pytest.mark.parametrize("missing", ["park", "unpark"])

@@ -15,7 +15,7 @@ from stoker import manifest
 from stoker.core.messages import LogType
 from stoker_worker.describe import describe
 from stoker_worker.environment import BuildFailed, Environments, Policy
-from stoker_worker.instance_errors import AppError, InputError, InstanceFailed, InstanceLost
+from stoker_worker.instance_errors import AppError, InputError, InstanceFailed, InstanceLost, RunTimeout
 from stoker_worker.nodes import NodeMissing, choose, find_nodes, npm_of
 
 FOLDER = APPS / "node"
@@ -355,6 +355,27 @@ async def test_a_run_that_blocks_is_killed(begin):
     with pytest.raises(InstanceLost):
         await run
     assert await is_gone(app.instance.pid)
+
+
+async def test_nothing_of_a_run_that_was_given_up_comes_to_the_next_one(begin, tmp_path):
+    folder = module(
+        tmp_path / "app",
+        "export class App {\n"
+        "  async *run({ pause }) {\n"
+        "    if (!pause) return 'next';\n"
+        "    for (let number = 0; number < 4; number += 1) {\n"
+        "      yield number;\n"
+        "      await new Promise((done) => setTimeout(done, pause));\n"
+        "    }\n"
+        "  }\n"
+        "}\n",
+    )
+    app = await begin(folder, keep=(folder,))
+    with pytest.raises(RunTimeout):
+        await app.run({"pause": 100}, timeout_s=0.05)
+    app.partials.clear()
+    assert (await app.run({})).output == "next"
+    assert app.partials == []
 
 
 async def test_a_lost_process_is_told_and_what_it_started_ends(begin):

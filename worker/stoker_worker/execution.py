@@ -307,7 +307,7 @@ class Execution:
             broken = False
         except Exception as error:
             await self._blame(residency, residence, error)
-            broken = instance_is_broken(error) and self._stop is None
+            broken = instance_is_broken(error)
             raise
         finally:
             self._running = None

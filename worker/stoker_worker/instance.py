@@ -114,6 +114,8 @@ class Instance:
         self._on_partial: OnPartial | None = None
         self._on_delta: OnDelta | None = None
         self._task_id = ""
+        self._runs = 0
+        self._run = 0  # the number of the one that goes on
         self.lost: InstanceLost | None = None
         self._package = spec.work_dir / "package"
         self._short = ShortPath(spec.work_dir)
@@ -179,8 +181,10 @@ class Instance:
             InstanceLost: the process ended.
             RunTimeout: it took too long.
         """
+        self._runs += 1
         order = {
             "type": "run",
+            "run": self._runs,
             "task_id": task.task_id,
             "function": task.function,
             "input": task.input,
@@ -188,6 +192,7 @@ class Instance:
         }
         self.tidy()
         self._is_tidy, self._run_at = False, time.time() - CLOCK_TICK_S
+        self._run = self._runs
         self._task_id, self._on_partial, self._on_delta = task.task_id, on_partial, on_delta
         try:
             async with asyncio.timeout(timeout_s or None):
@@ -197,7 +202,7 @@ class Instance:
         except TimeoutError:
             raise RunTimeout(f"The app took longer than {timeout_s:g} s for this task.") from None
         finally:
-            self._task_id, self._on_partial, self._on_delta = "", None, None
+            self._run, self._task_id, self._on_partial, self._on_delta = 0, "", None, None
         if answer.type == "result":
             files = [msgspec.convert(file, OutFile) for file in answer.files]
             self._results = [Path(file.path) for file in files]
@@ -255,7 +260,7 @@ class Instance:
             if grace_s > 0:
                 self._link.send({"type": "cancel", "task_id": self._task_id, "grace_s": grace_s})
                 await asyncio.wait({answer}, timeout=grace_s)
-            if not answer.done():
+            if not answer.done() or answer.cancelled():  # the run's time was over: its function goes on
                 await self._end(self._spec.stop_grace_s if grace_s > 0 else 0.0)
         return not self.exited.is_set()
 
@@ -365,6 +370,8 @@ class Instance:
             self._answer = None
 
     def _on_message(self, message: Message) -> None:
+        if message.run != self._run:
+            return  # of a run that was given up: its output is nobody else's
         if message.type == "partial":
             if self._on_partial is not None:
                 self._on_partial(bytes(message.output))

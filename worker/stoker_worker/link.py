@@ -13,6 +13,7 @@ class Message(msgspec.Struct, frozen=True):
     """Anything that the runner says."""
 
     type: str
+    run: int = 0  # which run it belongs to; 0 = none
     output: msgspec.Raw = msgspec.Raw(b"null")
     meta: msgspec.Raw = msgspec.Raw(b"null")
     files: list[dict[str, Any]] = []

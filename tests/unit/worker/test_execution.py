@@ -12,7 +12,7 @@ from stoker.core.states import ResidentState
 from stoker.core.states import TaskState as S
 from stoker_worker.execution import Stop, StopKind
 from stoker_worker.instance import RunResult
-from stoker_worker.instance_errors import AppError, InputError, InstanceFailed, InstanceLost
+from stoker_worker.instance_errors import AppError, InputError, InstanceFailed, InstanceLost, RunTimeout
 from stoker_worker.outcomes import MAX_META_BYTES, MAX_OUTPUT_BYTES, OutputFileMissing, PreparationFailed
 
 
@@ -207,6 +207,16 @@ async def test_a_cancelled_run_that_had_to_be_killed_is_cold(scene):
     execution, running = await scene.begin("run")
     scene.machine.obeys = False
     scene.machine.fails["run"] = InstanceLost("killed", -9)
+    execution.stop(CANCEL)
+    await running
+    assert scene.outcome.state is S.CANCELLED
+    assert scene.residents() == {}
+
+
+async def test_a_run_that_was_over_its_time_while_it_was_asked_to_end_leaves_nothing_warm(scene):
+    """Its function goes on in the process, whatever the cancel says."""
+    execution, running = await scene.begin("run")
+    scene.machine.fails["run"] = RunTimeout("The app took longer than 30 s for this task.")
     execution.stop(CANCEL)
     await running
     assert scene.outcome.state is S.CANCELLED

@@ -12,8 +12,9 @@ Standard library only. Messages are JSON objects with a `type`:
     cancel                                   end the run that goes on
     stop                                     unload, then exit
 
-What fails before a run is answered with `failed`. A thread reads the socket, everything of the app happens on
-the main thread's event loop: a blocked loop delays a cancel, and the daemon's signals end what does not listen.
+What fails before a run is answered with `failed`. What a run sends has the number of its order: the daemon may have
+given it up, and must not take it for the next one's. A thread reads the socket, everything of the app happens on the
+main thread's event loop: a blocked loop delays a cancel, and the daemon's signals end what does not listen.
 """
 
 import asyncio
@@ -25,6 +26,7 @@ import os
 import signal
 import sys
 import traceback
+from functools import partial
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -183,7 +185,7 @@ class Runner:
         try:
             payload = await self._run
         except asyncio.CancelledError:
-            payload = _error("cancelled", "cancelled")  # cancelled before its first step
+            payload = _error(message["run"], "cancelled", "cancelled")  # cancelled before its first step
         self._run, self._running, self._early = None, "", None
         if self._cancelling is not None:
             self._cancelling.cancel()
@@ -193,28 +195,28 @@ class Runner:
 
     async def _answer_of(self, message: dict) -> bytes:
         """The last message of a run."""
+        run = message["run"]
         try:
-            output, files, meta = await call.run(
-                self._app, message, yields.Sink(self._send_partial, self._send_delta)
-            )
+            sink = yields.Sink(partial(self._send_partial, run), partial(self._send_delta, run))
+            output, files, meta = await call.run(self._app, message, sink)
             self._results = [file["path"] for file in files]
-            return _result(output, [_seen_outside(file) for file in files], meta)
+            return _result(run, output, [_seen_outside(file) for file in files], meta)
         except values.BadInput as error:
-            return _error("input", str(error), error.fields)
+            return _error(run, "input", str(error), error.fields)
         except (values.BadOutput, loader.BadApp, frames.FrameTooLarge) as error:
-            return _error("app", str(error))
+            return _error(run, "app", str(error))
         except asyncio.CancelledError:
             ours = self._cancelled == message["task_id"]
-            return _error("cancelled", "cancelled" if ours else "The app cancelled its own run")
+            return _error(run, "cancelled", "cancelled" if ours else "The app cancelled its own run")
         except BaseException as error:  # SystemExit too: a run must not end the process
             _print_traceback(error)
-            return _error("app", _message_of(error), vram_short=shortage.is_short(error))
+            return _error(run, "app", _message_of(error), vram_short=shortage.is_short(error))
 
-    def _send_partial(self, output: object) -> None:
-        self._link.send(b'{"type":"partial","output":' + values.encode(output) + b"}")
+    def _send_partial(self, run: int, output: object) -> None:
+        self._link.send(b'{"type":"partial","run":%d,"output":%b}' % (run, values.encode(output)))
 
-    def _send_delta(self, seq: int, delta: dict) -> None:
-        self._link.send(b'{"type":"delta","seq":%d,"output":%b}' % (seq, values.encode(delta)))
+    def _send_delta(self, run: int, seq: int, delta: dict) -> None:
+        self._link.send(b'{"type":"delta","run":%d,"seq":%d,"output":%b}' % (run, seq, values.encode(delta)))
 
     def _begin_cancel(self, message: dict) -> None:
         if self._run is None:
@@ -259,9 +261,9 @@ def flush() -> None:
     libc.fflush(None)
 
 
-def _result(output: object, files: "list[dict]", meta: object) -> bytes:
-    parts = (values.encode(output), values.encode(files), values.encode(meta))
-    payload = b'{"type":"result","output":%b,"files":%b,"meta":%b}' % parts
+def _result(run: int, output: object, files: "list[dict]", meta: object) -> bytes:
+    parts = (run, values.encode(output), values.encode(files), values.encode(meta))
+    payload = b'{"type":"result","run":%d,"output":%b,"files":%b,"meta":%b}' % parts
     if len(payload) > frames.MAX_FRAME_BYTES:
         size = len(payload) // 1024**2
         raise frames.FrameTooLarge(f"The output is {size} MB of JSON. Return large data as a File.")
@@ -275,9 +277,9 @@ def _seen_outside(file: dict) -> dict:
 
 
 def _error(
-    fault: str, message: str, fields: "list[dict] | None" = None, *, vram_short: bool = False
+    run: int, fault: str, message: str, fields: "list[dict] | None" = None, *, vram_short: bool = False
 ) -> bytes:
-    error = {"type": "error", "fault": fault, "message": message, "fields": fields or []}
+    error = {"type": "error", "run": run, "fault": fault, "message": message, "fields": fields or []}
     return values.encode(error | {"vram_short": vram_short})
 
 

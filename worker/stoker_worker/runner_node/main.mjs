@@ -27,7 +27,7 @@ class Runner {
   #home = "";
   #orders = [];
   #busy = false;
-  #run = null; // {taskId, abort, results}
+  #run = null; // {number, taskId, abort, ended}
   #results = [];
 
   constructor(socket) {
@@ -99,18 +99,18 @@ class Runner {
 
   async #answerOf(message) {
     this.#goHome();
-    const run = (this.#run = { taskId: message.task_id, abort: new AbortController(), ended: null });
+    const run = (this.#run = { number: message.run, taskId: message.task_id, abort: new AbortController(), ended: null });
     const running = this.#call(message, run);
     run.ended = running.catch(() => undefined);
     try {
       const { output, files } = await running;
       this.#results = files.map((file) => file.path);
-      return resultOf(output, files.map(seenOutside));
+      return resultOf(run, output, files.map(seenOutside));
     } catch (error) {
-      if (run.abort.signal.aborted) return errorOf("cancelled", "cancelled");
-      if (isA(error, BadInput)) return errorOf("input", messageOf(error), error.fields);
+      if (run.abort.signal.aborted) return errorOf(run, "cancelled", "cancelled");
+      if (isA(error, BadInput)) return errorOf(run, "input", messageOf(error), error.fields);
       if (!isA(error, BadOutput, BadApp, FrameTooLarge)) printError(error);
-      return errorOf("app", messageOf(error));
+      return errorOf(run, "app", messageOf(error));
     } finally {
       this.#run = null;
     }
@@ -129,13 +129,14 @@ class Runner {
     const method = this.#app.find(message.function);
     const input = await build(this.#app.schema(message.function, "Input"), message.input, "input");
     let result = await method(input, metadataOf(message.metadata, run.abort.signal));
-    if (isGenerator(result)) result = await this.#drain(result, run.abort.signal);
+    if (isGenerator(result)) result = await this.#drain(result, run);
     return dump(result);
   }
 
   /** Take all outputs of a generator; each is the whole output so far, the last one is the result. */
-  async #drain(outputs, signal) {
-    const throttle = new Throttle((output) => this.#send(`{"type":"partial","output":${JSON.stringify(dump(output).output)}}`));
+  async #drain(outputs, run) {
+    const { signal } = run.abort;
+    const throttle = new Throttle((output) => this.#send(`{"type":"partial","run":${run.number},"output":${JSON.stringify(dump(output).output)}}`));
     let last;
     try {
       for (;;) {
@@ -231,8 +232,8 @@ function isGenerator(value) {
   return typeof value?.next === "function" && (typeof value[Symbol.asyncIterator] === "function" || typeof value[Symbol.iterator] === "function");
 }
 
-function resultOf(output, files) {
-  const text = JSON.stringify({ type: "result", output, files });
+function resultOf(run, output, files) {
+  const text = JSON.stringify({ type: "result", run: run.number, output, files });
   const size = Buffer.byteLength(text);
   if (size > MAX_FRAME_BYTES) {
     throw new FrameTooLarge(`The output is ${Math.floor(size / 1024 ** 2)} MB of JSON. Return large data as a File.`);
@@ -258,8 +259,8 @@ function outside(name) {
   return place === undefined ? name : isolation.places[place] + real.slice(place.length);
 }
 
-function errorOf(fault, message, fields = []) {
-  return JSON.stringify({ type: "error", fault, message, fields });
+function errorOf(run, fault, message, fields = []) {
+  return JSON.stringify({ type: "error", run: run.number, fault, message, fields });
 }
 
 function endGroup() {
