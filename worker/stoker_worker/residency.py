@@ -139,7 +139,7 @@ class Residency:
         """The instance is set up: measure it, and watch for its death."""
         residence.load_s = load_s
         residence.since_ms = int(time.time() * 1000)
-        await self._read()
+        await self._read_for(residence)
         residence.state = ResidentState.IDLE
         residence.used_mono = time.monotonic()
         self._measure(residence)
@@ -157,7 +157,7 @@ class Residency:
 
     async def brought_back(self, residence: Residence, unpark_s: float) -> None:
         """The instance was parked, and is on its devices again."""
-        await self._read()
+        await self._read_for(residence)
         residence.state = ResidentState.IDLE
         residence.used_mono = time.monotonic()
         self._measure(residence)
@@ -295,6 +295,16 @@ class Residency:
     async def _read(self) -> None:
         await self._ledger.read()
         self.refresh()
+
+    async def _read_for(self, newcomer: Residence) -> None:
+        """Have the devices read once a newcomer is up. One that is given up meanwhile is ended."""
+        try:
+            await self._read()
+        except (
+            BaseException
+        ):  # told to stop, or out of time: nobody watches it yet, and nobody else would end it
+            self.discard(newcomer, "it was stopped while it was measured", at_once=True)
+            raise
 
     def _make_room(self, newcomer: Residence, ordered: Collection[SetupKey]) -> None:
         """Begin to evict what must go.

@@ -1,7 +1,9 @@
 """Loads for tasks to come, and pins, where instances are parked: what is parked comes back, what is pinned is never parked."""
 
+import asyncio
+
 import pytest
-from recorders import Version, order
+from recorders import Version, order, until
 from unit.worker.test_parking import ParkScene
 from unit.worker.test_residency import WORKER
 
@@ -19,11 +21,15 @@ async def scene(tmp_path):
     await made.residency.stop_all("test over")
 
 
-async def loaded(scene, key, evict=()):
-    """What is told of a load that has ended."""
+def load_of(scene, key, evict=()):
     scene.machine.steps.clear()
     task = order("load~1", function="", setup_key=key).task
-    load = Load(LoadOrder(task=task, token="", worker_id=WORKER.id, evict=evict), scene.tools, lambda: None)
+    return Load(LoadOrder(task=task, token="", worker_id=WORKER.id, evict=evict), scene.tools, lambda: None)
+
+
+async def loaded(scene, key, evict=()):
+    """What is told of a load that has ended."""
+    load = load_of(scene, key, evict)
     await load.run(WORKER, scene.residency)
     return load.report()
 
@@ -55,6 +61,31 @@ async def test_what_does_not_come_back_for_a_load_is_loaded_anew(scene):
     assert process.exited.is_set()
     assert scene.machine.steps[-3:] == ["prepare", "start", "setup"]
     assert scene.residents() == {"a": ResidentState.IDLE}
+
+
+@pytest.mark.parametrize("last", ["setup", "unpark"])
+async def test_a_load_that_is_stopped_while_it_is_measured_leaves_no_process(scene, last):
+    if last == "unpark":
+        await scene.park_a()
+    load = load_of(scene, "a")
+    measuring, read = asyncio.Event(), scene.device.sample
+
+    async def sample():
+        if last in scene.machine.steps and not measuring.is_set():
+            measuring.set()
+            await asyncio.Event().wait()
+        await read()
+
+    scene.device.sample = sample
+    running = asyncio.ensure_future(load.run(WORKER, scene.residency))
+    await until(measuring.is_set)
+    load.stop("the lease is over")
+    await running
+    assert (load.report().state, load.report().error) == (LoadState.FAILED, "the lease is over")
+    await until(lambda: "a" not in scene.residents())
+    process = scene.machine.processes[0]
+    assert process.exited.is_set()
+    assert process.pgid not in scene.device.groups
 
 
 async def test_a_load_that_brings_back_takes_nothing_from_the_shelf_and_one_after_it_gives_it_back(scene):
