@@ -64,6 +64,8 @@ class BringUp:
             elif self.prepared is not None:
                 await self._start(worker, residency, residence, self.prepared, limit_s)
                 break
+            else:  # what is to be started must be prepared first, and that may fail: nobody may wait for this one
+                residency.discard(residence, "its parked process has ended")
         self.took_s = time.monotonic() - began
         return residence
 

@@ -7,6 +7,7 @@ from recorders import order, until
 from unit.worker.test_parking import ParkScene
 
 from stoker.core.states import ResidentState
+from stoker_worker.outcomes import PreparationFailed
 
 
 @pytest.fixture
@@ -38,6 +39,16 @@ async def test_one_that_ends_while_its_setup_is_admitted_does_not_hide_the_newco
     scene.residency.discard(newcomer, "enough")
     await until(newcomer.gone.is_set)
     assert scene.residents() == {}
+
+
+async def test_one_that_ends_while_it_is_admitted_leaves_nothing_when_its_app_cannot_be_prepared(scene):
+    await scene.park_a()
+    scene.machine.fails["prepare"] = PreparationFailed("no network")
+    ends_at_reading(scene, 2)
+    await scene.run(setup_key="a", task_id="t3")
+    assert scene.machine.steps[-1] == "prepare"
+    assert scene.outcome.error == "no network"
+    await until(lambda: "a" not in scene.residents())
 
 
 async def test_one_that_ends_before_its_newcomer_is_counted_is_waited_for(scene):
