@@ -86,7 +86,7 @@ class LogUploader:
             if body:
                 await self._gateway.put_log(owned.task_id, owned.attempt, owned.token, owned.first, body)
             settled = True
-        except OSError as error:
+        except FileNotFoundError as error:
             _log.error(Event.LOG_SPOOL_FAILED, path=str(segment.path), reason=str(error))
             settled = True
         except GatewayRefused as refusal:

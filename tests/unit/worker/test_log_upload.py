@@ -1,6 +1,7 @@
 """Segments on their way to the gateway: retried while it is away, dropped when it does not want them."""
 
 import asyncio
+import errno
 
 import pytest
 from helpers import eventually
@@ -8,6 +9,7 @@ from recorders import LogTaker, log_spool, order
 
 from stoker.core.logs import blocks
 from stoker.core.messages import LogType
+from stoker_worker.attempt_log import Segment
 from stoker_worker.files import GatewayRefused
 from stoker_worker.log_upload import PARALLEL, LogUploader
 
@@ -83,6 +85,23 @@ async def test_a_file_that_is_gone_holds_nothing_up(scene, tmp_path):
     scene.taker.fails = None
     await eventually(lambda: scene.taker.chunks, "a chunk")
     assert [task_id for task_id, *_ in scene.taker.chunks] == ["t2"]
+
+
+async def test_a_file_that_cannot_be_read_now_is_kept_and_read_again(scene, monkeypatch):
+    failures, read = (
+        [OSError(errno.EMFILE, "Too many open files"), OSError(errno.EIO, "I/O error")],
+        Segment.read,
+    )
+
+    def hindered(segment):
+        if failures:
+            raise failures.pop()
+        return read(segment)
+
+    monkeypatch.setattr(Segment, "read", hindered)
+    scene.write("t1", "a")
+    await eventually(lambda: not scene.spool.bytes, "the upload")
+    assert scene.stored() == {("t1", 1, "secret1", 1): [b"a\n"]}
 
 
 async def test_the_end_of_the_daemon_brings_what_is_open(tmp_path):
