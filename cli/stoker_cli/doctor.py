@@ -176,7 +176,7 @@ def _judge_node(nodes: Sequence[Node], worker: WorkerSettings) -> Finding:
     listed = ", ".join(f"{node.text} at {node.path}" for node in nodes)
     try:
         chosen = choose(NODE_KERNEL, nodes, older=worker.node_fallback)
-        npm = npm_of(chosen)
+        npm = npm_of(chosen.path)
     except NodeMissing as error:
         text = f"{listed or 'none'}; apps with kernel node-{NODE_KERNEL} cannot run here"
         advice = error.message if nodes else f"install Node {NODE_KERNEL} with npm if you have Node apps"

@@ -91,7 +91,7 @@ def test_a_missing_system_package_is_named_before_anything_is_built(own, deploy)
 @pytest.fixture
 async def node():
     try:
-        return npm_of(choose(22, await find_all(), older=True))
+        return npm_of(choose(22, await find_all(), older=True).path)
     except NodeMissing as missing:
         pytest.skip(missing.message)
 

@@ -26,7 +26,7 @@ POLICY = Policy(node_fallback=True)
 def lacking():
     """Why this machine cannot run Node apps; empty where it can."""
     try:
-        npm_of(choose(22, asyncio.run(find_nodes()), older=True))
+        npm_of(choose(22, asyncio.run(find_nodes()), older=True).path)
     except NodeMissing as missing:
         return missing.message
     return ""

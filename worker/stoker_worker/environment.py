@@ -6,6 +6,7 @@ An environment is complete or absent; when it is there, nothing is started and o
 gets one holds it, and closes it after use: nobody removes it before.
 """
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -114,7 +115,7 @@ class Environments:
         self.shelf = Shelf(cache_dir / "envs", is_sound=_is_sound, revive=build_error)
         self._uv = uv
         self._policy = policy or Policy()
-        self._nodes: list[nodes.Node] | None = None
+        self._nodes: list[nodes.Node] = []
         self._checked: set[tuple[Path, int]] = set()  # packages.txt files that were found to be satisfied
 
     def keys(self) -> tuple[str, ...]:
@@ -153,7 +154,7 @@ class Environments:
             UnknownKernel: the app is for nothing that Stoker runs.
         """
         await self._check_packages(app_dir, app, on_line)
-        if nodes.is_node(app.kernel) and self._nodes is None:
+        if nodes.is_node(app.kernel) and not self._has_node(app):
             self._nodes = await nodes.find_nodes()
         if (found := self.find(app_dir, app)) is not None:
             return found
@@ -187,7 +188,7 @@ class Environments:
     def _candidates(self, app: Manifest) -> Iterator[_Runtime]:
         """Interpreters that an existing environment may have been built with, the best first."""
         if nodes.is_node(app.kernel):
-            if self._nodes is not None:
+            if self._has_node(app):
                 yield self._node(app)
             return
         wanted = pythons.version_of(app.kernel)
@@ -212,9 +213,16 @@ class Environments:
             return runtime
         raise error
 
+    def _has_node(self, app: Manifest) -> bool:
+        """Whether one of the Nodes that were found is for the app, and still there: people install and remove them."""
+        with contextlib.suppress(nodes.NodeMissing):
+            path = self._node(app).path
+            return path is not None and path.exists()
+        return False
+
     def _node(self, app: Manifest) -> _Runtime:
         wanted = nodes.major_of(app.kernel)
-        node = nodes.choose(wanted, self._nodes or [], older=self._policy.node_fallback)
+        node = nodes.choose(wanted, self._nodes, older=self._policy.node_fallback)
         note = ""
         if node.version[0] != wanted:
             note = (
@@ -225,8 +233,8 @@ class Environments:
     async def _build(self, site: Site, runtime: _Runtime, app_dir: Path, app: Manifest) -> None:
         site.on_line(LogType.BUILD, f"building the environment with {_spoken(runtime.version)}")
         try:
-            if nodes.is_node(runtime.version):
-                await self._build_node(site, runtime, app_dir, app)
+            if nodes.is_node(runtime.version) and runtime.path is not None:
+                await self._build_node(site, runtime.path, app_dir, app)
             else:
                 await self._build_python(site, runtime, app_dir, app)
         except StepFailed as failure:
@@ -259,12 +267,11 @@ class Environments:
             steps.append(Step(title=step.title, command=command, cwd=cwd, env=env))
         await run_steps(steps, site.on_line, site.lock)
 
-    async def _build_node(self, site: Site, runtime: _Runtime, app_dir: Path, app: Manifest) -> None:
-        node = next(node for node in self._nodes or [] if node.path == runtime.path)
+    async def _build_node(self, site: Site, node: Path, app_dir: Path, app: Manifest) -> None:
         site.folder.mkdir()
         await unbroken(nodes.copy_sources, app_dir, site.folder)
         env = self._install_environment(app)
-        env["PATH"] = f"{node.path.parent}{os.pathsep}{env['PATH']}"
+        env["PATH"] = f"{node.parent}{os.pathsep}{env['PATH']}"
         options = ("--omit=dev", "--no-audit", "--no-fund", "--no-update-notifier", "--no-progress")
         command = (nodes.npm_of(node), "install", *options)
         await run_steps(

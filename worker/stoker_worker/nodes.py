@@ -87,17 +87,17 @@ def choose(wanted: int, found: Iterable[Node], *, older: bool) -> Node:
     )
 
 
-def npm_of(node: Node) -> str:
-    """The npm that belongs to a Node, else the one on the PATH.
+def npm_of(node: Path) -> str:
+    """The npm that belongs to the Node at a path, else the one on the PATH.
 
     Raises:
         NodeMissing: there is none.
     """
-    beside = node.path.parent / "npm"
+    beside = node.parent / "npm"
     found = str(beside) if beside.exists() else shutil.which("npm")
     if found is None:
         raise NodeMissing(
-            f"npm is not on this machine; it installs the packages of Node apps ({node.path} is there)."
+            f"npm is not on this machine; it installs the packages of Node apps ({node} is there)."
         )
     return found
 
