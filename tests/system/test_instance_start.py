@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import errno
+import os
 import sys
 from pathlib import Path
 
@@ -50,6 +52,31 @@ async def test_an_interpreter_that_is_missing_is_told(tmp_path):
     spec = InstanceSpec(python=tmp_path / "python", app_dir=APPS / "odd", work_dir=tmp_path / "work")
     with pytest.raises(InstanceFailed, match="cannot be started"):
         await Instance.start(spec, lambda kind, text: None)
+
+
+def open_pipes():
+    """The pipes that this process has open."""
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the one that lists the folder
+            found.add(str(entry.readlink()))
+    return {name for name in found if name.startswith("pipe:")}
+
+
+async def test_a_start_without_a_free_file_descriptor_leaves_none_behind(tmp_path, monkeypatch):
+    make, before, made = os.pipe, open_pipes(), []
+
+    def pipe():
+        if made:
+            raise OSError(errno.EMFILE, "Too many open files")
+        made.extend(make())
+        return tuple(made)
+
+    monkeypatch.setattr(os, "pipe", pipe)
+    spec = InstanceSpec(python=Path(sys.executable), app_dir=APPS / "odd", work_dir=tmp_path / "work")
+    with pytest.raises(InstanceFailed, match="Too many open files"):
+        await Instance.start(spec, lambda kind, text: None)
+    assert open_pipes() == before
 
 
 async def test_a_start_that_is_cancelled_leaves_no_process(tmp_path):

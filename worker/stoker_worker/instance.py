@@ -297,7 +297,10 @@ class Instance:
         ours, theirs = socket.socketpair()
         try:
             ours.setblocking(False)
-            self._pipes = [LinePipe(self._line, spec.redactor) for _ in range(2)]
+            for _ in range(
+                2
+            ):  # one by one: whoever closes them finds the first when the second cannot be had
+                self._pipes.append(LinePipe(self._line, spec.redactor))
             self._process = await asyncio.create_subprocess_exec(
                 *command_of(spec, theirs.fileno(), folders),
                 stdin=asyncio.subprocess.DEVNULL,
