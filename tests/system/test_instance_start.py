@@ -35,6 +35,7 @@ async def test_a_slow_setup_is_told(start):
         ("import nosuchmodule", "No module named 'nosuchmodule'"),
         ("raise SystemExit('no licence')", "called exit"),
         ("import os; os._exit(4)", "exit code 4"),
+        ("raise RuntimeError('half of a pair: \\ud83d')", r"half of a pair: \?"),
         ("x = 1", "no class App"),
         ("class App:\n    def __init__(self, needed): pass", "needed"),
         ("class App(", "'\\(' was never closed"),

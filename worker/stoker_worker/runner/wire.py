@@ -43,8 +43,9 @@ class Wire:
             self._socket.sendall(frame)
 
     def tell(self, kind: str, **fields: object) -> None:
-        """Send a message of the runner's own making."""
-        self.send(json.dumps({"type": kind, **fields}).encode())
+        """Send a message of the runner's own making. Half of a surrogate pair, which is no text, becomes a mark."""
+        text = json.dumps({"type": kind, **fields}, ensure_ascii=False)
+        self.send(text.encode("utf-8", "replace"))
 
     def _read(self) -> None:
         decoder = Decoder()
