@@ -238,7 +238,7 @@ async def test_a_cancel_without_a_run_changes_nothing(start):
 
 async def test_a_run_over_its_time_is_told(start):
     app = await start()
-    with pytest.raises(RunTimeout, match=r"0\.2 s"):
+    with pytest.raises(RunTimeout, match=r"0\.2 s for this task \(timeouts\.run .*STOKER_RUN_TIMEOUT_S"):
         await app.run({"do": "block", "seconds": 60}, timeout_s=0.2)
     await app.instance.stop("too slow")
     assert app.instance.exited.is_set()

@@ -23,7 +23,9 @@ async def test_a_failed_setup_says_why(start):
 
 async def test_a_slow_setup_is_told(start):
     app = await start(setup={"block": True}, ready=False)
-    with pytest.raises(InstanceTimeout, match="setup took longer"):
+    with pytest.raises(
+        InstanceTimeout, match=r"setup took longer than 0\.2 s \(timeouts\.setup .*STOKER_SETUP_TIMEOUT_S"
+    ):
         await app.instance.setup(0.2)
     await app.instance.stop("too slow")
     assert await is_gone(app.instance.pid)

@@ -26,7 +26,7 @@ from stoker.log import get_logger
 from stoker_worker.attempt_log import LogSpool
 from stoker_worker.bring_up import BringUp
 from stoker_worker.instance import RunResult
-from stoker_worker.instance_errors import AppError, InstanceFailed, InstanceLost
+from stoker_worker.instance_errors import AppError, InstanceFailed, InstanceLost, limit_set_by
 from stoker_worker.outcomes import (
     LoadTimeout,
     OutputFileMissing,
@@ -265,9 +265,7 @@ class Execution:
             async with self._stoppable(limit_s):
                 residence = await work.obtain(worker, residency, prepared, limit_s)
         except TimeoutError:
-            raise LoadTimeout(
-                f"The app was not ready within {limit_s:g} s (preparing, start and setup together)."
-            ) from None
+            raise LoadTimeout.after(limit_s) from None
         finally:
             self._load_s = time.monotonic() - started
             self._prepared = work.prepared
@@ -346,8 +344,7 @@ class Execution:
             raise
         except TimeoutError:
             raise UploadTimeout(
-                f"The files of the result were not stored within {limit_s:g} s (timeouts.upload of the "
-                "request or of inf.yml, STOKER_UPLOAD_TIMEOUT_S)."
+                f"The files of the result were not stored within {limit_s:g} s ({limit_set_by('upload')})."
             ) from None
 
     async def _end(self, ending: Outcome | str | None) -> None:

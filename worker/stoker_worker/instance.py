@@ -31,6 +31,7 @@ from stoker_worker.instance_errors import (
     InstanceNotStarted,
     RunTimeout,
     SetupTimeout,
+    limit_set_by,
 )
 from stoker_worker.instance_spec import FILES, InstanceSpec, command_of, process_environment
 from stoker_worker.link import Link, Message
@@ -161,7 +162,8 @@ class Instance:
             async with asyncio.timeout(timeout_s):
                 await self._loading(order, "setup")
         except TimeoutError:
-            raise SetupTimeout(f"The app's setup took longer than {timeout_s:g} s.") from None
+            text = f"The app's setup took longer than {timeout_s:g} s ({limit_set_by('setup')})."
+            raise SetupTimeout(text) from None
         self._phase = LogType.RUN
 
     async def run(
@@ -200,7 +202,8 @@ class Instance:
         except FrameTooLarge as error:
             raise InputError(f"The input is too large: {error}. Pass large data as a file.") from error
         except TimeoutError:
-            raise RunTimeout(f"The app took longer than {timeout_s:g} s for this task.") from None
+            text = f"The app took longer than {timeout_s:g} s for this task ({limit_set_by('run')})."
+            raise RunTimeout(text) from None
         finally:
             self._run, self._task_id, self._on_partial, self._on_delta = 0, "", None, None
         if answer.type == "result":

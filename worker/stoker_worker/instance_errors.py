@@ -1,6 +1,13 @@
 """How an instance fails: what the app says, that it takes too long, that its process ends."""
 
+from typing import Literal
+
 from stoker.core.errors import AppFailed, StokerError
+
+
+def limit_set_by(step: Literal["setup", "run", "upload"]) -> str:
+    """Where somebody allows more time for a step: STOKER_SETUP_TIMEOUT_S, STOKER_RUN_TIMEOUT_S and so on."""
+    return f"timeouts.{step} of the request or of inf.yml, STOKER_{step.upper()}_TIMEOUT_S"
 
 
 class AppError(AppFailed):

@@ -22,7 +22,7 @@ from stoker.log import get_logger
 from stoker_worker.bring_up import BringUp
 from stoker_worker.execution import Tools
 from stoker_worker.instance_errors import AppError, InstanceFailed, InstanceLost
-from stoker_worker.outcomes import failure_outcome
+from stoker_worker.outcomes import LoadTimeout, failure_outcome
 from stoker_worker.residence import Residence
 from stoker_worker.residency import Residency
 
@@ -91,8 +91,7 @@ class Load:
             async with asyncio.timeout(limit_s) as self._scope:
                 await self._steps(worker, residency, limit_s)
         except TimeoutError:
-            text = f"The app was not ready within {limit_s:g} s (preparing, start and setup together)."
-            self._fail(self._stopped or text, hindered=bool(self._stopped))
+            self._fail(self._stopped or LoadTimeout.after(limit_s).message, hindered=bool(self._stopped))
         except NoCapacity as full:
             self._fail(full.message, hindered=True)
         except Exception as error:  # noqa: BLE001 - the edge of a load: every failure is told

@@ -14,6 +14,7 @@ from stoker_worker.instance_errors import (
     InstanceLost,
     InstanceTimeout,
     OutOfGpuMemory,
+    limit_set_by,
 )
 from stoker_worker.logs import shortened
 
@@ -41,6 +42,12 @@ class LoadTimeout(StokerError):
     """The app was not ready in time."""
 
     code = "setup_timeout"
+
+    @classmethod
+    def after(cls, limit_s: float) -> "LoadTimeout":
+        """With how long it had, and where more is allowed."""
+        together = "preparing, start and setup together"
+        return cls(f"The app was not ready within {limit_s:g} s, {together} ({limit_set_by('setup')}).")
 
 
 class InputFileFailed(StokerError):

@@ -152,7 +152,10 @@ async def test_a_setup_that_takes_too_long_has_its_own_text(scene):
     scene.machine.holds = "setup"
     await scene.run(setup_timeout_s=0.01)
     assert scene.outcome.error_code == "setup_timeout"
-    assert scene.outcome.error.startswith("The app was not ready within 0.01 s")
+    assert scene.outcome.error == (
+        "The app was not ready within 0.01 s, preparing, start and setup together (timeouts.setup of the request or of "
+        "inf.yml, STOKER_SETUP_TIMEOUT_S)."
+    )
     assert scene.residents() == {}
 
 

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from executions import WORKER, recording_tools
+from helpers import eventually
 from recorders import NoDevices, Version, order, until
 from structlog.testing import capture_logs
 
@@ -106,6 +107,16 @@ async def test_a_load_that_fails_tells_the_apps_words_and_leaves_nothing(scene):
     assert "there is no such model" in report.error
     await until(lambda: scene.residents() == {})
     assert scene.machine.processes[0].exited.is_set()
+
+
+async def test_a_load_that_takes_too_long_tells_where_more_is_allowed(scene):
+    scene.machine.holds = "setup"
+    scene.load(setup_timeout_s=0.01)
+    await eventually(lambda: scene.told() == {"load~1": LoadState.FAILED}, "the limit")
+    report = await scene.ended()
+    assert "not ready within 0.01 s" in report.error
+    assert "STOKER_SETUP_TIMEOUT_S" in report.error
+    assert not report.hindered
 
 
 async def test_a_load_without_room_was_hindered_and_evicts_nothing_that_is_pinned(scene):
