@@ -187,11 +187,15 @@ class ShortPath:
 
     Some apps put paths unquoted into shell lines, and sockets in a temporary folder (multiprocessing, vLLM)
     need a path of at most 107 bytes.
+
+    It may be in use for weeks, and systemd-tmpfiles(8) removes what is ten days old from /tmp, but for folders that
+    somebody has locked.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._made: Path | None = None
+        self._lock = -1
 
     def open(self) -> Path:
         """The folder's own path, or a short one that leads there."""
@@ -200,15 +204,29 @@ class ShortPath:
             return self._folder
         sweep_short_paths(self._folder)
         self._made = Path(tempfile.mkdtemp(prefix=_SHORT_PREFIX))
+        with contextlib.suppress(
+            OSError
+        ):  # no descriptor is left, or no locks there: it leads there all the same
+            self._lock = os.open(
+                self._made, os.O_RDONLY | os.O_DIRECTORY
+            )  # closed in children, as Python does it
+            fcntl.flock(self._lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         link = self._made / "w"
         link.symlink_to(self._folder, target_is_directory=True)
         return link
 
     def close(self) -> None:
-        if self._made is not None:
-            (self._made / "w").unlink(missing_ok=True)
-            self._made.rmdir()
-            self._made = None
+        """Remove the short path, if it is still there. May be called twice."""
+        made, self._made = self._made, None
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+        if made is not None:
+            with contextlib.suppress(
+                OSError
+            ):  # another cleaner took it, or put in a file: nothing may fail for it
+                (made / "w").unlink(missing_ok=True)
+                made.rmdir()
 
 
 def sweep_short_paths(folder: Path | None = None) -> None:

@@ -1,5 +1,8 @@
 """Bytes of an app's streams as lines, and how its process ended."""
 
+import fcntl
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -70,6 +73,40 @@ def test_short_paths_are_made_where_needed_and_swept(tmp_path, monkeypatch):
     used.close()
     used.close()
     assert not link.parent.exists()
+
+
+def open_descriptors(folder):
+    """This process' descriptors of a folder."""
+    links = [path for path in Path("/proc/self/fd").iterdir() if path.is_dir() and path.samefile(folder)]
+    return [int(path.name) for path in links]
+
+
+def test_a_short_path_is_locked_against_cleaners_while_it_is_open(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = tmp_path / "a blank"
+    folder.mkdir()
+    used = ShortPath(folder)
+    made = used.open().parent
+    [held] = open_descriptors(made)
+    assert not os.get_inheritable(held)
+    cleaner = os.open(made, os.O_RDONLY)  # systemd-tmpfiles leaves alone what it cannot lock for itself
+    try:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(cleaner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        used.close()
+        fcntl.flock(cleaner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(cleaner)
+
+
+def test_the_end_of_a_short_path_that_somebody_removed_is_no_failure(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = tmp_path / "a blank"
+    folder.mkdir()
+    used = ShortPath(folder)
+    shutil.rmtree(used.open().parent)
+    used.close()
+    assert folder.exists()
 
 
 def test_short_paths_of_a_killed_daemon_are_swept_by_its_successor(tmp_path, monkeypatch):
