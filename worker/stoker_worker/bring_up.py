@@ -7,8 +7,9 @@ from stoker.core.events import Event
 from stoker.core.messages import Assignment, LogType, WorkerInfo
 from stoker.core.states import TaskState
 from stoker.log import get_logger
+from stoker_worker.logs import OnLine
 from stoker_worker.parking_ways import ParkingFailed
-from stoker_worker.ports import AppMachine, OnLine, Prepared
+from stoker_worker.ports import AppMachine, Prepared
 from stoker_worker.residence import Residence
 from stoker_worker.residency import Residency
 

@@ -24,9 +24,10 @@ from stoker.settings import WorkerSettings
 from stoker_worker import nodes, pythons, requirements, system_packages
 from stoker_worker.build_errors import may_pass
 from stoker_worker.installer import Step, StepFailed, run_steps
+from stoker_worker.logs import OnLine
 from stoker_worker.procs import clean_environment
 from stoker_worker.pythons import PythonMissing
-from stoker_worker.shelf import OnLine, Shelf, Site, Use
+from stoker_worker.shelf import Shelf, Site, Use
 from stoker_worker.threads import unbroken
 
 _FORMAT: Final = "2"  # a change of how environments are built makes all of them new

@@ -14,7 +14,6 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 from weakref import WeakValueDictionary
@@ -30,6 +29,7 @@ from stoker_worker.fetch import Fetcher, OnProgress
 from stoker_worker.fetch_answer import Version
 from stoker_worker.fetch_policy import FetchFailed, shown
 from stoker_worker.input_cache import Entry, InputCache, Stopped, now_ms
+from stoker_worker.logs import OnLine
 from stoker_worker.outcomes import InputFileFailed
 from stoker_worker.pointers import dotted, get_at, put_at
 from stoker_worker.procs import ShortPath
@@ -45,7 +45,6 @@ SHOWN_CHARACTERS: Final = 80
 _MIB: Final = 1024 * 1024
 
 _log = get_logger("inputs")
-OnLine = Callable[[LogType, str], None]
 
 
 class Inputs:

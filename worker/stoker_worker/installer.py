@@ -13,8 +13,8 @@ from typing import Final
 from stoker.core.errors import StokerError
 from stoker.core.messages import LogType
 from stoker_worker.build_errors import explain, killed
+from stoker_worker.logs import OnLine
 from stoker_worker.procs import LinePipe, signal_group
-from stoker_worker.shelf import OnLine
 
 LAUNCHER: Final = Path(__file__).parent / "launcher"
 KEPT_LINES: Final = 400

@@ -35,6 +35,7 @@ from stoker_worker.instance_errors import (
 )
 from stoker_worker.instance_spec import FILES, InstanceSpec, command_of, process_environment
 from stoker_worker.link import Link, Message
+from stoker_worker.logs import OnLine
 from stoker_worker.procs import LinePipe, ShortPath, describe_exit, signal_group
 from stoker_worker.runner.frames import FrameTooLarge
 from stoker_worker.runner.shortage import says_so
@@ -49,7 +50,6 @@ LAST_WORDS_S: Final = 0.5
 LAST_WORDS: Final = 32
 """Lines that may tell why a process ended: libraries in C print that GPU memory ran out, and abort."""
 
-OnLine = Callable[[LogType, str], None]
 OnPartial = Callable[[bytes], None]
 OnDelta = Callable[[int, bytes], None]
 

@@ -6,6 +6,7 @@ replaces the one before it.
 """
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,6 +23,10 @@ BUFFER_BYTES: Final = 256 * 1024
 """The store keeps a tail of this size for a task, so more would only be written to be cut."""
 LINE_CHARS: Final = 8 * 1024
 _LINE_OVERHEAD: Final = 40  # number, time, type and punctuation of an encoded line
+
+
+OnLine = Callable[[LogType, str], None]
+"""Takes what was printed or is to be told: its kind, and lines that line feeds divide."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,10 +26,11 @@ from stoker_worker.files import Gateway, GatewayRefused
 from stoker_worker.inputs import Inputs
 from stoker_worker.instance import Instance, RunResult, RunSpec
 from stoker_worker.instance_spec import InstanceSpec
+from stoker_worker.logs import OnLine
 from stoker_worker.outcomes import PreparationFailed, PreparationHindered
 from stoker_worker.outputs import Outputs
 from stoker_worker.pointers import put_at
-from stoker_worker.ports import OnLine, Prepared, RunningInstance
+from stoker_worker.ports import Prepared, RunningInstance
 from stoker_worker.private_tmp import PrivateTmp, names_tmp, paths_to_keep
 from stoker_worker.procs import sweep_short_paths
 from stoker_worker.shelf import Use

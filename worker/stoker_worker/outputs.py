@@ -12,9 +12,9 @@ from stoker.core.errors import StokerError
 from stoker.core.messages import Assignment, LogType
 from stoker_worker.files import Gateway, NewFile, Slot
 from stoker_worker.instance import OutFile
+from stoker_worker.logs import OnLine
 from stoker_worker.outcomes import OutputFileMissing, OutputFileUnreadable, UploadFailed
 from stoker_worker.pointers import dotted
-from stoker_worker.ports import OnLine
 
 PARALLEL: Final = 4
 """Uploads of one task at a time: more would share the same network."""

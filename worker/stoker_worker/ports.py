@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from stoker.core.messages import Assignment, LogType, TaskRequest, WorkerInfo
+from stoker.core.messages import Assignment, TaskRequest, WorkerInfo
 from stoker_worker.instance import OnDelta, OnPartial, RunResult, RunSpec
 from stoker_worker.instance_errors import InstanceLost
+from stoker_worker.logs import OnLine
 from stoker_worker.shelf import Use
-
-OnLine = Callable[[LogType, str], None]
 
 
 class RunningInstance(Protocol):

@@ -12,7 +12,7 @@ from stoker.core.errors import StokerError
 from stoker.core.messages import LogType
 from stoker_worker.build_errors import may_pass
 from stoker_worker.installer import Step, StepFailed, run_steps
-from stoker_worker.shelf import OnLine
+from stoker_worker.logs import OnLine
 
 DEFAULT_VERSION: Final = "3.11"
 """For apps whose kernel is empty: all that were built with a known version were built with this one."""

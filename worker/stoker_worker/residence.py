@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from stoker.core.messages import LogType, Resident, SetupKey, WorkerId
 from stoker.core.sessions import session_of
 from stoker.core.states import ResidentState, Temperature
-from stoker_worker.ports import OnLine, RunningInstance
+from stoker_worker.logs import OnLine
+from stoker_worker.ports import RunningInstance
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

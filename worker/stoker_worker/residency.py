@@ -27,8 +27,8 @@ from stoker_worker.instance_errors import (
     OutOfGpuMemory,
 )
 from stoker_worker.ledger import MEMORY_SLACK_BYTES, DeviceMemory, Ledger
+from stoker_worker.logs import OnLine
 from stoker_worker.parking import Lot
-from stoker_worker.ports import OnLine
 from stoker_worker.procs import signal_group
 from stoker_worker.residence import Residence
 

@@ -24,6 +24,7 @@ from typing import Final, TextIO
 
 from stoker.core.errors import StokerError
 from stoker.core.messages import LogType
+from stoker_worker.logs import OnLine
 from stoker_worker.threads import unbroken
 
 LOCK_POLL_S: Final = 0.1
@@ -31,7 +32,6 @@ LOCK_POLL_S: Final = 0.1
 _BLOCK_BYTES: Final = 512  # the unit of st_blocks, stat(2)
 _PARTS: Final = (".json", ".new", ".log", ".failed", ".part")
 
-OnLine = Callable[[LogType, str], None]
 Build = Callable[["Site"], Awaitable[None]]
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from stoker import bundles
 from stoker.bundles import DEFAULT_LIMITS, BadBundle, Limits
 from stoker.core.messages import LogType
-from stoker_worker.shelf import OnLine, Shelf, Site, Use
+from stoker_worker.logs import OnLine
+from stoker_worker.shelf import Shelf, Site, Use
 from stoker_worker.threads import unbroken
 
 
