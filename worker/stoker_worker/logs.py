@@ -24,7 +24,6 @@ BUFFER_BYTES: Final = 256 * 1024
 LINE_CHARS: Final = 8 * 1024
 _LINE_OVERHEAD: Final = 40  # number, time, type and punctuation of an encoded line
 
-
 OnLine = Callable[[LogType, str], None]
 """Takes what was printed or is to be told: its kind, and lines that line feeds divide."""
 
@@ -49,17 +48,11 @@ class LogBuffer:
         self._missing = 0  # dropped since the last line that was kept
         self._counted = 0  # dropped, and not yet told to the store
         self._partial = b""
-        self.dropped = 0
         self.whole = True
         """Whether every line got in as it was."""
 
     def __bool__(self) -> bool:
         return bool(self._lines or self._partial or self._missing)
-
-    @property
-    def full(self) -> bool:
-        """Whether a whole batch waits."""
-        return self._bytes >= BATCH_BYTES
 
     @property
     def pause_s(self) -> float:
@@ -116,7 +109,6 @@ class LogBuffer:
     def _mark(self, number: int, kind: LogType, at_ms: int) -> None:
         """Put the gap into the log itself, under the number of the last line that is missing."""
         text = tail_gap_text(self._missing)
-        self.dropped += self._missing
         self._counted += self._missing
         self._missing = 0
         self._keep(self._line(number, at_ms, kind, text))
