@@ -204,12 +204,9 @@ class ShortPath:
             return self._folder
         sweep_short_paths(self._folder)
         self._made = Path(tempfile.mkdtemp(prefix=_SHORT_PREFIX))
-        with contextlib.suppress(
-            OSError
-        ):  # no descriptor is left, or no locks there: it leads there all the same
-            self._lock = os.open(
-                self._made, os.O_RDONLY | os.O_DIRECTORY
-            )  # closed in children, as Python does it
+        with contextlib.suppress(OSError):
+            # Without a descriptor, or locks, it leads there all the same. Python closes it in children.
+            self._lock = os.open(self._made, os.O_RDONLY | os.O_DIRECTORY)
             fcntl.flock(self._lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         link = self._made / "w"
         link.symlink_to(self._folder, target_is_directory=True)
@@ -222,9 +219,8 @@ class ShortPath:
             os.close(self._lock)
             self._lock = -1
         if made is not None:
-            with contextlib.suppress(
-                OSError
-            ):  # another cleaner took it, or put in a file: nothing may fail for it
+            with contextlib.suppress(OSError):
+                # Another cleaner took it, or put in a file: nothing may fail for that.
                 (made / "w").unlink(missing_ok=True)
                 made.rmdir()
 

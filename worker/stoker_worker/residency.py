@@ -300,9 +300,8 @@ class Residency:
         """Have the devices read once a newcomer is up. One that is given up meanwhile is ended."""
         try:
             await self._read()
-        except (
-            BaseException
-        ):  # told to stop, or out of time: nobody watches it yet, and nobody else would end it
+        except BaseException:
+            # Told to stop, or out of time: nobody watches it yet, and nobody else would end it.
             self.discard(newcomer, "it was stopped while it was measured", at_once=True)
             raise
 
