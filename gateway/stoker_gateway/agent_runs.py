@@ -182,6 +182,7 @@ def with_agent(chat: Chat, meant: Meant) -> Chat:
         raise Conflict(
             "The agent is at work. Wait until the chat is idle, or stop it (POST /chats/{id}/stop)."
         )
+    same = {tool.name for tool in chat.config.tools if tool in meant.config.tools}
     return replace(
         chat,
         config=meant.config,
@@ -189,6 +190,7 @@ def with_agent(chat: Chat, meant: Meant) -> Chat:
         agent_id=meant.agent_id,
         agent_version_id=meant.version_id,
         sessions={},  # of the tools that the other one had
+        always_allowed=tuple(name for name in chat.always_allowed if name in same),
     )
 
 

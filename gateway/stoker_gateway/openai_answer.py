@@ -1,6 +1,5 @@
 """Answers in OpenAI's chat dialect: a completion, its chunks, an error. Pure."""
 
-from collections.abc import Mapping
 from typing import Any, Final
 
 from stoker.core.errors import CallerError, StokerError
@@ -9,7 +8,6 @@ from stoker.llm.growth import Delta
 
 DONE: Final = b"data: [DONE]\n\n"
 CUT_SHORT: Final = frozenset({"length", "max_tokens"})
-_COUNTS: Final = ("prompt_tokens", "completion_tokens", "total_tokens")
 _ERROR_TYPES: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
@@ -74,12 +72,13 @@ def finish_reason(output: LlmOutput) -> str:
 
 def usage_of(output: LlmOutput) -> dict[str, Any]:
     """What an answer took; 0 for what the app does not tell."""
-    told = output.usage
-    usage: dict[str, Any] = {name: _count(told, name) for name in _COUNTS}
-    usage["total_tokens"] = usage["total_tokens"] or usage["prompt_tokens"] + usage["completion_tokens"]
-    usage["prompt_tokens_details"] = {"cached_tokens": _count(told, "cached_tokens")}
-    usage["completion_tokens_details"] = {"reasoning_tokens": _count(told, "reasoning_tokens")}
-    return usage
+    return {
+        "prompt_tokens": output.count("prompt_tokens"),
+        "completion_tokens": output.count("completion_tokens"),
+        "total_tokens": output.tokens,
+        "prompt_tokens_details": {"cached_tokens": output.count("cached_tokens")},
+        "completion_tokens_details": {"reasoning_tokens": output.count("reasoning_tokens")},
+    }
 
 
 def error_body(error: StokerError, code: str = "") -> dict[str, Any]:
@@ -89,8 +88,3 @@ def error_body(error: StokerError, code: str = "") -> dict[str, Any]:
     return {
         "error": {"message": error.message, "type": kind, "param": None, "code": code or error.code.lower()}
     }
-
-
-def _count(told: Mapping[str, Any], name: str) -> int:
-    value = told.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0

@@ -37,6 +37,7 @@ from stoker.core.errors import (
     SessionEnded,
     SessionExpired,
     SessionNotFound,
+    StoreUnavailable,
     VersionMismatch,
     WorkerLost,
 )
@@ -108,7 +109,9 @@ async def commit(place: Workplace, steps: Steps, before: Kept | None, chat: Chat
     kept = await save_chat(
         place.store, before, chat, place.settings, steps.now_ms, wake=needs_jobs(chat), soon=True
     )
-    await begin_all(place, steps, kept, before.chat if before is not None else None)
+    # Without an answer of the store the change is kept all the same: told that it failed, its caller would make it twice.
+    with contextlib.suppress(StoreUnavailable):
+        await begin_all(place, steps, kept, before.chat if before is not None else None)
     return kept.chat
 
 
@@ -157,7 +160,7 @@ async def begin_all(
     """
     chat = kept.chat
     refusals: dict[str, str] = {}
-    over: set[str] = set()
+    over: dict[str, str] = {}
     maybe_begun = awaited(before) if before is not None else frozenset()
     for order in decide_orders(chat):
         part_id = order.answer_id if isinstance(order, AskModel) else order.call.id
@@ -172,7 +175,7 @@ async def begin_all(
                 and isinstance(error, SESSION_OVER)
                 and order.tool.name in chat.sessions
             ):
-                over.add(order.tool.name)
+                over[part_id] = order.tool.name
             else:
                 refusals[part_id] = error.message
     if not refusals and not over:

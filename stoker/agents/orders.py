@@ -62,10 +62,11 @@ def awaited(chat: Chat) -> frozenset[str]:
 
 
 def _awaits_session(chat: Chat, turn: Message, call: ToolCall, tool: Tool) -> bool:
-    """Whether a call is to join a session that another call of this answer opens."""
-    if not tool.session_enabled or tool.name in chat.sessions:
+    """Whether a call is to join a session that another call of this answer opens: the one that was begun first."""
+    if not tool.session_enabled or tool.name in chat.sessions or call.execution_id:
         return False
-    opener = next(c for c in turn.calls if c.name == call.name and c.status is CallStatus.IN_PROGRESS)
+    works = [one for one in turn.calls if one.name == call.name and one.status is CallStatus.IN_PROGRESS]
+    opener = next((one for one in works if one.execution_id), works[0])
     return opener.id != call.id
 
 

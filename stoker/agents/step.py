@@ -5,7 +5,7 @@ crash between a step and its orders loses nothing, and an event that comes twice
 """
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -27,6 +27,7 @@ from stoker.agents.chat import (
 )
 from stoker.agents.config import Limits
 from stoker.agents.hooks import Decision, HookEvent, Verdict
+from stoker.agents.memory import remember
 from stoker.agents.skills import skills_tool
 from stoker.agents.telling import hold_call, told, without
 from stoker.agents.tools import (
@@ -88,10 +89,9 @@ class Steps(Struct, frozen=True, kw_only=True):
         message = self._awaited(chat, answer_id)
         if message is None or chat.run is None:
             return chat
-        used = output.usage.get("total_tokens")
         run = replace(
             chat.run,
-            tokens=chat.run.tokens + (used if isinstance(used, int) else 0),
+            tokens=chat.run.tokens + output.tokens,
             tool_calls=chat.run.tool_calls + len(output.tool_calls),
         )
         room = self._bound(chat, "tool_calls")
@@ -139,9 +139,13 @@ class Steps(Struct, frozen=True, kw_only=True):
         """A call of a tool has opened a session, which the next ones join."""
         return replace(chat, sessions=chat.sessions | {tool.name: session_id})
 
-    def out_of_session(self, chat: Chat, tools: Collection[str]) -> Chat:
-        """The sessions of these tools are over: the next call of each opens another."""
-        return replace(chat, sessions={name: of for name, of in chat.sessions.items() if name not in tools})
+    def out_of_session(self, chat: Chat, refused: Mapping[str, str]) -> Chat:
+        """The sessions are over in which these calls (id -> tool) were to be made: they have not begun, one opens another."""
+        gone = refused.values()
+        chat = replace(chat, sessions={name: of for name, of in chat.sessions.items() if name not in gone})
+        for call_id in refused:
+            chat = self.asked(chat, call_id, "")
+        return chat
 
     def give(self, chat: Chat, call_id: str, result: str) -> Chat:
         """The caller's own tool is done. The first result wins.
@@ -387,11 +391,10 @@ class Steps(Struct, frozen=True, kw_only=True):
             plan = tuple({"index": i, "status": "pending"} | step for i, step in enumerate(steps))
             chat = replace(chat, plan=plan)
         elif call.name == Internal.MEMORY:
-            memory = {**chat.memory, **(call.arguments.get("set") or {})}
-            for name in call.arguments.get("forget") or ():
-                memory.pop(name, None)
+            memory, result = remember(chat.memory, call.arguments)
+            if memory is None:
+                return self._put_call(chat, call, status=CallStatus.FAILED, result=result)
             chat = replace(chat, memory=memory)
-            result = _encode(memory).decode()
         elif call.name == Internal.SKILLS:
             wanted = call.arguments.get("name")
             result = next((one.content for one in chat.config.skills if one.name == wanted), result)

@@ -65,6 +65,16 @@ class LlmOutput(Struct, frozen=True, kw_only=True):
     usage: dict[str, Any] = {}
     images: tuple[Any, ...] = ()
 
+    def count(self, name: str) -> int:
+        """One of the numbers of `usage`; 0 for what the app does not tell."""
+        value = self.usage.get(name)
+        return max(0, value) if isinstance(value, int) and not isinstance(value, bool) else 0
+
+    @property
+    def tokens(self) -> int:
+        """All tokens that the answer took: the total that the app tells, else the sum of its parts."""
+        return self.count("total_tokens") or self.count("prompt_tokens") + self.count("completion_tokens")
+
 
 def llm_function(version: AppVersion) -> AppFunction | None:
     """The function through which a version is spoken to as a language model; None when it is none."""

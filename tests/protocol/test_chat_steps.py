@@ -9,9 +9,9 @@ from stoker.agents import beginning
 from stoker.agents.chat import KIND, Chat, MessageStatus
 from stoker.agents.chats import load_chat, save_chat
 from stoker.agents.config import read_config
-from stoker.agents.orders import must_tell_parent
+from stoker.agents.orders import LOOK_AGAIN_S, must_tell_parent
 from stoker.agents.step import Said, Steps
-from stoker.core.errors import DocumentChanged, NotFound
+from stoker.core.errors import DocumentChanged, NotFound, StoreUnavailable
 from stoker.core.messages import Outcome
 from stoker.core.states import TaskState
 from stoker.core.waiting import LOOK_UNBORN_S
@@ -207,3 +207,20 @@ async def test_what_is_refused_when_another_had_begun_it_before_goes_on(scene, m
     await scene.store.tasks.submit(request("t1"), spec("t1"), OWNER)
     assert await beginning.begin_all(scene, steps, again, None)
     assert (await load_chat(scene.store, "c")).chat.busy
+
+
+async def test_a_change_that_was_written_has_succeeded_also_when_nothing_can_be_begun_then(
+    scene, monkeypatch
+):
+    """Its caller would make it twice; the jobs begin what it needs."""
+
+    async def no_answer(*_args):
+        raise StoreUnavailable
+
+    monkeypatch.setattr(beginning, "begin_all", no_answer)
+    steps = Steps(now_ms=await scene.store.now_ms())
+    chat = Chat(id="c", owner=OWNER, config=read_config({"core_app_ref": "a/b"}))
+    chat = await beginning.commit(scene, steps, None, steps.say(chat, Said(text="hi")))
+    assert chat.turn.task_id
+    assert (await load_chat(scene.store, "c")).chat.turn == chat.turn
+    assert await due_in_s(scene.store) < LOOK_AGAIN_S

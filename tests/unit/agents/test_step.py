@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from stoker.agents.chat import CALL_OVER, CallStatus, Chat, ChatStatus, MessageStatus, RunState
 from stoker.agents.config import Limits, read_config
+from stoker.agents.memory import MAX_BYTES
 from stoker.agents.orders import AskModel, UseTool, decide_due_s, decide_orders
 from stoker.agents.prompt import conversation, model_input
 from stoker.agents.step import Said, Steps
@@ -115,7 +116,31 @@ def test_of_a_tool_with_a_session_one_call_opens_it_and_the_others_join():
     assert [order.call.id for order in decide_orders(failed)] == ["c-1-1", "c-1-2"]
     opened = STEPS.in_session(chat, chat.config.tools[-1], "s1")
     assert [order.call.id for order in decide_orders(opened)] == ["c-1-0", "c-1-1", "c-1-2"]
-    assert decide_orders(STEPS.out_of_session(opened, {"count"})) == decide_orders(chat)
+    assert decide_orders(STEPS.out_of_session(opened, {"c-1-0": "count"})) == decide_orders(chat)
+
+
+def test_the_call_that_was_begun_opens_the_session_wherever_it_stands():
+    """People allow calls in any order, and a session may be over for one call while another still works in it."""
+    tool = {"name": "count", "type": "app", "require_approval": True}
+    tool |= {"app": {"ref": "a/counter", "session_enabled": True}}
+    chat = called(("count", "{}"), ("count", "{}"), tools=[tool])
+    chat = STEPS.decide(chat, "c-1-1", allow=True)
+    chat = STEPS.asked(chat, "c-1-1", "t1")
+    chat = STEPS.decide(chat, "c-1-0", allow=True)
+    assert [order.call.id for order in decide_orders(chat)] == ["c-1-1"]
+    chat = STEPS.in_session(chat, chat.config.tools[0], "s1")
+    chat = STEPS.asked(chat, "c-1-0", "t0")
+    assert [order.call.id for order in decide_orders(chat)] == ["c-1-0", "c-1-1"]
+    chat = STEPS.out_of_session(chat, {"c-1-0": "count"})
+    assert [order.call.id for order in decide_orders(chat)] == ["c-1-1"]
+
+
+def test_a_memory_that_would_be_too_large_stays_and_the_model_is_told():
+    chat = called(("memory", '{"set":{"a":"1"}}'))
+    assert chat.memory == {"a": "1"}
+    full = called(("memory", f'{{"set":{{"a":"{"x" * MAX_BYTES}"}}}}'))
+    assert (full.memory, statuses(full)) == ({}, [CallStatus.FAILED])
+    assert "Forget something" in full.call("c-1-0").result
 
 
 def test_the_first_result_wins():
@@ -189,13 +214,12 @@ def test_finish_ends_the_run_with_its_arguments_and_drops_other_calls():
 )
 def test_a_run_ends_at_its_limits(limits, why):
     chat = new(limits=limits)
-    output = LlmOutput(
-        tool_calls=asks(("plan", '{"steps":[]}'), ("memory", "{}")).tool_calls, usage={"total_tokens": 5}
-    )
-    chat = STEPS.answered(chat, chat.turn.id, output)
-    assert chat.run.state is RunState.FAILED
-    assert chat.run.error.startswith(why)
-    assert chat.turn.status is MessageStatus.FAILED
+    calls = asks(("plan", '{"steps":[]}'), ("memory", "{}")).tool_calls
+    for usage in ({"total_tokens": 5}, {"prompt_tokens": 3, "completion_tokens": 2}):
+        ended = STEPS.answered(chat, chat.turn.id, LlmOutput(tool_calls=calls, usage=usage))
+        assert ended.run.state is RunState.FAILED
+        assert ended.run.error.startswith(why)
+        assert ended.turn.status is MessageStatus.FAILED
 
 
 def test_of_the_calls_of_one_answer_only_those_within_the_limit_are_made():
