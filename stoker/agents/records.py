@@ -1,6 +1,8 @@
 """Stored agents: a name and its versions, each a config as it was sent."""
 
 import hashlib
+from collections import deque
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -15,6 +17,8 @@ from stoker.protocol.documents import Change
 AGENT_KIND: Final = "agent"
 MAX_VERSIONS: Final = 100
 """Of one agent; the oldest go."""
+MAX_BYTES: Final = 4 * 1024 * 1024
+"""Of their configs together, with the texts of skills: all are read with each message. The latest stays in any case."""
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
@@ -103,13 +107,24 @@ async def find_agent(store: Store, ref: str, user_id: str) -> tuple[Agent, Agent
     return agent, agent.version(parsed.version)
 
 
+def latest(versions: Sequence[AgentVersion]) -> tuple[AgentVersion, ...]:
+    """The versions of an agent that are kept."""
+    kept, left = deque[AgentVersion](), MAX_BYTES
+    for version in reversed(versions[-MAX_VERSIONS:]):
+        left -= len(_encode(version.config))
+        if kept and left < 0:
+            break
+        kept.appendleft(version)
+    return tuple(kept)
+
+
 async def write_agent(store: Store, agent: Agent) -> Agent:
     """Write an agent that has not changed since it was read (revision 0: it is new).
 
     Raises:
         DocumentChanged: somebody else changed or made it.
     """
-    kept = msgspec.structs.replace(agent, versions=agent.versions[-MAX_VERSIONS:])
+    kept = msgspec.structs.replace(agent, versions=latest(agent.versions))
     revision = await store.documents.put(
         AGENT_KIND, agent.id, agent.owner_id, agent.revision, Change(body=_encode(kept))
     )
