@@ -51,8 +51,7 @@ class SessionChores:
         book = self._book
         while book.errands:
             errands = book.take_errands()
-            for session_id in errands.read:
-                await self._read(session_id)
+            await asyncio.gather(*(self._read(session_id) for session_id in errands.read))
             sessions = self._store.sessions
             await asyncio.gather(
                 *(sessions.bind(self._epoch, s, *where) for s, where in errands.bind.items()),
@@ -84,10 +83,15 @@ class SessionChores:
             await self._restore(session)
 
     async def _restore(self, session: Session) -> None:
-        """Take a session over from Redis, and settle those of its tasks that ended unseen."""
+        """Take a session over from Redis, and settle those of its tasks that ended unseen.
+
+        The end of a task that the mirror has on a worker is not unseen: its event comes, and says more.
+        """
         self._mirror.restore_session(await self._bound(session))
         views = await self._store.tasks.read_many(session.open_tasks, with_logs=False)
         for task_id, view in zip(session.open_tasks, views, strict=True):
+            if self._mirror.fleet.held(task_id) is not None:
+                continue
             if view is None or (view.state not in ON_ENGINE and view.state is not TaskState.QUEUED):
                 self._book.settle(task_id)
 

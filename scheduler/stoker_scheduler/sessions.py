@@ -66,12 +66,11 @@ class Book:
         return [known for known in self._known.values() if known.over is not None]
 
     def add(self, spec: TaskSpec) -> Known:
-        """A task of a session waits. What a session is that begins with a later task has to be read."""
+        """A task of a session waits. A session that is new here is read: it may have been ended while nobody led."""
         known = self._known.get(spec.session_id)
         if known is None:
             known = self._known[spec.session_id] = Known(spec.session_id, spec.setup_key, TaskId(""))
-            if not spec.opens_session:
-                self.errands.read[known.id] = None
+            self.errands.read[known.id] = None
         if spec.opens_session:
             known.opening = spec.id
         known.tasks.add(spec.id)

@@ -205,3 +205,15 @@ async def test_a_session_goes_on_after_a_refused_assignment(store):
         loop.mirror.fleet.suspect(EngineId("box"))
         await ended(store, await call(store))
         assert len(engine.ran) == 2
+
+
+async def test_a_new_leader_gives_no_worker_to_a_session_that_ended_while_its_first_call_waited(store):
+    async with scheduling(store) as loop:
+        first = await call(store, opens=True)
+        await eventually(lambda: first in loop.mirror.queues, "the call in the queue")
+    await store.sessions.end(SESSION, SessionEnd.ENDED)  # the gateway does no more than this
+    async with FakeEngine(store, engine_info()) as engine, scheduling(store) as loop:
+        assert (await ended(store, first, TaskState.FAILED)).error_code == "SESSION_ENDED"
+        await ended(store, await submit(store, spec("b")))
+        assert engine.loads == [("box-cpu-0", "b")]
+        await eventually(lambda: SESSION not in loop.mirror.sessions, "the session to be forgotten")

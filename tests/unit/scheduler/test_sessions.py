@@ -263,6 +263,13 @@ class TestANewLeader:
         board.mirror.restore_session(self.session(board, worker="", tasks=(task,)))
         assert starts(board.decide()) == [("box-cpu-0", Start.WARM)]
 
+    def test_reads_the_session_of_a_first_task_that_it_does_not_know(self):
+        board = warm_board()
+        call(board, opens=True)
+        assert list(board.mirror.sessions.take_errands().read) == ["sess_1"]
+        call(board)
+        assert not board.mirror.sessions.take_errands().read
+
     def test_ends_a_session_whose_daemon_started_anew(self):
         board = Board()
         view = msgspec.structs.replace(engine_view(engine_info()), registered_ms=5)
