@@ -2,6 +2,7 @@
 
 from msgspec import Struct
 
+from stoker.core.messages import TaskView
 from stoker.core.states import TaskState
 from stoker_scheduler.fleet import Held
 from stoker_scheduler.knowledge import Knowledge
@@ -29,6 +30,22 @@ def learn_move(knowledge: Knowledge, held: Held, state: TaskState, now_ms: int) 
         knowledge.learn_prepare(held.env_key, since_s)
     elif state is TaskState.RUNNING and held.load_s and not held.running_ms:
         _learn_start(knowledge, held, since_s - held.prepare_s)
+
+
+def date(held: Held, task: TaskView, now_ms: int) -> None:
+    """Take the times of an attempt that is under way from its history: it did not begin when it was read.
+
+    Nothing is later than now, whatever an engine has written.
+    """
+    entered = {
+        TaskState(state): min(at_ms, now_ms)
+        for attempt, state, at_ms in reversed(task.history)
+        if attempt == task.attempt
+    }
+    held.assigned_ms = entered.get(TaskState.SCHEDULED, now_ms)
+    held.running_ms = entered.get(TaskState.RUNNING, 0)
+    if TaskState.PREPARING in entered and TaskState.SERVING in entered:
+        held.prepare_s = max(0, entered[TaskState.SERVING] - held.assigned_ms) / 1000
 
 
 def learn_end(knowledge: Knowledge, held: Held, state: TaskState, measured: Measured, device: str) -> None:

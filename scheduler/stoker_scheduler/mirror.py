@@ -21,7 +21,7 @@ from stoker_scheduler.actions import Assign, Changed, Evict, Rules, Start, Wait
 from stoker_scheduler.deadlines import Deadlines, Limits
 from stoker_scheduler.fleet import Fleet, Held, Worker
 from stoker_scheduler.knowledge import Knowledge
-from stoker_scheduler.measures import Measured, learn_end, learn_move
+from stoker_scheduler.measures import Measured, date, learn_end, learn_move
 from stoker_scheduler.pin_book import PinBook
 from stoker_scheduler.queues import GROUPS_OF_KEY, Group, Queues
 from stoker_scheduler.residents import Phase
@@ -38,6 +38,7 @@ STUCK_MS: Final = 60_000
 AUDIT_MS: Final = 60_000
 """After this time in a state it is made sure that an engine works on a task; then at double the time, and so on."""
 _LOADING: Final = frozenset({TaskState.PREPARING, TaskState.SERVING, TaskState.SETTING_UP})
+_PREPARES: Final = frozenset({TaskState.SCHEDULED, TaskState.PREPARING})
 _RUNS: Final = frozenset({TaskState.RUNNING, TaskState.UPLOADING})
 
 
@@ -279,6 +280,8 @@ class Mirror:
         resident = worker.residents.get(request.setup_key)
         held = self._held(request.id, request.setup_key, "", request.env_key, app, now_ms)
         held.attempt = task.attempt
+        date(held, task, now_ms)
+        held.needs_env = task.state in _PREPARES and request.env_key not in worker.engine.environments
         if task.history:  # not from now on: what is restored every few seconds would never be looked at
             held.audit_ms = task.history[-1][2] + AUDIT_MS
         if loading or resident is None:
@@ -287,7 +290,7 @@ class Mirror:
                 resident.phase = Phase.LOADING
         self.fleet.start(worker, held)
         if task.state in _RUNS:
-            self.fleet.runs(request.id, now_ms)
+            self.fleet.runs(request.id, held.running_ms or now_ms)
 
     def apply_assign(self, assign: Assign, attempt: int, now_ms: int) -> None:
         """Redis accepted an assignment."""
