@@ -430,11 +430,11 @@ class Loop:
             self.mirror.quarantine(found)
         await self._restore([TaskId(task_id) for view in views for task_id in view.tasks])
         self._take_up_chores()
+        await self._recall([view.info.id for view in views])
         await self._sessions.restore()
         await self._take_back(orphans)
         await self._pins.run()
         await self._commit()
-        await self._recall([view.info.id for view in views])
         await self._spare_leases()
         self._log.info(
             Event.SCHEDULER_REBUILT,
@@ -444,8 +444,14 @@ class Loop:
         )
 
     async def _recall(self, engine_ids: Sequence[EngineId]) -> None:
-        """Compare with the engines what the server knows, once after it may have lost the last writes."""
+        """Compare with the engines what the server knows, once after it may have lost the last writes.
+
+        Nothing is ordered before: registering empties an engine's inbox, and an assignment in it would be an attempt
+        that no worker has seen.
+        """
         if await self._store.scheduling.recall(self._epoch, self._history, engine_ids):
+            for engine_id in engine_ids:
+                self.mirror.fleet.suspect(engine_id)
             self._log.warning(Event.STORE_CHANGED, history=self._history, engines=len(engine_ids))
 
     async def _spare_leases(self) -> None:
