@@ -203,6 +203,10 @@ class Fleet:
         by_worker: dict[WorkerId, list[Resident]] = {}
         for resident in report.residents:
             by_worker.setdefault(resident.worker_id, []).append(resident)
+        loads: dict[str, set[SetupKey]] = {}
+        for load in report.loads:
+            if not load.ended:
+                loads.setdefault(load.worker_id, set()).add(SetupKey(load.setup_key))
         for slot in info.workers:
             worker = engine.workers.get(slot.id) or self._new_worker(engine, slot)
             worker.kind = Kind.of(slot, info.ram_bytes)
@@ -215,7 +219,7 @@ class Fleet:
             worker.max_residents = max(1, slot.max_residents)
             worker.names = frozenset((slot.id, engine.id, engine.name))
             left = worker.residents
-            merge(worker, by_worker.get(slot.id, []), now_ms)
+            merge(worker, by_worker.get(slot.id, []), now_ms, loads.get(slot.id, ()))
             take_parked(worker, report.parked, left, now_ms)
             self._file_anew(worker)
         return touched + [slot.id for slot in info.workers if slot.id not in touched]

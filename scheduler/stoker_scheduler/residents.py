@@ -1,6 +1,6 @@
 """What lives on a worker, as the scheduler sees it: what engines report, corrected by what was ordered meanwhile."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
@@ -48,18 +48,24 @@ class Residence:
     parks: bool = False  # the worker parks it, when it makes room
 
 
-def merge(worker: "Worker", reported: Iterable[Resident], now_ms: int) -> None:
-    """Residents as reported, corrected by what was ordered and cannot be reported yet."""
+def merge(
+    worker: "Worker", reported: Iterable[Resident], now_ms: int, loads: Collection[SetupKey] = ()
+) -> None:
+    """Residents as reported, corrected by what was ordered and cannot be reported yet.
+
+    Args:
+        loads: setups that the worker is loading by orders of its own, which a former leader may have given.
+    """
     old = worker.residents
     merged: dict[SetupKey, Residence] = {}
-    held_keys = {held.setup_key for held in worker.held}
+    awaited = {held.setup_key for held in worker.held}.union(loads)
     for report in reported:
         known = old.get(report.setup_key)
         resident = known or Residence(report.setup_key, report.app, Phase.READY, loaded_ms=now_ms)
         ordered = resident.stop_ordered_ms
         phase = _PHASES[report.state]
-        # A load that no task waits for is over: the report is older than the end of that task.
-        settled = phase is Phase.LOADING and report.setup_key not in held_keys
+        # A load that nothing waits for is over: the report is older than the end of that task.
+        settled = phase is Phase.LOADING and report.setup_key not in awaited
         resident.phase = Phase.READY if settled else phase
         if ordered and now_ms - ordered < ORDER_TRUST_MS:
             resident.phase = Phase.STOPPING

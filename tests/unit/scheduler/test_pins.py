@@ -14,6 +14,7 @@ from stoker_scheduler.eviction import decide_unload
 from stoker_scheduler.measures import Measured
 from stoker_scheduler.pin_book import UNHEARD_MS
 from stoker_scheduler.pins import RESEND_MS, TOLD_MS, to_tell
+from stoker_scheduler.residents import Phase
 
 BOX = engine_info(workers=2)
 
@@ -249,9 +250,26 @@ def test_a_new_leader_takes_over_the_loads_under_way():
     board.told(engine_info(), under_way)
     assert loads(board.look()) == []
     assert board.status().state is PinState.LOADING
+    loading = resident("box-cpu-0", "a", ResidentState.LOADING)
+    board.told(engine_info(), under_way, residents=[loading])
+    assert board.status().state is PinState.LOADING
     board.ends(engine_info())
     assert board.status().state is PinState.LOADED
     assert board.mirror.fleet.workers["box-cpu-0"].residents["a"].app == "test/a"
+
+
+@pytest.mark.parametrize("state", [LoadState.WAITING, LoadState.LOADING])
+def test_a_load_wanted_once_that_a_new_leader_takes_over_may_still_fail(state):
+    board = PinBoard().engine(engine_info()).wants(pin(once=True, until_ms=9_000_000))
+    place = {"worker_id": "box-cpu-0", "setup_key": "a", "app": "test/a"}
+    under_way = LoadReport(id="load~x", **place, state=state)
+    loading = resident("box-cpu-0", "a", ResidentState.LOADING)
+    board.told(engine_info(), under_way, residents=[loading])
+    found = board.mirror.fleet.workers["box-cpu-0"].residents["a"]
+    assert (found.phase, found.unused) == (Phase.LOADING, True)
+    assert board.status().state is PinState.LOADING
+    board.ends(engine_info(), LoadState.FAILED, error="No such model.")
+    assert board.status().state is PinState.FAILED
 
 
 def test_a_pin_whose_secret_was_deleted_says_so_and_lets_the_instance_go():
