@@ -44,6 +44,7 @@ class Held:
     load_s: float  # expected until it runs; 0 = warm
     run_s: float
     runs: Durations  # what is known of such runs, as it grows
+    charged_s: float = 0.0  # to its key, when it was assigned; 0 = an earlier leader did
     needs_env: bool = False
     unparks: bool = False  # what it needs was parked there
     audit_ms: int = 0  # when it is next made sure that the engine really works on it

@@ -202,7 +202,7 @@ class Loop:
                     errands.engines[event.engine_id] = None
                 case WakeKind.LOST:
                     errands.engines.pop(event.engine_id, None)
-                    self.mirror.on_lost(event.engine_id)
+                    self.mirror.on_lost(event.engine_id, now_ms)
                 case WakeKind.ORPHANED:
                     errands.orphans.append(event)
                 case WakeKind.RELEASED:
@@ -345,7 +345,7 @@ class Loop:
             try:
                 view = await self._store.engines.get(engine_id)
             except NotFound:  # or unreadable: what nobody can read gets no tasks
-                self.mirror.on_lost(engine_id)
+                self.mirror.on_lost(engine_id, self._clock())
                 self.mirror.fleet.drop(engine_id)
                 continue
             self._on_engine(view, self._clock())

@@ -79,7 +79,7 @@ class Mirror:
         held = self.fleet.held(spec.id)
         if held is not None and attempt and held.attempt > attempt:
             return  # the snapshot showed it in the queue already, and it was assigned again since
-        ended = self.fleet.end(spec.id, now_ms, warm=False)
+        ended = self._take_off(spec.id, now_ms, warm=False)
         if ended is not None:
             worker, held = ended
             times = worker.returns.get(held.setup_key, 0)
@@ -110,7 +110,7 @@ class Mirror:
 
     def on_taken_back(self, task_id: TaskId, now_ms: int) -> None:
         """The scheduler itself took a task from an engine that lost it."""
-        ended = self.fleet.end(task_id, now_ms, warm=False)
+        ended = self._take_off(task_id, now_ms, warm=False)
         if ended is not None:
             self.changed.workers[ended[0].id] = None
 
@@ -157,17 +157,29 @@ class Mirror:
         self, task_id: TaskId, state: TaskState, measured: Measured, now_ms: int, *, warm: bool
     ) -> None:
         """A worker is free again, and something was learned there."""
-        ended = self.fleet.end(task_id, now_ms, warm=warm)
+        ended = self._take_off(task_id, now_ms, warm=warm)
         if ended is None:
             return
         worker, held = ended
         learn_end(self.knowledge, held, state, measured, worker.device)
         if measured.vram_short:  # elsewhere, if there is an elsewhere
             self.fleet.refuse(worker, held.setup_key, now_ms + SHORT_MS)
-        spent_s = (now_ms - held.assigned_ms) / 1000
-        self.queues.shares.correct(held.key_id, spent_s - held.load_s - held.run_s)
         self._judge(worker, task_id, state, measured, now_ms)
         self.changed.workers[worker.id] = None
+
+    def _take_off(self, task_id: TaskId, now_ms: int, *, warm: bool) -> tuple[Worker, Held] | None:
+        """A task has left its worker, however it did."""
+        worker, held = self.fleet.worker_of(task_id), self.fleet.held(task_id)
+        if worker is not None and held is not None:
+            self._correct_share(worker, held, now_ms)
+        return self.fleet.end(task_id, now_ms, warm=warm)
+
+    def _correct_share(self, worker: Worker, held: Held, now_ms: int) -> None:
+        """A key has what its attempt took of the worker; one that waited behind another took nothing."""
+        begun = held.running_ms or worker.held[0] is held
+        spent_s = (now_ms - held.assigned_ms) / 1000 if begun else 0.0
+        if held.charged_s:
+            self.queues.shares.correct(held.key_id, spent_s - held.charged_s)
 
     def _judge(
         self, worker: Worker, task_id: TaskId, state: TaskState, measured: Measured, now_ms: int
@@ -203,8 +215,12 @@ class Mirror:
         self.fleet.quarantine(worker_id, "")
         self.changed.workers[worker_id] = None
 
-    def on_lost(self, engine_id: EngineId) -> None:
+    def on_lost(self, engine_id: EngineId, now_ms: int) -> None:
         """An engine fell silent; groups that counted on it must look again."""
+        engine = self.fleet.engines.get(engine_id)
+        for worker in engine.workers.values() if engine is not None else ():
+            for held in worker.held:
+                self._correct_share(worker, held, now_ms)
         for worker_id in self.fleet.lose(engine_id):
             self.changed.workers[worker_id] = None
             self._recall(worker_id)
@@ -302,6 +318,7 @@ class Mirror:
         held = self._held(
             assign.task_id, group.setup_key, group.key_id, group.env_key, group.app, now_ms, attempt
         )
+        held.charged_s = assign.estimate_s
         if assign.start is Start.COLD:
             held.load_s = max(0.001, assign.estimate_s - held.run_s)
             held.unparks = assign.parked

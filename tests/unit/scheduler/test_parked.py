@@ -166,7 +166,7 @@ def test_keep_alive_leaves_what_was_loaded_ahead_and_parked_before_its_first_tas
 
 def test_a_lost_engine_has_nothing_parked():
     board = report(Board(), parked=[parked(ONE, "a")])
-    board.mirror.on_lost("box")
+    board.mirror.on_lost("box", board.now_ms)
     assert worker(board).parked == {}
 
 

@@ -172,7 +172,7 @@ def test_an_idle_instance_of_a_session_is_not_unloaded():
 class TestTheEnd:
     def test_comes_with_the_loss_of_the_engine(self):
         board = opened(warm_board())
-        board.mirror.on_lost("box")
+        board.mirror.on_lost("box", board.now_ms)
         assert known(board).over is SessionEnd.WORKER_LOST
 
     def test_comes_with_the_drain_of_the_engine(self):
