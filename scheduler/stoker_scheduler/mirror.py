@@ -252,12 +252,22 @@ class Mirror:
             self.sessions.end(known, SessionEnd.WORKER_LOST)
 
     def end_lost_sessions(self) -> None:
-        """End the sessions whose worker is gone or about to leave: their memory cannot come back."""
+        """End the sessions whose worker is gone or about to leave: their memory cannot come back.
+
+        One whose first task does not run yet has none. A worker that leaves hands that task back, to be placed anew.
+        """
         for known in self.sessions:
-            if known.where is not None:
-                worker = self.fleet.workers.get(known.where[1])
-                if worker is None or not worker.engine.running or worker.engine.draining:
-                    self.sessions.end(known, SessionEnd.WORKER_LOST)
+            if known.where is None:
+                continue
+            worker = self.fleet.workers.get(known.where[1])
+            leaves = worker is not None and worker.engine.draining and not self._begins(known)
+            if worker is None or not worker.engine.running or leaves:
+                self.sessions.end(known, SessionEnd.WORKER_LOST)
+
+    def _begins(self, known: Known) -> bool:
+        """Whether the first task of a session is on its worker and does not run yet."""
+        opening = self.fleet.held(known.opening)
+        return opening is not None and not opening.running_ms
 
     def restore_session(self, session: Session) -> None:
         """Take a session over from Redis; what engines do now says more than what was written."""

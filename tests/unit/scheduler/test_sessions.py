@@ -181,6 +181,36 @@ class TestTheEnd:
         board.mirror.end_lost_sessions()
         assert known(board).over is SessionEnd.WORKER_LOST
 
+    def test_does_not_come_with_the_drain_of_an_engine_that_still_loads_for_it(self):
+        board = warm_board(warm=()).engine(engine_info("other"))
+        task = call(board, opens=True)
+        board.decide()
+        name = known(board).where[0]
+        board.mirror.on_engine(engine_view(engine_info(name), draining=True), board.now_ms)
+        board.mirror.end_lost_sessions()
+        assert known(board).over is None
+        again = spec(KEY, task=task, session_id="sess_1", opens_session=True, created_ms=board.now_ms)
+        board.mirror.on_requeued(again, board.now_ms, 1)  # handed back
+        board.decide()
+        assert known(board).where[0] != name
+
+    def test_comes_with_the_drain_of_an_engine_that_runs_its_first_call(self):
+        board = warm_board()
+        task = call(board, opens=True)
+        board.decide()
+        board.run(task)
+        board.mirror.on_engine(engine_view(engine_info(), draining=True), board.now_ms)
+        board.mirror.end_lost_sessions()
+        assert known(board).over is SessionEnd.WORKER_LOST
+
+    def test_comes_with_the_stop_of_an_engine_that_still_loads_for_it(self):
+        board = warm_board(warm=())
+        call(board, opens=True)
+        board.decide()
+        board.mirror.on_engine(engine_view(engine_info(), status="stopped"), board.now_ms)
+        board.mirror.end_lost_sessions()
+        assert known(board).over is SessionEnd.WORKER_LOST
+
     def test_comes_with_a_daemon_that_started_anew_without_the_instance(self):
         board = opened(warm_board())
         again = msgspec.structs.replace(engine_view(engine_info()), registered_ms=5)
