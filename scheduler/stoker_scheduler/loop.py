@@ -466,11 +466,14 @@ class Loop:
         self._sessions, self._pins = SessionChores(*facts), PinChores(*facts)
 
     async def _drain(self) -> list[WakeEvent]:
-        """Skip what the snapshot that follows will show; lost tasks are in no snapshot, so keep those."""
+        """Skip what the snapshot that follows will show; lost tasks and what shall go are in none, so keep those."""
         self._cursor = "0"
         orphans: list[WakeEvent] = []
         while events := await self._read(DRAIN_BLOCK_MS):
             orphans += [event for event in events if event.kind is WakeKind.ORPHANED]
+            for event in events:
+                if event.kind is WakeKind.UNLOAD:
+                    self.mirror.pins.unloads[event.worker_id, event.setup_key] = None
         return orphans
 
     async def _restore(self, task_ids: list[TaskId]) -> None:

@@ -4,9 +4,18 @@ import pytest
 from helpers import eventually
 from scheduling import OWNER, FakeEngine, engine_info, request, scheduling, spec, submit
 
+from stoker.core.errors import StoreUnavailable
 from stoker.core.messages import Needs
 from stoker.core.pins import Pin
 from stoker.core.states import TERMINAL, TaskState
+
+
+async def ended(store, task_id):
+    async def check():
+        view = await store.tasks.read(task_id)
+        return view if view.state in TERMINAL else None
+
+    return await eventually(check, "the end of the task")
 
 
 @pytest.fixture
@@ -25,12 +34,7 @@ async def test_after_a_failover_no_attempt_is_spent_before_an_engine_has_registe
         assert (await store.tasks.read(task_id)).attempt == 0
         async with FakeEngine(store, info):  # registers, which empties its inbox
             await eventually(lambda: not len(loop.mirror.queues), "the assignment")
-
-            async def ended():
-                view = await store.tasks.read(task_id)
-                return view if view.state in TERMINAL else None
-
-            view = await eventually(ended, "the end of the task")
+            view = await ended(store, task_id)
     assert (view.state, view.attempt) == (TaskState.COMPLETED, 1)
 
 
@@ -44,3 +48,29 @@ async def test_after_a_failover_no_load_is_ordered_before_an_engine_has_register
         assert engine.ordered == []
         async with FakeEngine(store, info) as again:
             await eventually(lambda: again.ordered == [("box-cpu-0", "a")], "the load")
+
+
+async def test_what_somebody_wanted_to_go_while_nobody_led_goes(store):
+    async with FakeEngine(store, engine_info()) as engine:
+        async with scheduling(store):
+            task_id = await submit(store, spec("a"))
+            await ended(store, task_id)
+        await store.pins.ask_unload("box", "box-cpu-0", "a")
+        async with scheduling(store):
+            await eventually(lambda: engine.evicted == ["a"], "the unloading")
+
+
+async def test_what_shall_go_goes_although_the_server_was_away_when_it_was_told(store, monkeypatch):
+    send, failures = store.scheduling.send, [StoreUnavailable()]
+
+    async def unless_away(*arguments):
+        if failures:
+            raise failures.pop()
+        await send(*arguments)
+
+    monkeypatch.setattr(store.scheduling, "send", unless_away)
+    async with FakeEngine(store, engine_info()) as engine, scheduling(store) as loop:
+        await ended(store, await submit(store, spec("a")))
+        await store.pins.ask_unload("box", "box-cpu-0", "a")
+        await eventually(lambda: engine.evicted == ["a"], "the unloading")
+        assert (loop.counters.rebuilt, failures) == (2, [])
