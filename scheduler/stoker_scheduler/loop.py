@@ -22,7 +22,7 @@ from stoker.protocol import Store
 from stoker.protocol.scheduling import AssignOrder, AssignResult
 from stoker.protocol.wake import WakeEvent, WakeKind
 from stoker_scheduler import reasons
-from stoker_scheduler.actions import Assign, Changed, GroupId, Rules, Start, Wait, Why
+from stoker_scheduler.actions import Assign, Changed, Rules, Start, Wait, Why
 from stoker_scheduler.chores import Chores
 from stoker_scheduler.clock import ServerClock
 from stoker_scheduler.deadlines import Limits
@@ -31,6 +31,7 @@ from stoker_scheduler.measures import Measured
 from stoker_scheduler.mirror import Mirror
 from stoker_scheduler.pin_chores import PinChores
 from stoker_scheduler.policy import decide
+from stoker_scheduler.reason_chores import ReasonChores
 from stoker_scheduler.session_chores import SessionChores
 
 BLOCK_MS: Final = 1000
@@ -118,7 +119,6 @@ class Loop:
         self._epoch = 0
         self._cursor = "0"
         self._mono_tick = 0.0
-        self._written: dict[GroupId, str] = {}
         self._refused: dict[EngineId, int] = {}  # which life of an engine was told of already
         self._mono_read = time.monotonic()
         self._store_was_lost = False
@@ -266,9 +266,8 @@ class Loop:
             if isinstance(action, Wait):
                 mirror.apply_wait(action, now_ms)
                 self.counters.waits[action.reason.why] += 1
-        await self._write_reasons(
-            [action.group_id for action in actions if isinstance(action, Wait)], only_new=True
-        )
+        waits = [action.group_id for action in actions if isinstance(action, Wait)]
+        await self._reasons.write(waits, only_new=True)
 
     async def _assign(self, assigns: list[Assign]) -> list[AssignResult]:
         orders = [
@@ -382,31 +381,11 @@ class Loop:
             self._log.info(Event.WORKER_RELEASED, worker=worker_id, reason="its time is over")
         chores.look_again()
         await self._commit()
-        await self._write_reasons([group.id for group in self.mirror.queues.groups()], only_new=False)
-        await self._forget_reasons()
+        await self._reasons.write([group.id for group in self.mirror.queues.groups()], only_new=False)
+        await self._reasons.forget()
         if self._cursor != "0":
             await self._store.scheduling.forget_wake(self._cursor)
         self.mirror.deadlines.compact(self.mirror.queues)
-
-    async def _write_reasons(self, group_ids: Iterable[GroupId], *, only_new: bool) -> None:
-        """Store why groups wait: new ones at once, changed ones with the next tick."""
-        texts: dict[str, str] = {}
-        for group_id in group_ids:
-            group = self.mirror.queues.group(group_id)
-            if group is None or group.reason is None or (only_new and group_id in self._written):
-                continue
-            text = reasons.sentence(group.reason)
-            if self._written.get(group_id) != text:
-                texts[group_id] = self._written[group_id] = text
-        if texts:
-            await self._store.scheduling.set_reasons(texts)
-
-    async def _forget_reasons(self) -> None:
-        gone = [group_id for group_id in self._written if self.mirror.queues.group(group_id) is None]
-        if gone:
-            await self._store.scheduling.set_reasons({}, gone)
-            for group_id in gone:
-                del self._written[group_id]
 
     async def _rebuild(self) -> None:
         """Read everything anew: what was not forgotten on `wake`, the queue, the engines, what they run."""
@@ -415,7 +394,6 @@ class Loop:
         knowledge = self.mirror.knowledge
         self.mirror = Mirror(self._rules, self.mirror.deadlines.limits)
         self.mirror.knowledge = knowledge
-        self._written.clear()
         self._history = await self._store.scheduling.history()
         orphans = await self._drain()
         self._server_clock.set(await self._store.now_ms())
@@ -431,6 +409,7 @@ class Loop:
         await self._restore([TaskId(task_id) for view in views for task_id in view.tasks])
         self._take_up_chores()
         await self._recall([view.info.id for view in views])
+        await self._reasons.restore()
         await self._sessions.restore()
         await self._take_back(orphans)
         await self._pins.run()
@@ -461,9 +440,10 @@ class Loop:
         self._store_was_lost = False
 
     def _take_up_chores(self) -> None:
-        """The work on what a mirror knows of sessions and pins, for a mirror that was made anew."""
+        """The work on what a mirror knows of sessions, pins and reasons, for a mirror that was made anew."""
         facts = (self._store, self.mirror, self._epoch, self._log, self._clock)
         self._sessions, self._pins = SessionChores(*facts), PinChores(*facts)
+        self._reasons = ReasonChores(self._store, self.mirror.queues)
 
     async def _drain(self) -> list[WakeEvent]:
         """Skip what the snapshot that follows will show; lost tasks and what shall go are in none, so keep those."""

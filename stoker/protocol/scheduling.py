@@ -27,7 +27,7 @@ from stoker.core.states import TaskState
 from stoker.protocol.connection import Connection
 from stoker.protocol.engines import read_engines
 from stoker.protocol.keys import Keys
-from stoker.protocol.streams import id_of, pairs
+from stoker.protocol.streams import id_of, mapping, pairs
 from stoker.protocol.wake import FACTS, WakeEvent, WakeKind, read_spec, wake_event
 
 SCRIPT_FAILED: Final = "SCRIPT_FAILED"
@@ -437,6 +437,11 @@ class Scheduling:
     async def engines(self) -> list[EngineView]:
         """Every engine that ever registered and was not removed."""
         return await read_engines(self._connection, self._keys)
+
+    async def reasons(self) -> dict[str, str]:
+        """Why groups wait, as it was written last. Cost: O(n); for the start of a leadership alone."""
+        found = mapping(await self._connection.command("HGETALL", self._keys.reasons))
+        return {group_id.decode(): text.decode() for group_id, text in found.items()}
 
     async def set_reasons(self, reasons: Mapping[str, str], gone: Sequence[str] = ()) -> None:
         """Why groups of tasks wait (`stoker.core.groups.spec_group` -> a sentence); `gone` wait no more."""

@@ -74,3 +74,17 @@ async def test_what_shall_go_goes_although_the_server_was_away_when_it_was_told(
         await store.pins.ask_unload("box", "box-cpu-0", "a")
         await eventually(lambda: engine.evicted == ["a"], "the unloading")
         assert (loop.counters.rebuilt, failures) == (2, [])
+
+
+async def test_reasons_of_what_waits_no_more_are_dropped_by_the_next_leader(store):
+    await store.scheduling.set_reasons({"of-a-session-long-over": "all workers are busy"})
+    async with scheduling(store) as loop:
+        task_id = await submit(store, spec("a"))
+
+        async def reasons():
+            found = await store.scheduling.reasons()
+            return found if "of-a-session-long-over" not in found and len(found) == 1 else None
+
+        await eventually(reasons, "the reason of the task alone")
+        assert "no worker is registered" in (await store.tasks.read(task_id)).queue_reason
+        assert loop.counters.rebuilt == 1
