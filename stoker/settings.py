@@ -254,6 +254,11 @@ class SchedulerSettings(CommonSettings, QuarantineFields):
         description="Seconds after which a task is taken from a worker machine that is stuck; later if it has a run "
         "timeout and its parts together may take longer.",
     )
+    engine_forget_s: float = Field(
+        default=7 * DAY_S,
+        ge=3600,
+        description="Seconds after which a worker machine that is away is known no more; it may come back at any time.",
+    )
     look_ahead: int = Field(
         default=1,
         ge=0,

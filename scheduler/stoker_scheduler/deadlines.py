@@ -30,13 +30,15 @@ class Limits:
 
     `queue_timeout_s` is the whole time in the queue. `no_match_timeout_s` is the time during which no worker is
     known, online or not, that could run the task. `hold_timeout_s` is the longest time on an engine; a task with
-    a run timeout of its own may be held longer, if all its parts together may take longer.
+    a run timeout of its own may be held longer, if all its parts together may take longer. `engine_forget_s` is
+    how long an engine that is away is known.
     """
 
     queue_timeout_s: float = 86_400
     no_match_timeout_s: float = 600
     hold_timeout_s: float = 86_400
     grace_s: float = GRACE_S
+    engine_forget_s: float = 604_800
 
     def queue_s(self, spec: TaskSpec) -> float:
         return spec.queue_timeout_s or self.queue_timeout_s

@@ -26,6 +26,7 @@ from stoker_scheduler.actions import Assign, Changed, Rules, Start, Wait, Why
 from stoker_scheduler.chores import Chores
 from stoker_scheduler.clock import ServerClock
 from stoker_scheduler.deadlines import Limits
+from stoker_scheduler.engine_chores import EngineChores
 from stoker_scheduler.leader import LeadershipLost
 from stoker_scheduler.measures import Measured
 from stoker_scheduler.mirror import Mirror
@@ -343,9 +344,9 @@ class Loop:
         for engine_id in engine_ids:
             try:
                 view = await self._store.engines.get(engine_id)
-            except NotFound:  # or unreadable: what nobody can read gets no tasks
-                self.mirror.on_lost(engine_id, self._clock())
-                self.mirror.fleet.drop(engine_id)
+            except NotFound:
+                self.mirror.on_forgotten(engine_id, self._clock())
+                self._refused.pop(engine_id, None)
                 continue
             self._on_engine(view, self._clock())
 
@@ -373,6 +374,7 @@ class Loop:
             await chores.reap()
         await self._sessions.tick()
         await self._pins.tick()
+        await self._engines.tick()
         self.counters.failed += await chores.fail_late(now_ms)
         await self._read_engines(self.mirror.fleet.suspects())
         self.counters.evicted += await chores.unload(now_ms)
@@ -440,10 +442,12 @@ class Loop:
         self._store_was_lost = False
 
     def _take_up_chores(self) -> None:
-        """The work on what a mirror knows of sessions, pins and reasons, for a mirror that was made anew."""
+        """The work on what a mirror knows of sessions, pins, reasons and engines, for a mirror that was made anew."""
         facts = (self._store, self.mirror, self._epoch, self._log, self._clock)
         self._sessions, self._pins = SessionChores(*facts), PinChores(*facts)
         self._reasons = ReasonChores(self._store, self.mirror.queues)
+        forget_s = self.mirror.deadlines.limits.engine_forget_s
+        self._engines = EngineChores(self._store, self._epoch, self._log, forget_s)
 
     async def _drain(self) -> list[WakeEvent]:
         """Skip what the snapshot that follows will show; lost tasks and what shall go are in none, so keep those."""

@@ -39,6 +39,7 @@ def limits_of(settings: SchedulerSettings) -> Limits:
         queue_timeout_s=settings.queue_timeout_s,
         no_match_timeout_s=settings.no_match_timeout_s,
         hold_timeout_s=settings.hold_timeout_s,
+        engine_forget_s=settings.engine_forget_s,
     )
 
 

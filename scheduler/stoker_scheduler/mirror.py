@@ -226,6 +226,12 @@ class Mirror:
             self._recall(worker_id)
         self.end_lost_sessions()
 
+    def on_forgotten(self, engine_id: EngineId, now_ms: int) -> None:
+        """An engine is known no more, or cannot be read: what nobody can read gets no tasks."""
+        self.on_lost(engine_id, now_ms)
+        self.fleet.drop(engine_id)
+        self._registered_ms.pop(engine_id, None)
+
     def on_engine(self, view: EngineView, now_ms: int) -> None:
         """An engine joined, changed or leaves."""
         for worker_id in self.fleet.update(view, now_ms):

@@ -18,6 +18,7 @@ class Event(StrEnum):
     CACHE_SWEPT = "cache.swept"
     ENGINE_DRAINED = "engine.drained"
     ENGINE_DRAINING = "engine.draining"
+    ENGINE_FORGOTTEN = "engine.forgotten"
     ENGINE_REFUSED = "engine.refused"
     ENGINE_REGISTERED = "engine.registered"
     FLOW_ENDED = "flow.ended"

@@ -415,16 +415,8 @@ class Engines:
         return found
 
     async def list(self) -> list[EngineView]:
-        """Every engine that registered and was not removed."""
+        """Every engine that registered and was not forgotten."""
         return await read_engines(self._connection, self._keys)
-
-    async def remove(self, engine_id: EngineId) -> None:
-        """Forget an engine that is not running."""
-        await self._connection.command("ZREM", self._keys.engines, engine_id)
-        keys = self._keys
-        await self._connection.command(
-            "DEL", keys.engine(engine_id), keys.inbox(engine_id), keys.engine_tasks(engine_id)
-        )
 
 
 async def read_engines(connection: Connection, keys: Keys) -> list[EngineView]:

@@ -328,6 +328,48 @@ class Scheduling:
             raise
         return True
 
+    async def old_engines(self, old_s: float, skip: int, limit: int) -> list[EngineId]:
+        """Some of the engines that registered last longer than `old_s` ago, whether they are there or not.
+
+        Args:
+            skip: how many to leave out, of those that registered first.
+        """
+        seconds, _ = await self._connection.command("TIME")
+        before_ms = int((int(seconds) - old_s) * 1000)
+        raw = await self._connection.command(
+            "ZRANGEBYSCORE", self._keys.engines, "-inf", before_ms, "LIMIT", skip, limit
+        )
+        return [EngineId(i) for member in raw if (i := id_of(member))]
+
+    async def forget(self, epoch: int, engine_id: EngineId, unseen_s: float) -> bool:
+        """Know an engine no more that is away, has no task and was not seen for so long; its enrolment stays.
+
+        Returns:
+            False when it is kept.
+
+        Raises:
+            ProtocolRefusal: NOT_LEADER.
+
+        Cost: one round trip. Script: lua/forget.lua.
+        """
+        keys = self._keys
+        names = [
+            keys.leader,
+            keys.leases,
+            keys.engine(engine_id),
+            keys.engine_tasks(engine_id),
+            keys.inbox(engine_id),
+            keys.engines,
+            keys.wake,
+        ]
+        try:
+            await self._connection.script("forget", names, [epoch, engine_id, int(unseen_s * 1000)])
+        except ProtocolRefusal as refusal:
+            if refusal.refusal == "ENGINE_KEPT":
+                return False
+            raise
+        return True
+
     async def requeue(
         self,
         epoch: int,
@@ -435,7 +477,7 @@ class Scheduling:
         return True
 
     async def engines(self) -> list[EngineView]:
-        """Every engine that ever registered and was not removed."""
+        """Every engine that ever registered and was not forgotten."""
         return await read_engines(self._connection, self._keys)
 
     async def reasons(self) -> dict[str, str]:

@@ -8,6 +8,7 @@ from stoker.core.errors import StoreUnavailable
 from stoker.core.messages import Needs
 from stoker.core.pins import Pin
 from stoker.core.states import TERMINAL, TaskState
+from stoker_scheduler.deadlines import Limits
 
 
 async def ended(store, task_id):
@@ -88,3 +89,14 @@ async def test_reasons_of_what_waits_no_more_are_dropped_by_the_next_leader(stor
         await eventually(reasons, "the reason of the task alone")
         assert "no worker is registered" in (await store.tasks.read(task_id)).queue_reason
         assert loop.counters.rebuilt == 1
+
+
+async def test_an_engine_that_left_for_good_is_forgotten(store):
+    async with FakeEngine(store, engine_info("old")) as old:
+        await store.engines.deregister("old", old._session)
+    async with FakeEngine(store, engine_info("box")):
+        async with scheduling(store, limits=Limits(engine_forget_s=-60)) as loop:
+            await eventually(
+                lambda: list(loop.mirror.fleet.engines) == ["box"], "the other one to be forgotten"
+            )
+        assert [view.info.id for view in await store.engines.list()] == ["box"]
