@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from stoker.core.messages import SetupKey
-from stoker.core.vram import wanted_bytes
+from stoker.core.vram import GIB, wanted_bytes
 from stoker_scheduler.actions import Evict, Rules, Why
 from stoker_scheduler.fleet import Fleet, Worker
 from stoker_scheduler.knowledge import Knowledge
@@ -20,7 +20,6 @@ from stoker_scheduler.parked import Parked, miss_s
 from stoker_scheduler.queues import Group, Queues
 from stoker_scheduler.residents import Phase, Residence
 
-GIB: Final = 1024**3
 NO_KEEP_ALIVES: Final[Mapping[str, float]] = MappingProxyType({})
 
 

@@ -19,6 +19,7 @@ from stoker.protocol.connection import Connection
 from stoker.protocol.keys import Keys
 from stoker.protocol.pages import page_of
 from stoker.protocol.streams import mapping
+from stoker.protocol.sweeping import sweep
 
 _encode = msgspec.json.Encoder().encode
 DUE_LATER_S: Final = 60.0
@@ -204,13 +205,9 @@ class Documents:
 
     async def sweep(self, kind: str, owner_id: str, limit: int = 1000) -> int:
         """Take up to `limit` expired documents out of an owner's index, oldest first; how many were taken."""
-        index = self._keys.owner_documents(owner_id, kind)
-        ids = [raw.decode() for raw in await self._connection.command("ZRANGE", index, 0, limit - 1)]
-        calls = [self._connection.start("EXISTS", self._keys.document(kind, one)) for one in ids]
-        gone = [one for one, call in zip(ids, calls, strict=True) if not await call]
-        if gone:
-            await self._connection.command("ZREM", index, *gone)
-        return len(gone)
+        keys = self._keys
+        index = keys.owner_documents(owner_id, kind)
+        return await sweep(self._connection, index, lambda one: keys.document(kind, one), limit)
 
 
 def _missing(kind: str, document_id: str) -> NotFound:

@@ -6,7 +6,6 @@ No engine reads these keys. An engine is sent orders, and says in its reports wh
 import asyncio
 import hashlib
 import hmac
-import secrets
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -20,8 +19,8 @@ from stoker.protocol.audit import note
 from stoker.protocol.connection import Connection
 from stoker.protocol.keys import Keys
 from stoker.protocol.streams import mapping
+from stoker.protocol.tokens import new_token
 
-TOKEN_BYTES: Final = 24
 GRANT_KEPT_S: Final = 6 * 3600.0
 """How long an order is good at the gateway: longer than any environment takes to build."""
 
@@ -128,7 +127,7 @@ class Pins:
 
         Cost: one round trip. Script: lua/load.lua.
         """
-        keys, load_id, token = self._keys, order.task.id, secrets.token_urlsafe(TOKEN_BYTES)
+        keys, load_id, token = self._keys, order.task.id, new_token()
         await self._connection.script(
             "load",
             [

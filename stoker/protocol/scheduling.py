@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import secrets
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Final
@@ -28,12 +27,12 @@ from stoker.protocol.connection import Connection
 from stoker.protocol.engines import read_engines
 from stoker.protocol.keys import Keys
 from stoker.protocol.streams import id_of, mapping, pairs
+from stoker.protocol.tokens import new_token
 from stoker.protocol.wake import FACTS, WakeEvent, WakeKind, read_spec, wake_event
 
 SCRIPT_FAILED: Final = "SCRIPT_FAILED"
 """Why a task could not be assigned of which an engine has made nonsense."""
 
-_TOKEN_BYTES = 24
 RELEASE_PAUSE_MS: Final = 1000
 """Until the next look, when nothing of what is due can be released."""
 _PENDING_PART = 5_000
@@ -240,7 +239,7 @@ class Scheduling:
                 epoch,
                 order.engine_id,
                 order.worker_id,
-                secrets.token_urlsafe(_TOKEN_BYTES),
+                new_token(),
                 _encode(order.evict),
                 _encode(order.why),
             ]

@@ -25,6 +25,7 @@ from stoker.protocol.connection import Connection
 from stoker.protocol.keys import Keys
 from stoker.protocol.pages import Place, beyond
 from stoker.protocol.streams import entries, mapping
+from stoker.protocol.sweeping import sweep
 from stoker.protocol.task_hash import (
     STANDING_FIELDS,
     Standing,
@@ -341,13 +342,10 @@ class Tasks:
 
     async def sweep(self, owner_id: str, limit: int = 1000) -> int:
         """Take up to `limit` expired tasks out of an owner's index, oldest first; how many were taken."""
-        index = self._keys.owner_tasks(owner_id)
-        ids = [i.decode() for i in await self._connection.command("ZRANGE", index, 0, limit - 1)]
-        calls = [self._connection.start("EXISTS", self._keys.task(TaskId(i))) for i in ids]
-        gone = [i for i, call in zip(ids, calls, strict=True) if not await call]
-        if gone:
-            await self._connection.command("ZREM", index, *gone)
-        return len(gone)
+        keys = self._keys
+        return await sweep(
+            self._connection, keys.owner_tasks(owner_id), lambda one: keys.task(TaskId(one)), limit
+        )
 
     async def deltas(self, task_id: TaskId, after: str, count: int) -> list[DeltaBatch]:
         """Increments of a running task's output, in order, as far as they are still kept.

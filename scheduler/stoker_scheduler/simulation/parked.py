@@ -1,9 +1,8 @@
 """The memory of a simulated worker's machine: what made room on the device waits there, as a real worker keeps it."""
 
 from dataclasses import dataclass, field
-from typing import Final
 
-GIB: Final = 1024**3
+from stoker.core.vram import GIB
 
 
 @dataclass(slots=True)

@@ -1,0 +1,12 @@
+"""The word by which an engine proves that an attempt, or an order, is its own. Redis and the gateway know its hash."""
+
+import secrets
+from typing import Final
+
+BYTES: Final = 24
+"""192 bits: nobody guesses one."""
+
+
+def new_token() -> str:
+    """A word that nobody had before."""
+    return secrets.token_urlsafe(BYTES)
