@@ -168,10 +168,10 @@ class Loop:
             await self._run_errands(errands)
             await self._pins.run()
             await self._commit()
-        await self._sessions.run()
-        await self._tell_quarantines()
         if self._due_ms and self._clock() >= self._due_ms:
             await self._release()
+        await self._sessions.run()  # after the release: the session of a delayed call may be over
+        await self._tell_quarantines()
         await self._commit()
         if time.monotonic() >= self._mono_tick:
             await self._tick()

@@ -13,10 +13,12 @@ SESSION = "sess_1"
 KEY = session_key("a", SESSION)
 
 
-async def call(store, *, opens=False, idle_s=60.0):
+async def call(store, *, opens=False, idle_s=60.0, run_at_ms=0):
     """Submit a task of the session; the first one opens it."""
     task_spec = spec(KEY, session_id=SESSION, opens_session=opens, max_attempts=1)
-    task = msgspec.structs.replace(request(task_spec), session_id=SESSION, opens_session=opens)
+    task = msgspec.structs.replace(
+        request(task_spec), session_id=SESSION, opens_session=opens, run_at_ms=run_at_ms
+    )
     info = SessionInfo(
         id=SESSION, user_id="u1", app_id="app", app="t/a", version_id="v", idle_s=idle_s, spec=task_spec
     )
@@ -217,3 +219,12 @@ async def test_a_new_leader_gives_no_worker_to_a_session_that_ended_while_its_fi
         await ended(store, await submit(store, spec("b")))
         assert engine.loads == [("box-cpu-0", "b")]
         await eventually(lambda: SESSION not in loop.mirror.sessions, "the session to be forgotten")
+
+
+async def test_a_first_call_whose_time_comes_after_the_end_of_its_session_fails(store):
+    async with FakeEngine(store, engine_info()) as engine, scheduling(store) as loop:
+        first = await call(store, opens=True, run_at_ms=await store.now_ms() + 1500)
+        await eventually(lambda: loop._due_ms, "the loop to know of it")
+        await store.sessions.end(SESSION, SessionEnd.ENDED)
+        assert (await ended(store, first, TaskState.FAILED)).error_code == "SESSION_ENDED"
+        assert engine.loads == []

@@ -3,13 +3,16 @@
 import msgspec
 import pytest
 from board import Board
-from scheduling import engine_info, engine_view, resident, spec
+from scheduling import engine_info, engine_view, request, resident, spec
 
+from stoker.core.messages import TaskView
 from stoker.core.sessions import Session, SessionEnd, SessionInfo, session_key
 from stoker.core.states import TaskState
+from stoker.log import get_logger
 from stoker_scheduler.actions import Assign, Rules, Start, Wait, Why
 from stoker_scheduler.eviction import decide_unload
 from stoker_scheduler.measures import Measured
+from stoker_scheduler.session_chores import SessionChores
 
 KEY = session_key("a", "sess_1")
 
@@ -312,3 +315,46 @@ class TestANewLeader:
         board.mirror.restore_session(self.session(board))
         board.mirror.end_lost_sessions()
         assert known(board).over is SessionEnd.WORKER_LOST
+
+
+class Server:
+    """One session in Redis, and one task of it, which has just ended."""
+
+    def __init__(self, session, task):
+        self.sessions = self.tasks = self
+        self.session, self.task = session, task
+
+    async def read(self, _session_id):
+        return self.session
+
+    async def read_many(self, task_ids, **_):
+        return [self.task for _ in task_ids]
+
+    async def bind(self, *_):
+        pass
+
+    async def settle(self, *_):
+        pass
+
+    async def end(self, *_):
+        return True
+
+
+async def test_the_end_of_a_first_call_that_is_seen_before_its_event_is_left_to_the_event():
+    """It alone says that the instance has ended, and the session with it."""
+    board = warm_board()
+    task = call(board, opens=True, task="first")
+    board.decide()
+    session = TestANewLeader().session(board, worker="", tasks=(task,))
+    view = TaskView(
+        request=request(spec(KEY, task=task)),
+        state=TaskState.FAILED,
+        attempt=1,
+        created_ms=0,
+        updated_ms=0,
+        worker_id="box-cpu-0",
+    )
+    chores = SessionChores(Server(session, view), board.mirror, 1, get_logger("test"), lambda: board.now_ms)
+    await chores.run()
+    board.mirror.on_finished(task, TaskState.FAILED, Measured(instance_ended=True), board.now_ms)
+    assert known(board).over is SessionEnd.ENDED
