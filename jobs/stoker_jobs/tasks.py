@@ -18,7 +18,6 @@ from stoker.protocol import Store
 from stoker.settings import JobsSettings, load
 from stoker_jobs.desk import at_desk
 
-SWEEP_BATCH: Final = 1000
 SWEPT_KINDS: Final = ("flowrun", "chat")
 """Documents that expire."""
 
@@ -69,11 +68,9 @@ async def _sweep(settings: JobsSettings) -> int:
     try:
         taken = 0
         for owner_id in sorted({key.user_id for key in await store.keys.list()}):
-            while batch := await store.tasks.sweep(owner_id, SWEEP_BATCH):
-                taken += batch
+            taken += await store.tasks.sweep(owner_id)
             for kind in SWEPT_KINDS:
-                while await store.documents.sweep(kind, owner_id, SWEEP_BATCH):
-                    pass
+                await store.documents.sweep(kind, owner_id)
         files = open_files(settings)
         chunks = 0
         async for task_id in store.logs.orphans():

@@ -203,11 +203,11 @@ class Documents:
             due.append(Due(kind=kind, id=document_id, at_ms=int(now)))
         return due
 
-    async def sweep(self, kind: str, owner_id: str, limit: int = 1000) -> int:
-        """Take up to `limit` expired documents out of an owner's index, oldest first; how many were taken."""
+    async def sweep(self, kind: str, owner_id: str) -> int:
+        """Take the expired documents out of an owner's index; how many were taken. Cost: O(n)."""
         keys = self._keys
         index = keys.owner_documents(owner_id, kind)
-        return await sweep(self._connection, index, lambda one: keys.document(kind, one), limit)
+        return await sweep(self._connection, index, lambda one: keys.document(kind, one))
 
 
 def _missing(kind: str, document_id: str) -> NotFound:

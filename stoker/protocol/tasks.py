@@ -340,12 +340,10 @@ class Tasks:
             raise Unauthorized("This attempt does not own the task")
         return msgspec.structs.replace(view, engine_id=engine_id, attempt=int(attempt))
 
-    async def sweep(self, owner_id: str, limit: int = 1000) -> int:
-        """Take up to `limit` expired tasks out of an owner's index, oldest first; how many were taken."""
+    async def sweep(self, owner_id: str) -> int:
+        """Take the expired tasks out of an owner's index; how many were taken. Cost: O(n)."""
         keys = self._keys
-        return await sweep(
-            self._connection, keys.owner_tasks(owner_id), lambda one: keys.task(TaskId(one)), limit
-        )
+        return await sweep(self._connection, keys.owner_tasks(owner_id), lambda one: keys.task(TaskId(one)))
 
     async def deltas(self, task_id: TaskId, after: str, count: int) -> list[DeltaBatch]:
         """Increments of a running task's output, in order, as far as they are still kept.
