@@ -22,6 +22,7 @@ from stoker.core.messages import ApiKey, Owner
 from stoker.protocol import RateState, Store
 from stoker.settings import GatewaySettings
 from stoker_gateway.attempts import Attempts
+from stoker_gateway.clock import now_ms
 from stoker_gateway.dialect import Dialect, decide
 from stoker_gateway.dto import iso
 from stoker_gateway.problems import error_headers, media_type, problem_bytes
@@ -155,7 +156,7 @@ class Door:
             if len(self._keys) >= _KEYS_KEPT:
                 self._keys.clear()
             self._keys[digest] = (time.monotonic(), key)
-        if key.expired(time.time() * 1000):
+        if key.expired(now_ms()):
             await self._attempts.expired(Actor(user_id=key.user_id, key_id=key.id, address=address), tried)
             raise Unauthorized(
                 f"Invalid API key: '{key.name or key.id}' expired at {iso(key.expires_ms)}. Make another one with a "

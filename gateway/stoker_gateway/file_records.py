@@ -2,7 +2,6 @@
 
 import mimetypes
 import re
-import time
 from collections.abc import Sequence
 from secrets import token_urlsafe
 
@@ -16,6 +15,7 @@ from stoker.files import file_key
 from stoker.protocol import Store
 from stoker.protocol.files import Standing
 from stoker.runs.file_uses import OUTPUT
+from stoker_gateway.clock import now_ms
 from stoker_gateway.door import caller_of
 from stoker_gateway.downloads import download_url
 from stoker_gateway.dto import iso
@@ -65,7 +65,7 @@ async def announce(
         filename=filename or "file",
         content_type=content_type,
         size=size,
-        created_ms=int(time.time() * 1000),
+        created_ms=now_ms(),
         path=new.path or "",
         category=new.category or "",
         task_id=task_id,

@@ -1,7 +1,6 @@
 """Flows of a user: store, check, publish as an app, run."""
 
 import re
-import time
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -26,6 +25,7 @@ from stoker.protocol.files import document_user
 from stoker.runs.file_uses import note_uses
 from stoker.runs.registry import Registry
 from stoker.runs.submit import choose_function
+from stoker_gateway.clock import now_ms
 from stoker_gateway.registration import DEFAULT_NAMESPACE, taken
 
 FUNCTION: Final = "run"
@@ -158,7 +158,7 @@ class Flows:
         version_id = derived_id(flow_id, graph, stored)
         app = await self._app(flow, owner)
         if all(entry.id != version_id for entry in body.versions):
-            entry = VersionEntry(id=version_id, created_ms=_now_ms(), graph_version=body.history.version)
+            entry = VersionEntry(id=version_id, created_ms=now_ms(), graph_version=body.history.version)
             body = structs.replace(body, versions=(*body.versions, entry))
         body = structs.replace(body, published_version_id=version_id, app_id=app.id)
         parts = {records.version_part(version_id): graph, records.plan_part(version_id): stored}
@@ -172,7 +172,7 @@ class Flows:
 
     async def _app(self, flow: Flow, owner: Owner) -> App:
         """The flow's app with the flow's names; it is made when there is none."""
-        body, now = flow.body, _now_ms()
+        body, now = flow.body, now_ms()
         name = slug(body.name)
         found = await self._store.catalog.find_app(body.namespace, name)
         if found is not None and found.owner_id != owner.user_id:
@@ -215,7 +215,7 @@ class Flows:
             except NotFound:
                 app = None
         if app is not None and app.owner_id == flow.document.owner_id:
-            await self._store.catalog.delete_app(app, _now_ms())
+            await self._store.catalog.delete_app(app, now_ms())
             self._registry.forget()
         await self._store.documents.delete(FLOW, flow.document.id, flow.document.owner_id)
         return app
@@ -331,7 +331,7 @@ def app_version(app: App, plan: Plan, flow: FlowRef, body: FlowBody) -> AppVersi
         id=flow.version_id,
         short_id=short_id(flow.version_id),
         app_id=app.id,
-        created_ms=_now_ms(),
+        created_ms=now_ms(),
         kernel="flow",
         functions={FUNCTION: function},
         default_function=FUNCTION,
@@ -342,7 +342,3 @@ def app_version(app: App, plan: Plan, flow: FlowRef, body: FlowBody) -> AppVersi
 def slug(name: str) -> str:
     """The name of a flow as an app can have it."""
     return _NOT_SLUG.sub("-", name).strip("-._").lower() or "flow"
-
-
-def _now_ms() -> int:
-    return int(time.time() * 1000)

@@ -4,7 +4,6 @@ A reader holds one chunk at a time. Chunks are written by workers, so what they 
 """
 
 import asyncio
-import time
 import zlib
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Final
@@ -18,6 +17,7 @@ from stoker.files import FileStore
 from stoker.files.logs import log_key
 from stoker.protocol import Store
 from stoker.protocol.task_logs import LogState, Tail
+from stoker_gateway.clock import now_ms
 
 _GZIP: Final = zlib.MAX_WBITS | 16
 
@@ -113,7 +113,7 @@ class LogReader:
         end = state.end(attempt)
         yield list(joiner.tail(_run(joiner, tail, end + 1, patient=patient)))
         if not patient:
-            yield list(joiner.end(end, tail[-1].at_ms if tail else int(time.time() * 1000)))
+            yield list(joiner.end(end, tail[-1].at_ms if tail else now_ms()))
 
     async def _load(self, attempt: int, chunk: Chunk) -> list[Block]:
         """The blocks of a stored chunk; none when it is gone or damaged: its lines count as missing then."""

@@ -4,7 +4,6 @@ A pin is made like a task: the same setup with the same secrets of the same user
 instance would wait for tasks that never come.
 """
 
-import time
 from collections.abc import Collection, Iterable, Sequence
 from enum import StrEnum
 from typing import Any, Final
@@ -28,6 +27,7 @@ from stoker.runs.grants import Grants
 from stoker.runs.registry import Registry
 from stoker.runs.submit import check_status, setup_messages
 from stoker.settings import GatewaySettings
+from stoker_gateway.clock import now_ms
 
 MAX_COPIES: Final = 1_000
 MAX_NAMES: Final = 1_000
@@ -99,7 +99,7 @@ class Pinner:
         messages = check_status(app) + await self._check_workers(body.workers or (), once=once)
         made, unknown = await self._make(app, version, body.setup or {}, owner)
         follows = not (parse_ref(named.alias_of) if named.alias_of else ref).version
-        now_ms = int(time.time() * 1000)
+        now = now_ms()
         pin = structs.replace(
             made,
             id=await self._id_for(made, once=once, follows=follows),
@@ -111,8 +111,8 @@ class Pinner:
             workers=tuple(dict.fromkeys(body.workers or ())),
             copies=body.copies,
             once=once,
-            created_ms=now_ms,
-            until_ms=now_ms + int(ONCE_KEPT_S * 1000) if once else 0,
+            created_ms=now,
+            until_ms=now + int(ONCE_KEPT_S * 1000) if once else 0,
         )
         action = Action.APP_LOADED if once else Action.APP_PINNED
         await self._put(pin, recorded(action, pin, actor))

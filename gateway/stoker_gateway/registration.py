@@ -7,7 +7,6 @@ for its form.
 
 import asyncio
 import tempfile
-import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +24,7 @@ from stoker.core.requirements import check_name, wanted
 from stoker.files import FileStore, file_key
 from stoker.manifest import Manifest
 from stoker.protocol import Store
+from stoker_gateway.clock import now_ms
 
 DEFAULT_NAMESPACE: Final = "local"
 VISIBILITIES: Final = ("private", "public", "unlisted")
@@ -159,7 +159,7 @@ class Registrar:
         return found
 
     async def _create(self, data: NewApp, owner: Owner) -> Registered:
-        now, app_id = _now_ms(), new_id()
+        now, app_id = now_ms(), new_id()
         namespace, name = str(data.namespace or DEFAULT_NAMESPACE), str(data.name)
         app = App(
             id=app_id,
@@ -177,7 +177,7 @@ class Registrar:
             app = structs.replace(app, current_version_id=version.id)
         if await self._store.catalog.add_app(app) != app.id:
             if version is not None:
-                await self._store.catalog.delete_version(version, _now_ms())
+                await self._store.catalog.delete_version(version, now_ms())
             raise taken(namespace, name)
         return app, version, messages
 
@@ -201,7 +201,7 @@ class Registrar:
             id=contents.version_id,
             short_id=short_id(contents.version_id),
             app_id=app.id,
-            created_ms=_now_ms(),
+            created_ms=now_ms(),
             kernel=app_file.kernel or "python-3.11",
             functions=new.functions,
             default_function=default_function(app_file.default_function, new.functions),
@@ -257,7 +257,7 @@ def changed(app: App, data: AppChange) -> App:
     changes = {name: getattr(data, name) for name in fields if getattr(data, name) is not UNSET}
     if not changes.get("visibility", "x"):
         del changes["visibility"]  # older clients send an empty one
-    return structs.replace(app, updated_ms=_now_ms(), **changes)
+    return structs.replace(app, updated_ms=now_ms(), **changes)
 
 
 def manifest_of(contents: Contents) -> Manifest:
@@ -363,10 +363,6 @@ def default_function(wanted: str, functions: dict[str, AppFunction]) -> str:
 
 def taken(namespace: str, name: str) -> Conflict:
     return Conflict(f"The name {namespace}/{name} belongs to somebody else. Choose another namespace.")
-
-
-def _now_ms() -> int:
-    return int(time.time() * 1000)
 
 
 def check_visibility(value: str) -> str:

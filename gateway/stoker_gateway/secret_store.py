@@ -4,7 +4,6 @@ Values are here for as long as a request takes, and leave by two doors only: `re
 and `values_for`, to the worker that starts an instance. Every change is logged and recorded, never with a value.
 """
 
-import time
 from collections.abc import Mapping
 from typing import Final
 
@@ -26,6 +25,7 @@ from stoker.log import get_logger
 from stoker.protocol import Store
 from stoker.settings import GatewaySettings
 from stoker.vault import Vault
+from stoker_gateway.clock import now_ms
 
 TRIES: Final = 5
 """Two writers of one secret: the later one reads again and wins."""
@@ -129,7 +129,7 @@ class SecretStore:
         names = [need.key for need in owner.secrets]
         # First the note, then the values: a change between the two retires the instance at once.
         # A session keeps its instance to its end; after that the plain key is the one that counts.
-        await self._store.secrets.note_use(owner.user_id, names, plain_key(setup_key), _now_ms())
+        await self._store.secrets.note_use(owner.user_id, names, plain_key(setup_key), now_ms())
         found = await self._store.secrets.get_many(owner.user_id, names)
         missing = decide_missing(owner.secrets, (), found, "It was deleted while the task waited.")
         if missing:
@@ -141,7 +141,7 @@ class SecretStore:
     def _changed(
         self, owner_id: str, name: str, value: str | None, description: str | None, read: Secret | None
     ) -> Secret:
-        now = _now_ms()
+        now = now_ms()
         if read is None and value is None:
             raise NotFound(f"You have no secret {name!r}; give a value to make it.")
         secret = read or Secret(
@@ -159,7 +159,3 @@ class SecretStore:
 
 def _names(actor: Actor, name: str) -> dict[str, object]:
     return {"owner": actor.user_id, "api_key_id": actor.key_id, "name": name}
-
-
-def _now_ms() -> int:
-    return int(time.time() * 1000)

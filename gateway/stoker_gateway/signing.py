@@ -4,7 +4,6 @@ After a change the one before signs as well for a while, so that receivers can b
 """
 
 import secrets
-import time
 from typing import Final
 
 from stoker.core.audit import Action, Actor, change_of
@@ -15,6 +14,7 @@ from stoker.log import get_logger
 from stoker.protocol import Store
 from stoker.settings import GatewaySettings
 from stoker.vault import Vault
+from stoker_gateway.clock import now_ms
 
 PREFIX: Final = "whsec_"
 SECRET_BYTES: Final = 32
@@ -49,7 +49,7 @@ class Signing:
         Raises:
             Conflict: somebody else makes one at this moment.
         """
-        owner_id, now_ms = actor.user_id, int(time.time() * 1000)
+        owner_id, now = actor.user_id, now_ms()
         read = await self.read(owner_id)
         secret = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
         secret_id = new_id()
@@ -58,9 +58,9 @@ class Signing:
         record = SigningSecret(
             owner_id=owner_id,
             revision=new_id(),
-            current=Sealed(id=secret_id, sealed=sealed, sealed_by=sealed_by, created_ms=now_ms),
+            current=Sealed(id=secret_id, sealed=sealed, sealed_by=sealed_by, created_ms=now),
             previous=read.current if read is not None and overlaps else None,
-            previous_until_ms=now_ms + round(overlap_s * 1000) if overlaps else 0,
+            previous_until_ms=now + round(overlap_s * 1000) if overlaps else 0,
         )
         made = change_of(
             Action.SIGNING_SECRET_SET,

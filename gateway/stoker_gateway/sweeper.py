@@ -5,7 +5,6 @@ on an engine in their request.
 """
 
 import asyncio
-import time
 from collections.abc import Collection, Iterable
 from typing import Final
 
@@ -16,6 +15,7 @@ from stoker.core.messages import TaskId
 from stoker.files import FileStore, file_key
 from stoker.log import get_logger
 from stoker.protocol import Store
+from stoker_gateway.clock import now_ms
 
 EVERY_S: Final = 60.0
 GRACE_MS: Final = 60_000
@@ -45,7 +45,7 @@ class Sweeper:
         while True:
             await asyncio.sleep(EVERY_S)
             try:
-                await self.sweep(int(time.time() * 1000))
+                await self.sweep(now_ms())
             except StokerError as error:
                 log.warning(Event.CODE_KEPT, reason=error.message)
 

@@ -64,10 +64,6 @@ class AgentConfig(Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     fields: tuple[str, ...] = ()
 
-    def tool(self, name: str) -> Tool | None:
-        """The tool that a model means by a name."""
-        return next((tool for tool in self.tools if tool.name == name), None)
-
 
 def read_config(given: Mapping[str, Any]) -> AgentConfig:
     """A config as it came over the wire.

@@ -32,6 +32,7 @@ from stoker_gateway.door import caller_of
 from stoker_gateway.listing import LIST_LIMIT, MAX_LIMIT, ListQuery, plain
 from stoker_gateway.numbers import check_cursor
 from stoker_gateway.registration import DEFAULT_NAMESPACE, check_visibility
+from stoker_gateway.routes.apps import VisibilityBody
 from stoker_gateway.routes.tasks import STREAM_HEADERS
 from stoker_gateway.services import Answer, AnyRequest, answer, page, services_of
 from stoker_gateway.skills import with_skills
@@ -48,12 +49,6 @@ class AgentBody(Struct, kw_only=True):
     visibility: str | None = None
     images: dict[str, str] | None = None
     version: dict[str, Any] | None = None
-
-
-class VisibilityBody(Struct, kw_only=True):
-    """Who may use an agent."""
-
-    visibility: str
 
 
 @post("/agents/run", status_code=200, tags=["agents"], summary="Say something to an agent")

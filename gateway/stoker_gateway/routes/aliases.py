@@ -1,6 +1,5 @@
 """Other names of apps: a program that asks for a model of another platform gets one of ours, set up as it should be."""
 
-import time
 from typing import Any
 
 from litestar import post
@@ -16,6 +15,7 @@ from stoker.core.scopes import Scope
 from stoker.core.setup_key import fill_defaults, known_only
 from stoker_gateway.access import needs
 from stoker_gateway.app_dto import app_dto
+from stoker_gateway.clock import now_ms
 from stoker_gateway.door import caller_of
 from stoker_gateway.registration import check_visibility
 from stoker_gateway.routes.apps import record_app
@@ -81,7 +81,7 @@ async def _named(services: Services, data: AliasBody, owner: Owner) -> App:
         raise InvalidRequest(
             f"Input validation failed: name: {data.name!r} must be namespace/name, without version and function"
         )
-    now, catalog = int(time.time() * 1000), services.store.catalog
+    now, catalog = now_ms(), services.store.catalog
     known = await catalog.find_app(ref.namespace, ref.name)
     if known is None:
         new = new_id()

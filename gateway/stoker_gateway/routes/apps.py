@@ -1,7 +1,6 @@
 """Apps: list, read, register, change, delete. Their versions: `routes/versions.py`."""
 
 import asyncio
-import time
 from typing import Any
 
 from litestar import delete, get, post
@@ -17,6 +16,7 @@ from stoker.protocol.catalog import Catalog
 from stoker.runs.registry import listed, visible
 from stoker_gateway.access import needs
 from stoker_gateway.app_dto import app_dto, license_dto
+from stoker_gateway.clock import now_ms
 from stoker_gateway.door import caller_of
 from stoker_gateway.listing import LIST_LIMIT, MAX_LIMIT, ListQuery, plain, term_of
 from stoker_gateway.registration import AppChange, NewApp
@@ -101,7 +101,7 @@ async def app_answer(request: AnyRequest, app: App, messages: tuple[object, ...]
 
 async def save(request: AnyRequest, app: App, action: Action, detail: str = "", **changes: object) -> Answer:
     """Store a changed app, record that, and answer it."""
-    app = structs.replace(app, updated_ms=int(time.time() * 1000), **changes)
+    app = structs.replace(app, updated_ms=now_ms(), **changes)
     await services_of(request).store.catalog.put_app(app)
     services_of(request).registry.forget()
     if not changes.keys().isdisjoint(("current_version_id", "keep_alive_s")):
@@ -223,7 +223,7 @@ async def get_app_by_name(request: AnyRequest, namespace: str, name: str) -> Ans
 async def delete_app(request: AnyRequest, app_id: str) -> Answer:
     """Forget an app and its versions; tasks that were accepted still run, and the code goes when they have."""
     app = await own_app(request, app_id)
-    await services_of(request).store.catalog.delete_app(app, int(time.time() * 1000))
+    await services_of(request).store.catalog.delete_app(app, now_ms())
     services_of(request).registry.forget()
     await services_of(request).pinner.forget(app, caller_of(request).actor)
     await record_app(request, Action.APP_DELETED, app)
@@ -236,7 +236,7 @@ async def duplicate_app(request: AnyRequest, app_id: str) -> Answer:
     services, owner = services_of(request), caller_of(request).owner
     app = await own_app(request, app_id)
     version = await current_version(services.store.catalog, app)
-    now, copy_id = int(time.time() * 1000), new_id()
+    now, copy_id = now_ms(), new_id()
     if version is not None:
         copied = structs.replace(version, app_id=copy_id, created_ms=now)
         await services.store.catalog.put_version(copied)
@@ -283,7 +283,7 @@ async def set_status(request: AnyRequest, app_id: str, data: StatusBody) -> Answ
         f"status: {data.status}",
         status=data.status,
         status_message=data.message or "",
-        status_changed_ms=int(time.time() * 1000),
+        status_changed_ms=now_ms(),
     )
 
 

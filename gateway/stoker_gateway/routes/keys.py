@@ -3,7 +3,6 @@
 import hashlib
 import secrets
 import string
-import time
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -24,6 +23,7 @@ from stoker.core.scopes import (
     check_scopes,
 )
 from stoker_gateway.access import needs
+from stoker_gateway.clock import now_ms
 from stoker_gateway.door import caller_of
 from stoker_gateway.dto import iso
 from stoker_gateway.listing import ListQuery, plain
@@ -53,9 +53,9 @@ def make_key(user_id: str, new: NewKey) -> tuple[str, ApiKey]:
     Raises:
         InvalidRequest: an unknown rate, scope or numbering, or an end that is past.
     """
-    now_ms = int(time.time() * 1000)
+    now = now_ms()
     expires_ms = _unix_ms(new.expires_at)
-    if expires_ms and expires_ms <= now_ms:
+    if expires_ms and expires_ms <= now:
         raise InvalidRequest(f"Input validation failed: expires_at: {iso(expires_ms)} is past")
     if len(new.name) > MAX_NAME_CHARS:
         raise InvalidRequest(f"Input validation failed: name: it has more than {MAX_NAME_CHARS} characters")
@@ -76,7 +76,7 @@ def make_key(user_id: str, new: NewKey) -> tuple[str, ApiKey]:
         prefix=text[:_SHOWN],
         scopes=check_scopes(new.scopes or ()),
         rates=new.rates,
-        created_ms=now_ms,
+        created_ms=now,
         expires_ms=expires_ms,
         numbering=new.numbering,
     )
@@ -102,7 +102,7 @@ def key_dto(key: ApiKey) -> dict[str, Any]:
         "numbering": key.numbering or None,
         "created_at": iso(key.created_ms),
         "expires_at": iso(key.expires_ms) if key.expires_ms else None,
-        "expired": key.expired(int(time.time() * 1000)),
+        "expired": key.expired(now_ms()),
     }
 
 

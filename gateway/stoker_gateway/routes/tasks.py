@@ -1,7 +1,6 @@
 """Runs and tasks."""
 
 import contextlib
-import time
 from typing import Annotated, Any
 
 from litestar import delete, get, post
@@ -19,6 +18,7 @@ from stoker.files.logs import remove_logs
 from stoker.runs.submit import Origin, RunBody
 from stoker_gateway.access import check_key, needs
 from stoker_gateway.awaited import check_not_awaited
+from stoker_gateway.clock import now_ms
 from stoker_gateway.dialect import Deltas, status_number
 from stoker_gateway.door import caller_of
 from stoker_gateway.dto import explanation_dto, iso, task_dto, timings_dto
@@ -161,7 +161,7 @@ async def retry_task(request: AnyRequest, task_id: str) -> Answer:
 async def read_timings(request: AnyRequest, task_id: str) -> Answer:
     """How long the task was in each state."""
     view = await own_task(request, task_id, with_logs=False)
-    return answer(request, timings_dto(view, caller_of(request).dialect, int(time.time() * 1000)))
+    return answer(request, timings_dto(view, caller_of(request).dialect, now_ms()))
 
 
 @get("/tasks/{task_id:str}/telemetry", tags=["tasks"], summary="Read a task's telemetry")

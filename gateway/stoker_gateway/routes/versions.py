@@ -1,7 +1,5 @@
 """Versions of apps: list, read, make current, fetch the code of, delete."""
 
-import time
-
 from litestar import delete, get, post, put
 from litestar.response import Stream
 
@@ -11,6 +9,7 @@ from stoker.core.scopes import Scope
 from stoker.files import file_key
 from stoker_gateway.access import needs
 from stoker_gateway.app_dto import app_dto, version_dto
+from stoker_gateway.clock import now_ms
 from stoker_gateway.door import caller_of
 from stoker_gateway.listing import LIST_LIMIT, MAX_LIMIT, ListQuery, plain
 from stoker_gateway.numbers import whole
@@ -78,7 +77,7 @@ async def delete_version(request: AnyRequest, app_id: str, version_id: str) -> A
             f"Version {version.short_id} is the current one of {app.namespace}/{app.name}. "
             "Make another one current first, or delete the app."
         )
-    await services.store.catalog.delete_version(version, int(time.time() * 1000))
+    await services.store.catalog.delete_version(version, now_ms())
     services.registry.forget()
     await services.pinner.forget(app, caller_of(request).actor, version.id)
     await record_app(request, Action.VERSION_DELETED, app, version=version.short_id)

@@ -1,7 +1,6 @@
 """Webhooks of the user of the key: what was told to whom, once more, and the secret that signs it."""
 
 import asyncio
-import time
 from typing import Annotated, Any
 
 from litestar import get, post
@@ -19,6 +18,7 @@ from stoker.log import get_logger
 from stoker.protocol.deliveries import DeliveryView
 from stoker.runs.submit import check_webhook
 from stoker_gateway.access import needs
+from stoker_gateway.clock import now_ms
 from stoker_gateway.door import caller_of
 from stoker_gateway.dto import iso
 from stoker_gateway.listing import MAX_LIMIT
@@ -146,14 +146,14 @@ async def call_for_test(request: AnyRequest, data: Target) -> Answer:
 async def read_secret(request: AnyRequest) -> Answer:
     """Whether the caller's webhooks are signed, and since when. Never the secret itself."""
     record = await services_of(request).signing.read(caller_of(request).owner.user_id)
-    return answer(request, secret_dto(record, _now_ms()))
+    return answer(request, secret_dto(record, now_ms()))
 
 
 @post("/webhooks/secret", status_code=200, tags=["webhooks"], summary="Make the secret that signs webhooks")
 async def renew_secret(request: AnyRequest, data: Renewal) -> Answer:
     """Make it, or replace it; the answer is the only one that has it. The one before signs too for `overlap_s`."""
     record, secret = await services_of(request).signing.renew(caller_of(request).actor, data.overlap_s)
-    told = answer(request, secret_dto(record, _now_ms()) | {"secret": secret})
+    told = answer(request, secret_dto(record, now_ms()) | {"secret": secret})
     told.headers["cache-control"] = "no-store"
     return told
 
@@ -182,10 +182,6 @@ def _state(name: str) -> DeliveryState:
         raise InvalidRequest(
             f"Input validation failed: state: {name[:100]!r} is unknown; known: {', '.join(DeliveryState)}"
         ) from None
-
-
-def _now_ms() -> int:
-    return int(time.time() * 1000)
 
 
 ROUTES = [
