@@ -41,6 +41,8 @@ class AnswerFeed:
         self._hub = hub
         self._heartbeat_s = heartbeat_s
         self._task_id = task_id
+        self._told_attempt = 0
+        """Whose output begins with all that was told."""
         self._attempt = 0
         self._last = 0
         self._after = "0"
@@ -69,22 +71,39 @@ class AnswerFeed:
                     mono_told = time.monotonic()
                     yield QUIET
 
+    def contradicts(self, end: Standing) -> bool:
+        """Whether an attempt ended with another answer than the one that an earlier attempt had told.
+
+        What an attempt told itself is no contradiction: an app may strip its text or spell arguments anew at the end.
+        """
+        return self.growth.broken and end.attempt != self._told_attempt
+
     async def _new(self, view: Standing) -> AsyncIterator[Delta]:
-        """What a view has beyond what was told: its increments while they can be had, else by its output."""
+        """What a view has beyond what was told: its increments while they can be had, else by its output.
+
+        At the end both: an output that is not what was streamed, as a stripped one, cannot tell the last increments.
+        """
         if self._growing(view):
             async for delta in self._increments(view):
                 yield delta
-        elif delta := self.growth.catch_up(view.output):
+            if view.state not in TERMINAL:
+                return
+        if delta := self.growth.catch_up(view.output):
             yield delta
+        if not self.growth.broken:
+            self._told_attempt = view.attempt
 
     def _growing(self, view: Standing) -> bool:
         """Whether increments of this attempt go on from what was told."""
-        if view.state in TERMINAL or view.delta_last == 0 or self._last < 0:
+        if view.delta_last == 0 or self._last < 0:
             return False
+        if view.state in TERMINAL:
+            return view.attempt == self._attempt and self._last > 0
         if view.attempt != self._attempt:
             if not self.growth.empty:
                 return False
-            self._attempt, self._last, self._after = view.attempt, 0, "0"
+            self._told_attempt = self._attempt = view.attempt
+            self._last, self._after = 0, "0"
         return True
 
     async def _increments(self, view: Standing) -> AsyncIterator[Delta]:

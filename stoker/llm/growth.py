@@ -13,6 +13,10 @@ from stoker.llm.contract import read_output
 
 Delta = dict[str, Any]
 
+_decode = msgspec.json.Decoder().decode
+_sorted = msgspec.json.Encoder(order="sorted").encode
+"""Texts are compared, and not values: 1 equals True."""
+
 
 class Growth:
     """The sum of what one reader was told."""
@@ -22,7 +26,7 @@ class Growth:
         self.reasoning = ""
         self.calls: dict[int, Delta] = {}
         self.broken = False
-        """A whole output does not begin with the sum: another attempt answered otherwise."""
+        """The last whole output does not begin with the sum: its app says it anew, or another attempt says otherwise."""
 
     @property
     def empty(self) -> bool:
@@ -51,6 +55,7 @@ class Growth:
     def catch_up(self, raw: bytes | msgspec.Raw) -> Delta:
         """What a whole output has beyond the sum. A field that did not grow by appending is left out."""
         whole = read_output(raw)
+        self.broken = any(index >= len(whole.tool_calls) for index in self.calls)
         new: Delta = {}
         for name, text in (("response", whole.response), ("reasoning", whole.reasoning)):
             have = getattr(self, name)
@@ -58,7 +63,7 @@ class Growth:
                 if len(text) > len(have):
                     new[name] = text[len(have) :]
                     setattr(self, name, text)
-            elif text:
+            else:
                 self.broken = True
         calls = [self._rest(index, call.as_wire()) for index, call in enumerate(whole.tool_calls)]
         if any(calls):
@@ -91,11 +96,22 @@ class Growth:
         if have is None:
             self.calls[index] = {"name": call["function"]["name"], "arguments": arguments}
             return {"index": index, **call}
+        name = call["function"]["name"]
+        if have.get("name", name) != name:
+            self.broken = True
         if not have["arguments"] and arguments == "{}":
             return {}
         if not arguments.startswith(have["arguments"]):
-            self.broken = True
+            self.broken = self.broken or not _same_json(arguments, have["arguments"])
             return {}
         rest = arguments[len(have["arguments"]) :]
         have["arguments"] = arguments
         return {"index": index, "function": {"arguments": rest}} if rest else {}
+
+
+def _same_json(one: str, other: str) -> bool:
+    """Whether two texts are the same value: apps stream arguments as a model wrote them, and may end with an object."""
+    try:
+        return _sorted(_decode(one)) == _sorted(_decode(other))
+    except (msgspec.DecodeError, RecursionError):
+        return False

@@ -159,7 +159,7 @@ async def streamed(running: Completing) -> AsyncIterator[bytes]:
                         yield event(chunk)
                 else:
                     ended = True
-                    for chunk in _last_chunks(running, part, whole_told=not feed.growth.broken):
+                    for chunk in _last_chunks(running, part, contradicted=feed.contradicts(part)):
                         yield event(chunk)
         if not ended:
             yield event(error_body(NotFound("The task of this answer was deleted")))
@@ -169,10 +169,10 @@ async def streamed(running: Completing) -> AsyncIterator[bytes]:
             running.hang_up()
 
 
-def _last_chunks(running: Completing, end: Standing, *, whole_told: bool) -> list[dict[str, Any]]:
+def _last_chunks(running: Completing, end: Standing, *, contradicted: bool) -> list[dict[str, Any]]:
     try:
         output = read_output(checked(running, end))
-        if not whole_told:
+        if contradicted:
             raise ModelFailed("The worker was lost, and another attempt answered otherwise. Ask again.")
     except StokerError as error:
         return [error_body(error, end.error_code)]

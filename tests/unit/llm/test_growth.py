@@ -57,3 +57,24 @@ def test_what_is_no_increment_of_a_chat_is_left_out():
     assert Growth().add({"response": "", "picture": 1, "tool_calls": ["x"], "usage": {"a": 1}}) == {
         "usage": {"a": 1}
     }
+
+
+def test_an_output_that_goes_on_from_the_sum_again_mends_it():
+    growth = Growth()
+    growth.add({"response": "Hello"})
+    growth.catch_up(b'{"response":"Goodbye"}')
+    assert growth.catch_up(b'{"response":"Hello!"}') == {"response": "!"}
+    assert not growth.broken
+
+
+@pytest.mark.parametrize(
+    ("arguments", "same"),
+    [({"b": 2, "a": [1]}, True), ({"a": [1]}, False), ({"a": [True], "b": 2}, False), ("[" * 5000, False)],
+)
+def test_arguments_that_are_spelled_otherwise_are_the_same_when_their_values_are(arguments, same):
+    growth = Growth()
+    function = {"name": "f", "arguments": '{"a": [1], "b": 2}'}
+    growth.add({"tool_calls": [{"index": 0, "id": "c", "function": function}]})
+    whole = {"tool_calls": [{"id": "c", "function": {"name": "f", "arguments": arguments}}]}
+    assert growth.catch_up(json.dumps(whole).encode()) == {}
+    assert growth.broken is not same
