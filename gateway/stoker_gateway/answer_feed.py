@@ -1,7 +1,8 @@
 """The answer of a language model's task as it grows: increments whose sum is the answer, then how the task ended.
 
-Built on what the hub knows of the task, so it survives a lost announcement, another attempt and a restart of
-everything but this process. Apps that yield increments and apps that yield whole outputs look the same here.
+Built on what the hub knows of the task, so it survives a lost announcement, another attempt, a time without Redis
+and a restart of everything but this process. Apps that yield increments and apps that yield whole outputs look the
+same here.
 """
 
 import time
@@ -10,13 +11,14 @@ from typing import Final
 
 import msgspec
 
+from stoker.core.errors import StoreUnavailable
 from stoker.core.messages import TaskId
 from stoker.core.states import TERMINAL
 from stoker.llm.growth import Delta, Growth
 from stoker.protocol import Store
 from stoker.protocol.task_hash import Standing
 from stoker_gateway.deltas import BATCHES
-from stoker_gateway.streams import Hub, woken
+from stoker_gateway.streams import RETRY_S, Hub, woken
 
 _decode = msgspec.json.Decoder(dict[str, object]).decode
 
@@ -46,13 +48,14 @@ class AnswerFeed:
         self._attempt = 0
         self._last = 0
         self._after = "0"
+        self._unread = False
+        """Whether increments are to be read again, for Redis was away."""
 
     async def parts(self) -> AsyncGenerator[Part, None]:
         """What is new, Quiet now and then, and how the task ended; nothing more when it is deleted.
 
         Raises:
             StreamCut: the gateway ends, or cannot read the task.
-            StoreUnavailable: increments cannot be read.
         """
         mono_told = time.monotonic()
         with self._hub.answer(self._task_id) as (watch, waker):
@@ -62,10 +65,11 @@ class AnswerFeed:
                     async for delta in self._new(view):
                         mono_told = time.monotonic()
                         yield delta
-                    if view.state in TERMINAL:
+                    if view.state in TERMINAL and not self._unread:
                         yield view
                         return
-                await woken(waker, mono_told + self._heartbeat_s - time.monotonic())
+                quiet_s = mono_told + self._heartbeat_s - time.monotonic()
+                await woken(waker, min(quiet_s, RETRY_S) if self._unread else quiet_s)
                 self._hub.check(watch)
                 if time.monotonic() >= mono_told + self._heartbeat_s:
                     mono_told = time.monotonic()
@@ -83,10 +87,11 @@ class AnswerFeed:
 
         At the end both: an output that is not what was streamed, as a stripped one, cannot tell the last increments.
         """
+        self._unread = False
         if self._growing(view):
             async for delta in self._increments(view):
                 yield delta
-            if view.state not in TERMINAL:
+            if self._unread or view.state not in TERMINAL:
                 return
         if delta := self.growth.catch_up(view.output):
             yield delta
@@ -108,7 +113,11 @@ class AnswerFeed:
 
     async def _increments(self, view: Standing) -> AsyncIterator[Delta]:
         while self._last < view.delta_last:
-            batches = await self._store.tasks.deltas(self._task_id, self._after, BATCHES)
+            try:
+                batches = await self._store.tasks.deltas(self._task_id, self._after, BATCHES)
+            except StoreUnavailable:
+                self._unread = True  # and nobody says when: the hub tells of a task only when it has changed
+                return
             for batch in batches:
                 self._after = batch.id
                 for number, raw in enumerate(batch.deltas, batch.first):

@@ -175,7 +175,7 @@ class AnswerInProgress:
         self.message = message
         self.grows = False
         self.mono_grown = 0.0
-        self.mono_lost = 0.0  # since when its task cannot be followed: it was not there, or Redis was away
+        self.mono_lost = 0.0  # since when its task cannot be followed: it was not there, or not to be read
         self.growth = feed.growth
         self._parts = feed.parts()
         self.part: asyncio.Task[Part | None] | None = asyncio.create_task(_next(self._parts))
@@ -207,6 +207,6 @@ class AnswerInProgress:
 
 async def _next(parts: AsyncGenerator[Part, None]) -> Part | None:
     """What comes next of an answer; None when nothing does: the chat itself has the rest."""
-    with contextlib.suppress(StopAsyncIteration, StoreUnavailable):
+    with contextlib.suppress(StopAsyncIteration):
         return await anext(parts)
     return None

@@ -123,25 +123,24 @@ async def run_body(services: Services, data: ChatRequest, user_id: str) -> RunBo
 
 
 async def whole(request: AnyRequest, running: Completing) -> Answer:
-    """Wait for the end, unless the client hangs up."""
+    """Wait for the end, unless the client hangs up. A task that is not followed to its end is cancelled."""
     ending = asyncio.create_task(_ended(running))
     gone = asyncio.create_task(_disconnected(request))
+    end: Standing | None = None
     try:
         await asyncio.wait({ending, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not ending.done():
-            running.hang_up()
             return Response(content=b"", status_code=499)
-        body = running.said.whole(read_output(checked(running, await ending)))
-        return Response(content=bytes(_encode(body)), media_type=JSON, status_code=200)
+        end = await ending
     except StreamCut as error:
-        running.hang_up()
         raise NoCapacity("The answer could not be followed to its end. Ask again.") from error
-    except asyncio.CancelledError:
-        running.hang_up()
-        raise
     finally:
         for task in (ending, gone):
             task.cancel()
+        if end is None:
+            running.hang_up()
+    body = running.said.whole(read_output(checked(running, end)))
+    return Response(content=bytes(_encode(body)), media_type=JSON, status_code=200)
 
 
 async def streamed(running: Completing) -> AsyncIterator[bytes]:

@@ -8,13 +8,14 @@ import msgspec
 import pytest
 from virtual_time import in_virtual_time, pass_time
 
+from stoker.core.errors import ModelFailed, NotFound, StoreUnavailable
 from stoker.core.messages import DeltaBatch
 from stoker.core.states import TaskState
 from stoker.protocol.task_hash import Standing
 from stoker.settings import GatewaySettings
 from stoker_gateway.openai_answer import Completion
-from stoker_gateway.routes.openai import Completing, streamed
-from stoker_gateway.streams import Hub
+from stoker_gateway.routes.openai import Completing, streamed, whole
+from stoker_gateway.streams import RETRY_S, Hub
 
 pytestmark = pytest.mark.unit
 
@@ -29,8 +30,11 @@ class Tasks:
     def __init__(self):
         self.batches = []
         self.cancelled = []
+        self.away = False
 
     async def deltas(self, _task_id, after, _count):
+        if self.away:
+            raise StoreUnavailable
         return [batch for batch in self.batches if int(batch.id) > int(after)]
 
     async def cancel(self, task_id, *, grace_ms):
@@ -172,3 +176,75 @@ async def test_another_attempt_may_go_on_with_the_same_words_and_end_with_anothe
     await streaming.show({"response": "Hello.\n"}, attempt=2, last=2)
     await streaming.end({"response": "Hello."}, attempt=2)
     assert (streaming.text(), streaming.ending()) == ("Hello.\n", "stop")
+
+
+@in_virtual_time
+async def test_increments_that_could_not_be_read_are_told_though_the_task_does_not_change_again(tmp_path):
+    streaming = Streaming(tmp_path)
+    streaming.store({"response": "Hel"})
+    streaming.tasks.away = True
+    await streaming.show({"response": "Hel"})
+    streaming.tasks.away = False
+    await pass_time(RETRY_S)
+    assert '"content":"Hel"' in streaming.events[-1]
+    await streaming.end({"response": "Hello."})
+    assert (streaming.text(), streaming.ending()) == ("Hello.", "stop")
+    assert not streaming.tasks.cancelled
+
+
+@in_virtual_time
+async def test_an_end_is_told_when_the_last_increments_can_be_read(tmp_path):
+    streaming = Streaming(tmp_path)
+    streaming.store({"response": " Hel"})
+    await streaming.show({"response": " Hel"})
+    streaming.store({"response": "lo."})
+    streaming.tasks.away = True
+    await streaming.show({"response": "Hello."}, state=COMPLETED)
+    assert not streaming.reading.done()
+    streaming.tasks.away = False
+    await streaming.reading
+    assert (streaming.text(), streaming.ending()) == (" Hello.", "stop")
+
+
+class Request:
+    """Its client waits."""
+
+    async def receive(self):
+        await asyncio.Event().wait()
+
+
+class Failing:
+    """A feed that fails."""
+
+    def __init__(self, error):
+        self._error = error
+
+    async def parts(self):
+        raise self._error
+        yield
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable(), NotFound()], ids=["Redis away", "deleted"])
+async def test_a_task_that_is_not_followed_to_its_end_is_cancelled(tmp_path, monkeypatch, error):
+    streaming = Streaming(tmp_path)
+    streaming.reading.cancel()
+    monkeypatch.setattr(Completing, "feed", lambda _running: Failing(error))
+    with pytest.raises(type(error)):
+        await whole(Request(), streaming.running)
+    await asyncio.sleep(0)
+    assert [task_id for task_id, _ in streaming.tasks.cancelled] == ["t"]
+
+
+async def test_a_task_that_failed_is_not_cancelled(tmp_path, monkeypatch):
+    streaming = Streaming(tmp_path)
+    streaming.reading.cancel()
+    end = Standing(state=TaskState.FAILED, attempt=1, output=b"null", error="no", error_code="x")
+
+    async def ended(_running):
+        return end
+
+    monkeypatch.setattr("stoker_gateway.routes.openai._ended", ended)
+    with pytest.raises(ModelFailed, match="no"):
+        await whole(Request(), streaming.running)
+    await asyncio.sleep(0)
+    assert not streaming.tasks.cancelled

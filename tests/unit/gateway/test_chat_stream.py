@@ -46,7 +46,7 @@ def feeds(*tries):
     return Feed, made
 
 
-@pytest.mark.parametrize("tries", [("", "hi"), ("he", "llo")], ids=["not there yet", "Redis was away"])
+@pytest.mark.parametrize("tries", [("", "hi"), ("he", "llo")], ids=["not there yet", "spoiled for a moment"])
 async def test_an_answer_whose_task_cannot_be_read_is_followed_again(monkeypatch, tries):
     """A chat is written with the id of the task before the task is submitted, and its reader may be quicker than that."""
     chat = Chat(id="c", owner=Owner(user_id="u", key_id="k"), config=read_config({"core_app_ref": "a/b"}))
