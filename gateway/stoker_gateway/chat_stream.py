@@ -47,6 +47,8 @@ class ChatStream:
         self._told = ChatTold()
         self._answer: AnswerInProgress | None = None
         self._idle_at = time.monotonic()
+        self._mono_unread = 0.0
+        """Since when a change of the chat cannot be read, for Redis is away; 0 when it was."""
         self._heartbeat = Heartbeat(heartbeat_s)
 
     async def events(self) -> AsyncIterator[bytes]:
@@ -59,23 +61,24 @@ class ChatStream:
         change = asyncio.ensure_future(anext(changes))
         try:
             while not self._over():
-                waits: set[asyncio.Future[None] | asyncio.Future[Part | None]] = {change}
-                if self._answer is not None and self._answer.part is not None:
-                    waits.add(self._answer.part)
-                await asyncio.wait(waits, timeout=self._pause_s(), return_when=asyncio.FIRST_COMPLETED)
+                await self._wait(change)
                 news = self._answer.news(self._told, deltas=self._ndjson) if self._answer else ()
                 for written in self._written(news):
                     yield written
                 await self._follow_again()
                 if self._heartbeat.due():
                     yield HEARTBEAT_LINE if self._ndjson else HEARTBEAT_COMMENT
-                if not change.done():
+                if change.done():
+                    change.result()
+                    change = asyncio.ensure_future(anext(changes))
+                elif not self._unread_due():
                     continue
-                change.result()
-                change = asyncio.ensure_future(anext(changes))
-                chat = await self._read()
-                if chat is None:
+                try:
+                    chat = await self._read()
+                except NotFound:
                     return
+                if chat is None:
+                    continue
                 for written in self._written((*self._rest(chat), *self._told.news(chat))):
                     yield written
                 await self._follow(chat)
@@ -86,6 +89,13 @@ class ChatStream:
             if self._answer is not None:
                 await self._answer.close()
 
+    async def _wait(self, change: asyncio.Future[None]) -> None:
+        """Until the chat has changed, more of the answer has come, or something is due."""
+        waits: set[asyncio.Future[None] | asyncio.Future[Part | None]] = {change}
+        if self._answer is not None and self._answer.part is not None:
+            waits.add(self._answer.part)
+        await asyncio.wait(waits, timeout=self._pause_s(), return_when=asyncio.FIRST_COMPLETED)
+
     def _over(self) -> bool:
         chat = self._told.chat
         return chat is not None and not chat.busy and time.monotonic() >= self._idle_at + IDLE_S
@@ -93,6 +103,8 @@ class ChatStream:
     def _pause_s(self) -> float:
         """How long nothing is due."""
         chat = self._told.chat
+        if self._mono_unread:
+            return max(0.0, self._mono_unread + RETRY_S - time.monotonic())
         if self._answer is not None and self._answer.mono_lost:
             return max(0.0, self._answer.mono_lost + RETRY_S - time.monotonic())
         if self._answer is not None and self._answer.grows:
@@ -102,14 +114,20 @@ class ChatStream:
         return self._heartbeat_s
 
     async def _read(self) -> Chat | None:
-        """The chat as it is; None when it is gone, and the last one when Redis is away."""
+        """The chat as it is; None when Redis is away, and it is to be read a moment later.
+
+        Raises:
+            NotFound: it is gone.
+        """
+        self._mono_unread = 0.0
         try:
             return (await load_chat(self._store, self._chat_id)).chat
-        except NotFound:
-            return None
         except StoreUnavailable:
-            await asyncio.sleep(RETRY_S)
-            return self._told.chat
+            self._mono_unread = self._idle_at = time.monotonic()  # what was not read may be a new turn
+            return None
+
+    def _unread_due(self) -> bool:
+        return bool(self._mono_unread) and time.monotonic() >= self._mono_unread + RETRY_S
 
     def _rest(self, chat: Chat) -> Iterator[Told]:
         """What the increments that were sent lack of answers that are whole now: a short one is over before it is followed."""
