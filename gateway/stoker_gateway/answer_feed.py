@@ -93,7 +93,7 @@ class AnswerFeed:
                 yield delta
             if self._unread or view.state not in TERMINAL:
                 return
-        if delta := self.growth.catch_up(view.output):
+        if delta := self.growth.catch_up(view.output, ended=view.state in TERMINAL):
             yield delta
         if not self.growth.broken:
             self._told_attempt = view.attempt

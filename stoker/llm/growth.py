@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
-from stoker.llm.contract import read_output
+from stoker.llm.contract import ToolCall, read_output
 
 Delta = dict[str, Any]
 
@@ -52,8 +53,11 @@ class Growth:
             new["usage"] = delta["usage"]
         return new
 
-    def catch_up(self, raw: bytes | msgspec.Raw) -> Delta:
-        """What a whole output has beyond the sum. A field that did not grow by appending is left out."""
+    def catch_up(self, raw: bytes | msgspec.Raw, *, ended: bool = False) -> Delta:
+        """What a whole output has beyond the sum. A field that did not grow by appending is left out.
+
+        Args: ended: no more will come, so that a call without arguments has none.
+        """
         whole = read_output(raw)
         self.broken = any(index >= len(whole.tool_calls) for index in self.calls)
         new: Delta = {}
@@ -65,7 +69,7 @@ class Growth:
                     setattr(self, name, text)
             else:
                 self.broken = True
-        calls = [self._rest(index, call.as_wire()) for index, call in enumerate(whole.tool_calls)]
+        calls = [self._rest(index, call, ended=ended) for index, call in enumerate(whole.tool_calls)]
         if any(calls):
             new["tool_calls"] = [call for call in calls if call]
         return new
@@ -89,18 +93,17 @@ class Growth:
         whole["arguments"] += piece
         return new | {"function": told}
 
-    def _rest(self, index: int, call: Mapping[str, Any]) -> Delta:
+    def _rest(self, index: int, call: ToolCall, *, ended: bool) -> Delta:
         """What of a whole call was not told yet."""
-        arguments = call["function"]["arguments"]
+        arguments = call.arguments
+        if arguments == "{}" and not ended:
+            arguments = ""  # they may not be written yet, and what was told cannot be taken back
         have = self.calls.get(index)
         if have is None:
-            self.calls[index] = {"name": call["function"]["name"], "arguments": arguments}
-            return {"index": index, **call}
-        name = call["function"]["name"]
-        if have.get("name", name) != name:
+            self.calls[index] = {"name": call.name, "arguments": arguments}
+            return {"index": index, **replace(call, arguments=arguments).as_wire()}
+        if have.get("name", call.name) != call.name:
             self.broken = True
-        if not have["arguments"] and arguments == "{}":
-            return {}
         if not arguments.startswith(have["arguments"]):
             self.broken = self.broken or not _same_json(arguments, have["arguments"])
             return {}

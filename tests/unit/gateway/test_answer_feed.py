@@ -101,6 +101,12 @@ class Streaming:
         deltas = [chunk["choices"][0]["delta"] for chunk in self.chunks() if "choices" in chunk]
         return "".join(delta.get("content", "") for delta in deltas)
 
+    def arguments(self):
+        """Of the only call, as a client adds them up."""
+        deltas = [chunk["choices"][0]["delta"] for chunk in self.chunks()]
+        calls = [call for delta in deltas for call in delta.get("tool_calls", ())]
+        return "".join(call["function"]["arguments"] for call in calls)
+
     def ending(self):
         """Why it ended: the reason, or the message of an error."""
         last = self.chunks()[-1]
@@ -165,6 +171,25 @@ async def test_another_attempt_that_answers_otherwise_is_an_error(tmp_path, told
     await streaming.show({"reasoning": "new"}, attempt=2, last=1)
     await streaming.end(output, attempt=2)
     assert "another attempt answered otherwise" in streaming.ending()
+
+
+@pytest.mark.parametrize("arguments", ["{}", '{"a":1}'])
+@pytest.mark.parametrize("begun", ["", {}], ids=["text", "object"])
+@in_virtual_time
+async def test_arguments_that_are_not_written_yet_are_not_told_as_none(tmp_path, begun, arguments):
+    streaming = Streaming(tmp_path)
+    await streaming.show({"tool_calls": [call(begun)]})
+    await streaming.end({"tool_calls": [call(arguments)]})
+    assert (streaming.arguments(), streaming.ending()) == (arguments, "tool_calls")
+
+
+@in_virtual_time
+async def test_a_call_that_was_streamed_without_arguments_has_none_at_the_end(tmp_path):
+    streaming = Streaming(tmp_path)
+    streaming.store({"tool_calls": [call("")]})
+    await streaming.show({"tool_calls": [call("")]})
+    await streaming.end({"tool_calls": [call("{}")]})
+    assert (streaming.arguments(), streaming.ending()) == ("{}", "tool_calls")
 
 
 @in_virtual_time
