@@ -116,12 +116,12 @@ class Api:
 
         Raises:
             ApiError: the gateway refused it; carries the gateway's sentence.
-            CommandFailed: no gateway answers.
+            CommandFailed: no gateway answers, or what answers is none.
         """
         with self._explained():
             answer = await self._http.request(method, path, **options)
-        _raise_for(answer)
-        return msgspec.json.decode(answer.content) if answer.content else None
+            _raise_for(answer, self.url)
+            return msgspec.json.decode(answer.content) if answer.content else None
 
     async def upload(self, path: Path, *, category: str = "") -> dict[str, Any]:
         """Store a local file; the gateway's record of it, with `id` and `uri`.
@@ -151,7 +151,7 @@ class Api:
                 answer = await self._http.put(
                     record["upload_url"], content=chunks(), headers=headers, timeout=None
                 )
-            _raise_for(answer)
+            _raise_for(answer, self.url)
         stored: dict[str, Any] = record
         return stored
 
@@ -163,9 +163,9 @@ class Api:
         """
         with self._explained():
             async with self._http.stream("GET", path) as answer:
-                if answer.status_code >= 400:
+                if not answer.is_success:
                     await answer.aread()
-                _raise_for(answer)
+                _raise_for(answer, self.url)
                 with target.open("xb") as out:
                     async for chunk in answer.aiter_bytes():
                         await asyncio.to_thread(out.write, chunk)
@@ -268,15 +268,25 @@ class Api:
             await asyncio.sleep(RECONNECT_DELAY_S)
 
     async def events(self, path: str, **params: Any) -> AsyncGenerator[dict[str, Any], None]:
-        """The objects of an NDJSON stream."""
+        """The objects of an NDJSON stream.
+
+        Raises:
+            ApiError: the gateway refused it.
+            CommandFailed: what answers is no gateway.
+            httpx.TransportError: the connection was lost.
+        """
         headers = {"Accept": "application/x-ndjson"}
         timeout = httpx.Timeout(TIMEOUT_S, read=STREAM_SILENCE_S)
         async with self._http.stream("GET", path, headers=headers, timeout=timeout, params=params) as answer:
-            if answer.status_code >= 400:
+            if not answer.is_success:
                 await answer.aread()
-                _raise_for(answer)
+                _raise_for(answer, self.url)
             async for line in answer.aiter_lines():
-                if line.strip() and isinstance(event := msgspec.json.decode(line), dict):
+                try:
+                    event = msgspec.json.decode(line) if line.strip() else None
+                except msgspec.DecodeError as error:
+                    raise _no_gateway(self.url) from error
+                if isinstance(event, dict):
                     yield event
 
     def _explained(self) -> "_Explained":
@@ -284,7 +294,7 @@ class Api:
 
 
 class _Explained:
-    """Turns transport errors into one sentence."""
+    """Turns transport errors, and an answer that is no JSON, into one sentence."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -295,6 +305,8 @@ class _Explained:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(error, (msgspec.DecodeError, UnicodeDecodeError)):
+            raise _no_gateway(self.url) from error
         if isinstance(error, httpx.TransportError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
             raise CommandFailed(
                 f"the certificate of {self.url} is not trusted here ({error})",
@@ -378,8 +390,29 @@ def _exit_code(status: int) -> ExitCode:
     return ExitCode.USAGE if status < 500 and status != 429 else ExitCode.FAILED
 
 
-def _raise_for(answer: httpx.Response) -> None:
-    """Raise the gateway's problem as an ApiError."""
+def _no_gateway(url: str) -> CommandFailed:
+    return CommandFailed(
+        f"what answers at {url} is no Stoker gateway: its answer is no JSON",
+        ExitCode.UNREACHABLE,
+        "set STOKER_URL to the gateway's own address",
+    )
+
+
+def _redirected(answer: httpx.Response, url: str) -> CommandFailed:
+    """A redirect is not followed: it would carry the key to wherever an answer without TLS says."""
+    target = answer.headers.get("Location", "")
+    path = str(answer.request.url).removeprefix(url)
+    return CommandFailed(
+        f"{url} redirects to {target.removesuffix(path) or 'no address'}",
+        ExitCode.UNREACHABLE,
+        "set STOKER_URL to the address at which the gateway itself answers",
+    )
+
+
+def _raise_for(answer: httpx.Response, url: str) -> None:
+    """Raise the gateway's problem as an ApiError, a redirect as a CommandFailed."""
+    if answer.is_redirect:
+        raise _redirected(answer, url)
     if answer.status_code < 400:
         return
     code, message = "", ""

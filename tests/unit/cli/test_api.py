@@ -28,3 +28,60 @@ async def test_a_header_that_cannot_be_sent_is_not_shown():
         with pytest.raises(CommandFailed) as refused, api._explained():
             raise httpx.LocalProtocolError(f"Illegal header value b'Bearer {KEY}\\n'")
     assert KEY not in refused.value.message
+
+
+def answering(api, monkeypatch, status, **answer):
+    def respond(_request):
+        return httpx.Response(status, **answer)
+
+    monkeypatch.setattr(
+        api, "_http", httpx.AsyncClient(base_url=api.url, transport=httpx.MockTransport(respond))
+    )
+
+
+async def delete(api, _folder):
+    await api.delete("/keys/k1")
+
+
+async def follow(api, _folder):
+    _ = [event async for event in api.events("/keys/k1")]
+
+
+async def download(api, folder):
+    await api.download("/keys/k1", folder / "new")
+
+
+@pytest.mark.parametrize("ask", [delete, follow, download])
+@pytest.mark.parametrize(("status", "content"), [(308, b""), (301, b"<html>moved</html>"), (304, b"")])
+async def test_a_redirect_is_no_success_and_its_target_is_told(tmp_path, monkeypatch, ask, status, content):
+    api = Api("http://gw:8/stoker", KEY)
+    headers = {"Location": "https://gw/stoker/keys/k1"}
+    answering(api, monkeypatch, status, content=content, headers=headers)
+    async with api:
+        with pytest.raises(CommandFailed) as refused:
+            await ask(api, tmp_path)
+    assert refused.value.message == "http://gw:8/stoker redirects to https://gw/stoker"
+    assert refused.value.exit_code is ExitCode.UNREACHABLE
+    assert "STOKER_URL" in refused.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_redirect_to_nowhere_is_no_success(monkeypatch):
+    api = Api("http://gw", KEY)
+    answering(api, monkeypatch, 302)
+    async with api:
+        with pytest.raises(CommandFailed, match="http://gw redirects to no address"):
+            await api.get("/apps")
+
+
+@pytest.mark.parametrize(
+    ("ask", "content"),
+    [(delete, b"<html>please log in</html>"), (delete, b'"\xff"'), (follow, b"<html>please log in</html>")],
+)
+async def test_a_page_instead_of_json_is_no_gateway(tmp_path, monkeypatch, ask, content):
+    api = Api("http://gw", KEY)
+    answering(api, monkeypatch, 200, content=content)
+    async with api:
+        with pytest.raises(CommandFailed, match="what answers at http://gw is no Stoker gateway") as refused:
+            await ask(api, tmp_path)
+    assert refused.value.exit_code is ExitCode.UNREACHABLE
