@@ -30,7 +30,7 @@ class Greeting:
     1. wait until a task can run  2. say where everything is  3. deploy the apps of the first tasks
     4. run these tasks  5. deploy the other examples.
 
-    A failed example or first task is shown and does not end the system.
+    A step that fails is shown and does not end the system.
     """
 
     def __init__(
@@ -52,9 +52,20 @@ class Greeting:
         except StokerError as error:
             self._failed("start", error)
             return
-        settings = load(ClientSettings, {"data_dir": self._settings.data_dir, "url": url})
-        async with Api(url, find_key(settings), settings.trust()) as api:
-            await self._introduce(api)
+        # STOKER_API_KEY and the settings file may name a key of another gateway: this one's own is wanted.
+        own = {"data_dir": self._settings.data_dir, "url": url, "api_key": ""}
+        settings = load(ClientSettings, own)
+        try:
+            key = find_key(settings)
+        except StokerError as error:
+            self._failed("introduction", error)
+            return
+        async with Api(url, key, settings.trust()) as api:
+            try:
+                await self._introduce(api)
+            except StokerError as error:
+                self._failed("introduction", error)
+                return
             examples = self._settings.examples
             folders = find_app_folders(examples) if examples else []
             first = {app_name(text) for text in self._first_tasks}
