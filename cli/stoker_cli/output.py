@@ -18,8 +18,11 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, for programs
 
 PIPE_WIDTH: Final = 160
 """Columns of a table that goes to a file or a program."""
-out: Final = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_WIDTH)
-err: Final = Console(stderr=True, highlight=False, soft_wrap=True)
+# Without emoji: a text of others that holds `:x:` is shown as it is.
+out: Final = Console(
+    highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_WIDTH
+)
+err: Final = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 _ACTED_UPON: Final = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 )

@@ -26,7 +26,7 @@ def top(
 
     Needs a key with engines:read. Where the output is no terminal it prints one frame.
     """
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     if console.is_terminal and not console.is_dumb_terminal and not once and not json:
         asyncio.run(_live(console, interval))
         return
@@ -35,7 +35,7 @@ def top(
         print_json({"engines": snapshot.engines, "queue": snapshot.queue})
         return
     width = console.width if console.is_terminal else PIPE_WIDTH
-    Console(highlight=False, width=width).print(frame(snapshot, width))
+    Console(highlight=False, emoji=False, width=width).print(frame(snapshot, width))
 
 
 async def _once() -> Snapshot:

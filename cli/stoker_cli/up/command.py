@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from stoker import log, service
 from stoker.embedded import DirLock
@@ -21,7 +20,7 @@ from stoker.settings import (
     WorkerSettings,
     load,
 )
-from stoker_cli.output import err, out, print_event
+from stoker_cli.output import err, out, print_event, safe
 from stoker_cli.up.greeting import Greeting
 from stoker_cli.up.supervisor import Supervisor
 
@@ -131,7 +130,7 @@ def print_warning(part: str, fields: Mapping[str, Any]) -> None:
     """A part's warning, on the terminal."""
     hidden = {"event", "level", "timestamp", "part", "component", "exception"}
     details = " ".join(f"{name}={value}" for name, value in fields.items() if name not in hidden)
-    err.print(f"[yellow]{escape(part)}[/] {escape(str(fields.get('event')))} [dim]{escape(details[:400])}[/]")
+    err.print(f"[yellow]{safe(part)}[/] {safe(str(fields.get('event')))} [dim]{safe(details[:400])}[/]")
 
 
 def _ignore(_part: str, _fields: Mapping[str, Any]) -> None:

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from rich.markup import escape
 from rich.panel import Panel
 
 from stoker.core.errors import StokerError
@@ -14,7 +13,7 @@ from stoker.settings import ClientSettings, UpSettings, load
 from stoker_cli.api import Api, find_key
 from stoker_cli.deploy import DeployOptions, deploy_folder, find_app_folders
 from stoker_cli.inputs import parse_input
-from stoker_cli.output import CommandFailed, ExitCode, items_of, out, print_event, print_table
+from stoker_cli.output import CommandFailed, ExitCode, items_of, out, print_event, print_table, safe
 from stoker_cli.run import follow, submit
 from stoker_cli.task_view import TaskView
 from stoker_cli.up.supervisor import Supervisor
@@ -108,9 +107,9 @@ class Greeting:
         text = (
             f"API       [bold]{self._supervisor.url}[/]\n"
             f"docs      {self._supervisor.url}/docs\n"
-            f"key       {escape(str(self._settings.key_file))}\n"
-            f"data      {escape(str(self._settings.data_dir))}\n"
-            f"logs      {escape(str(self._settings.logs_dir))}"
+            f"key       {safe(str(self._settings.key_file))}\n"
+            f"data      {safe(str(self._settings.data_dir))}\n"
+            f"logs      {safe(str(self._settings.logs_dir))}"
         )
         out.print(Panel(text, title=f"stoker, ready in {took_s:.1f} s", title_align="left", expand=False))
         print_table(
@@ -143,7 +142,7 @@ class Greeting:
                 print_event("deployed", **result.as_json())
             else:
                 word = "deployed" if result.changed else "unchanged"
-                out.print(f"app [bold]{escape(result.ref)}[/] [green]{word}[/]")
+                out.print(f"app [bold]{safe(result.ref)}[/] [green]{word}[/]")
 
     async def _first_task(self, api: Api, text: str) -> None:
         """Run one task as `stoker run` would: 'namespace/name field=value file=@path'."""
@@ -151,7 +150,7 @@ class Greeting:
             ref, *pieces = _words(text) or [""]
             if not self._json:
                 command = " ".join(f"-i {shlex.quote(piece)}" for piece in pieces)
-                out.print(f"\n[bold]first task:[/] stoker run {escape(ref)} {escape(command)}")
+                out.print(f"\n[bold]first task:[/] stoker run {safe(ref)} {safe(command)}")
             body = {"app": ref, "infra": "private"}
             task = await submit(api, body, parse_input(pieces), parse_input([]))
             view = None if self._json else TaskView(out)
@@ -164,14 +163,14 @@ class Greeting:
 
     def _line(self, text: str) -> None:
         if not self._json:
-            out.print(f"  [dim]{escape(text.rstrip())}[/]")
+            out.print(f"  [dim]{safe(text.rstrip())}[/]")
 
     def _failed(self, what: str, error: StokerError) -> None:
         if self._json:
             print_event("failed", what=what, message=error.message)
         else:
             hint = getattr(error, "hint", "")
-            out.print(f"[bold red]{escape(what)} failed:[/] {escape(error.message)} [dim]{escape(hint)}[/]")
+            out.print(f"[bold red]{safe(what)} failed:[/] {safe(error.message)} [dim]{safe(hint)}[/]")
 
 
 def app_name(first_task: str) -> str:

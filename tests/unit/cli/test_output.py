@@ -8,6 +8,8 @@ from rich.console import Console
 from stoker_cli import chat_view, local_apps, output, tasks
 from stoker_cli.output import CommandFailed, plain, print_error, print_table, safe
 from stoker_cli.task_view import TaskView
+from stoker_cli.up import command, greeting
+from stoker_cli.up.greeting import Greeting
 
 pytestmark = pytest.mark.unit
 
@@ -19,9 +21,10 @@ SHOWN = "a]52;c;bHM=bc2Jde"
 def terminal(monkeypatch):
     text = io.StringIO()
     console = Console(file=text, width=200, no_color=True, highlight=False)
-    for module in (output, tasks, local_apps):
+    for module in (output, tasks, local_apps, greeting):
         monkeypatch.setattr(module, "out", console)
-    monkeypatch.setattr(output, "err", console)
+    for module in (output, command):
+        monkeypatch.setattr(module, "err", console)
     return console, text
 
 
@@ -67,3 +70,21 @@ def test_words_of_a_model_and_results_of_tools_are_only_text(terminal):
     message = {"id": "m", "role": "assistant", "status": "pending", "tool_invocations": [call]}
     view.take("chat_messages", message)
     assert text.getvalue().splitlines() == [SHOWN, f"{SHOWN} {{}}", f"{SHOWN} completed {SHOWN[:-1]} e"]
+
+
+def test_what_up_shows_of_parts_builds_and_failures_is_only_text(terminal):
+    _, text = terminal
+    command.print_warning("worker", {"event": EVIL, "level": "warning", "reason": EVIL})
+    greet = Greeting(None, None, [], json=False)
+    greet._line(EVIL)
+    greet._failed(EVIL, CommandFailed(EVIL, hint=EVIL))
+    assert text.getvalue().splitlines() == [
+        f"worker {SHOWN} reason={SHOWN}",
+        f"  {SHOWN}",
+        f"{SHOWN} failed: {SHOWN} {SHOWN}",
+    ]
+
+
+@pytest.mark.parametrize("console", [output.out, output.err])
+def test_the_name_of_an_emoji_stays_the_text_that_it_is(console):
+    assert console.render_str(safe("a:x:b")).plain == "a:x:b"
