@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-import tempfile
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -107,7 +106,7 @@ def try_out(
         setup=_with_paths(parse_input(setup or [])),
         function=function,
         env=dict(_variable(text) for text in env or []),
-        save=save or Path(tempfile.gettempdir()) / f"stoker-output-{folder.absolute().name}",
+        save=save,
         on_state=shown.state,
         on_line=shown.line,
     )

@@ -4,6 +4,7 @@ preparing (environment) > serving (import) > setting_up > running > completed or
 """
 
 import asyncio
+import itertools
 import os
 import shutil
 import tempfile
@@ -36,14 +37,14 @@ METADATA: Final = {"app_variant": "default", "task_id": "local", "worker_id": "l
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalRun:
-    """What to run. `save`: where the files of the output go."""
+    """What to run. `save`: where the files of the output go; None = a new folder, made for the first of them."""
 
     folder: Path
     input: dict[str, Any]
     setup: dict[str, Any]
     function: str
     env: dict[str, str]
-    save: Path
+    save: Path | None
     on_state: Callable[[TaskState], None]
     on_line: Callable[[LogType, str], None]
 
@@ -138,7 +139,7 @@ async def _in_environment(
         clock.enter(TaskState.RUNNING)
         order = RunSpec(task_id="local", function=name, input=run.input, metadata=METADATA)
         result = await instance.run(order, lambda _partial: None, settings.run_timeout_s)
-        output = await asyncio.to_thread(_keep_files, result, run.save, ended.files)
+        output = await asyncio.to_thread(_keep_files, result, run, ended.files)
     finally:
         clock.stop()
         await instance.stop("the test is over")
@@ -200,15 +201,28 @@ def _secrets(app: Manifest) -> dict[str, str]:
     return {name: os.environ[name] for name in names if name in os.environ}
 
 
-def _keep_files(result: RunResult, save: Path, kept: list[str]) -> Any:
+def _keep_files(result: RunResult, run: LocalRun, kept: list[str]) -> Any:
     """Copy the output's files out of the directory that goes; the output names the copies."""
-    output = result.output
+    output, save = result.output, run.save
     for number, file in enumerate(result.files):
+        if save is None:  # of a name that nobody can foresee: others may write to the same directory
+            save = Path(tempfile.mkdtemp(prefix=f"stoker-output-{run.folder.absolute().name}-"))
         save.mkdir(parents=True, exist_ok=True)
-        target = save / Path(file.filename or f"file{number}").name
-        if target.exists():
-            target = save / f"{number}-{target.name}"
-        shutil.copyfile(file.path, target)
-        kept.append(str(target))
-        output = put_at(output, file.pointer, str(target))
+        target = str(_copy(Path(file.path), save, Path(file.filename or f"file{number}").name))
+        kept.append(target)
+        output = put_at(output, file.pointer, target)
     return output
+
+
+def _copy(source: Path, folder: Path, name: str) -> Path:
+    """Copy a file under its name, or the first free one made from it. Overwrites nothing and follows no link."""
+    for number in itertools.count():
+        target = folder / (f"{number}-{name}" if number else name)
+        try:
+            copy = target.open("xb")
+        except FileExistsError:
+            continue
+        with copy, source.open("rb") as original:
+            shutil.copyfileobj(original, copy)
+        break
+    return target
