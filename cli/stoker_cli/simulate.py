@@ -14,6 +14,7 @@ import msgspec
 import typer
 
 from stoker.core.errors import InvalidRequest
+from stoker.service import die_with_parent
 from stoker_cli.output import JsonFlag, out, print_json
 from stoker_cli.simulation_view import print_bounds, print_shifts, print_summaries
 from stoker_scheduler.actions import Rules
@@ -147,7 +148,13 @@ def compare_shifts(
     count = min(processes or os.cpu_count() or 1, len(runs))
     if count == 1:
         return rows_of(map(run, runs))
-    with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as pool:
+    # Started from this thread, which lives as long as the process: the kernel's signal follows the thread.
+    with ProcessPoolExecutor(
+        count,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=die_with_parent,
+        initargs=(os.getpid(),),
+    ) as pool:
         return rows_of(pool.map(run, runs))
 
 
