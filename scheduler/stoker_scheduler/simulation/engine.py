@@ -173,6 +173,7 @@ class Simulation:
         self._waiting = 0
         self._ticking = False
         self._evicted: dict[tuple[str, str], float] = {}
+        self._measured_s: dict[str, float] = {}  # what the trace says of a setup's load, where it does
         self._loaded = {(worker.id, setup): 0.0 for worker in workers for setup in worker.residents}
         self._outcome = Outcome(self.jobs, workers)
 
@@ -240,7 +241,8 @@ class Simulation:
         if evict and worker.queue:
             raise Bug(f"{worker.id} was told to evict while it works")
         for setup in evict:
-            if worker.host.put(setup, worker.residents.pop(setup), self._load_s(job.number, setup)):
+            load_s = self._measured_s.get(setup) or self._load_s(job.number, setup)
+            if worker.host.put(setup, worker.residents.pop(setup), load_s):
                 job.parking_s += self._parking.park_s
             self._outcome.evictions += 1
             self._evicted[worker.id, setup] = now_s
@@ -257,6 +259,8 @@ class Simulation:
                 raise Bug(f"{setup} does not fit on {worker.id} beside {list(worker.residents)}")
             job.loaded, job.unparked = True, worker.host.take(setup)
             loaded_s = job.request.load_s or self._load_s(job.number, setup)
+            if job.request.load_s:
+                self._measured_s[setup] = job.request.load_s
             job.load_s = job.parking_s + (self._parking.unpark_s if job.unparked else loaded_s)
             self._outcome.unparks += job.unparked
             self._outcome.loads += not job.unparked

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from typing import Final
 
 import msgspec
@@ -44,7 +45,7 @@ def read_trace(path: Path) -> list[Request]:
 
     Three forms are known: the published CSV of GenTD26 (its rows that succeeded), a CSV with a header, and JSON
     lines. The last two have `at_s`, `setup` and `run_s`, and may have `tenant`, `priority`, `load_s`, `vram_gb`; a
-    setup has one size, the largest of its rows.
+    setup has one size, the largest of its rows, and a row without `load_s` has the median of its setup's others.
 
     Raises:
         TraceUnreadable: the file is not there, holds no request, or a line of it is none; names the line.
@@ -58,7 +59,7 @@ def read_trace(path: Path) -> list[Request]:
         raise TraceUnreadable(f"the trace '{path}' holds no request")
     found.sort(key=lambda request: request.at_s)
     begin_s = found[0].at_s
-    return one_size(moved(request, request.at_s - begin_s) for request in found)
+    return known_loads(one_size(moved(request, request.at_s - begin_s) for request in found))
 
 
 def one_size(requests: Iterable[Request]) -> list[Request]:
@@ -68,6 +69,23 @@ def one_size(requests: Iterable[Request]) -> list[Request]:
     for request in requests:
         largest[request.setup] = max(largest.get(request.setup, 0), request.vram_bytes)
     return [msgspec.structs.replace(request, vram_bytes=largest[request.setup]) for request in requests]
+
+
+def known_loads(requests: Iterable[Request]) -> list[Request]:
+    """The same requests, where one that was warm takes the median of its setup's loads, should it load here.
+
+    A setup that was never seen to load has none: there the fleet's file says what a load takes.
+    """
+    requests = list(requests)
+    measured: dict[str, list[float]] = {}
+    for request in requests:
+        if request.load_s:
+            measured.setdefault(request.setup, []).append(request.load_s)
+    usual = {setup: median(seconds) for setup, seconds in measured.items()}
+    return [
+        msgspec.structs.replace(request, load_s=request.load_s or usual.get(request.setup, 0.0))
+        for request in requests
+    ]
 
 
 def moved(request: Request, at_s: float) -> Request:

@@ -65,6 +65,17 @@ def test_what_does_not_fit_into_the_machines_memory_is_unloaded():
     assert (outcome.loads, outcome.unparks) == (6, 0)
 
 
+def test_what_a_trace_says_of_a_load_is_what_parking_the_instance_is_worth():
+    """There is room for one: the dear one stays, though the fleet's file has one time for all."""
+    loads = {"cheap": 2.0, "dear": 60.0, "third": 2.0}
+    order = ("cheap", "dear", "third", "dear")
+    trace = [
+        Request(at_s=100.0 * n, setup=setup, run_s=1, load_s=loads[setup]) for n, setup in enumerate(order)
+    ]
+    outcome = play(trace, with_host(12), "warm-first", Rules())
+    assert [job.unparked for job in outcome.jobs] == [False, False, False, True]
+
+
 def test_the_scheduler_learns_the_way_back_apart_from_the_load():
     workers = workers_of(FLEET)
     live = POLICIES[OURS](workers, Rules(), 0)

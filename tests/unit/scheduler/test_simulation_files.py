@@ -126,6 +126,21 @@ def test_a_setup_has_the_largest_size_of_its_rows(tmp_path):
         play(trace, ONE, policy, Rules())  # the scheduler counts what was measured, the engine what is given
 
 
+def test_a_task_that_was_warm_takes_its_setups_own_time_where_it_has_to_load(tmp_path):
+    path = tmp_path / "t.csv"
+    rows = [f"{100 * n},{'ab'[n % 2]},1,{2 if n < 2 else ''}" for n in range(40)]
+    path.write_text("\n".join(["at_s,setup,run_s,load_s", *rows]) + "\n")
+    fleet = FleetFile(machines=(Machine(count=1, vram_gb=24, models=1),))
+    outcome = play(read_trace(path), fleet, "warm-first", Rules())
+    assert (outcome.loads, outcome.loading_s) == (40, 80)
+
+
+def test_the_time_of_a_load_is_the_median_of_those_that_are_known(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("at_s,setup,run_s,load_s\n0,a,1,2\n1,a,1,90\n2,a,1,4\n3,a,1,\n4,a,1,0\n5,b,1,\n")
+    assert [request.load_s for request in read_trace(path)] == [2, 90, 4, 4, 4, 0]
+
+
 def test_a_mark_of_byte_order_is_no_part_of_the_first_column(tmp_path):
     for name, text in (
         ("t.csv", "at_s,setup,run_s\n1,a,2\n"),
