@@ -3,12 +3,16 @@
 import asyncio
 import logging
 import logging.handlers
+import sys
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+
+from stoker.core.events import Event
+from stoker.log import get_logger
 
 FILE_MAX_BYTES: Final = 8 * 1024 * 1024
 FILES_KEPT: Final = 2
@@ -33,9 +37,7 @@ class PartLog:
         self._on_warning = on_warning
         self._plain: deque[str] = deque(maxlen=WORDS_KEPT)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._file = logging.handlers.RotatingFileHandler(
-            path, maxBytes=FILE_MAX_BYTES, backupCount=FILES_KEPT, encoding="utf-8", errors="replace"
-        )
+        self._file = _LogFile(name, path)
 
     async def pump(self, stream: asyncio.StreamReader) -> None:
         """Take what comes until the stream ends. Lines may be of any length and hold any bytes."""
@@ -75,6 +77,31 @@ class PartLog:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+class _LogFile(logging.handlers.RotatingFileHandler):
+    """Loses lines while it cannot be written, on a full disk for instance, and says so once until it can again."""
+
+    def __init__(self, part: str, path: Path) -> None:
+        super().__init__(
+            path, maxBytes=FILE_MAX_BYTES, backupCount=FILES_KEPT, encoding="utf-8", errors="replace"
+        )
+        self._part = part
+        self._failed = False
+        self._said = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._failed = False
+        super().emit(record)
+        if not self._failed:
+            self._said = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, ARG002 - the library's signature
+        self._failed = True
+        if not self._said:
+            self._said = True
+            reason = f"{self.baseFilename} cannot be written, and its lines are lost: {sys.exception()}"
+            get_logger("up").warning(Event.PART_FAILED, name=self._part, reason=reason)
 
 
 def parse_event(line: bytes) -> Mapping[str, Any] | None:

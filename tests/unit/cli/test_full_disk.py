@@ -9,6 +9,7 @@ from virtual_time import in_virtual_time
 
 from stoker.embedded import DirLock
 from stoker.settings import UpSettings, load
+from stoker_cli.up.part_log import PartLog
 from stoker_cli.up.supervisor import Supervisor
 
 
@@ -82,3 +83,19 @@ async def test_the_note_of_a_holder_replaces_a_longer_one(tmp_path):
     await lock.take()
     assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"
     lock.release()
+
+
+def test_a_log_that_cannot_be_written_is_told_once_until_it_can_again(tmp_path, monkeypatch, capsys):
+    output = PartLog("worker", tmp_path / "worker.log", lambda _name, _fields: None)
+    with capture_logs() as logs:
+        for _ in range(2):
+            with monkeypatch.context() as full:
+                full.setattr(output._file, "flush", no_space)
+                for _ in range(3):
+                    output.add(b"lost")
+            output.add(b"kept")
+    output.close()
+    assert [(log["event"], log["name"]) for log in logs] == [("part.failed", "worker")] * 2
+    assert "No space left" in logs[0]["reason"]
+    assert capsys.readouterr().err == ""
+    assert (tmp_path / "worker.log").read_text().endswith("kept\n")
