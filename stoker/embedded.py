@@ -17,6 +17,7 @@ import secrets
 import signal
 import stat
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import Final
@@ -210,9 +211,10 @@ class EmbeddedServer:
         if not self.listen:
             path.unlink(missing_ok=True)
             return
-        try:
+        password = ""
+        with contextlib.suppress(FileNotFoundError):
             password = path.read_text(encoding="utf-8").strip()  # the parts that run have it
-        except FileNotFoundError:
+        if not password:
             password = secrets.token_urlsafe(PASSWORD_BYTES)
             _write_private(path, password)
         digest = hashlib.sha256(password.encode()).hexdigest()
@@ -276,10 +278,21 @@ class EmbeddedServer:
 
 
 def _write_private(path: Path, text: str) -> None:
-    """A new file that its owner alone can read."""
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
+    """Replace a file, as a whole, by one that its owner alone can read.
+
+    Raises:
+        OSError: the disk is full, for instance; the old file is as it was.
+    """
+    descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mode 0600
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            # Else a power cut may leave the new name with nothing in it.
+            os.fsync(file.fileno())
+        Path(scratch).replace(path)
+    finally:
+        Path(scratch).unlink(missing_ok=True)
 
 
 def _alive(pid: str) -> bool:

@@ -4,10 +4,12 @@ import asyncio
 import errno
 import os
 
+import pytest
 from structlog.testing import capture_logs
 from virtual_time import in_virtual_time
 
-from stoker.embedded import DirLock
+from stoker.embedded import DirLock, EmbeddedServer
+from stoker.server_address import password_file
 from stoker.settings import UpSettings, load
 from stoker_cli.up.part_log import PartLog
 from stoker_cli.up.supervisor import Supervisor
@@ -99,3 +101,29 @@ def test_a_log_that_cannot_be_written_is_told_once_until_it_can_again(tmp_path, 
     assert "No space left" in logs[0]["reason"]
     assert capsys.readouterr().err == ""
     assert (tmp_path / "worker.log").read_text().endswith("kept\n")
+
+
+def listening(folder):
+    server = EmbeddedServer(folder, "127.0.0.1:6380")
+    (folder / "redis").mkdir(exist_ok=True)
+    return server
+
+
+def test_a_password_is_whole_or_is_not_there(tmp_path, monkeypatch):
+    server = listening(tmp_path)
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", no_space)
+        with pytest.raises(OSError, match="No space left"):
+            server._prepare_users()
+    assert [path.name for path in tmp_path.iterdir()] == ["redis"]
+    server._prepare_users()
+    assert password_file(tmp_path).stat().st_mode & 0o777 == 0o600
+
+
+def test_an_empty_password_is_replaced_and_a_password_is_kept(tmp_path):
+    """An older version could leave the file empty, and every start failed from then on."""
+    password_file(tmp_path).touch()
+    listening(tmp_path)._prepare_users()
+    made = password_file(tmp_path).read_text()
+    listening(tmp_path)._prepare_users()
+    assert password_file(tmp_path).read_text() == made != ""
