@@ -39,6 +39,7 @@ from stoker_cli.output import (
 )
 from stoker_cli.refs import find_app, find_version, name_of
 from stoker_cli.sample import sample as sample_of
+from stoker_cli.sample import type_of
 
 app = typer.Typer(no_args_is_help=True, help="Deploy apps, look at them, choose their versions.")
 app.command("init")(local_apps.init)
@@ -228,7 +229,7 @@ def _print_fields(title: str, schema: dict[str, Any]) -> None:
     rows = [
         (
             name + (" *" if name in required else ""),
-            field.get("type") or field.get("$ref", "").rsplit("/", 1)[-1] or "any",
+            type_of(field),
             _default(field),
             field.get("description"),
         )

@@ -128,7 +128,7 @@ class Markup(str):
 def _cell(value: object) -> str:
     if isinstance(value, Markup):
         return str(value)
-    return "-" if value in {None, ""} else safe(str(value))
+    return "-" if value is None or value == "" else safe(str(value))
 
 
 def items_of(answer: Any) -> list[dict[str, Any]]:

@@ -27,6 +27,14 @@ def sample(schema: Mapping[str, Any]) -> Any:
     return _sample(schema, schema, 0)
 
 
+def type_of(schema: Mapping[str, Any]) -> str:
+    """What a field may be, in a word or two: a type, several, or the name of a definition."""
+    found = schema.get("type")
+    if isinstance(found, list):
+        return " or ".join(map(str, found))
+    return str(found or schema.get("$ref", "").rsplit("/", 1)[-1] or "any")
+
+
 def _sample(root: Mapping[str, Any], schema: Mapping[str, Any], depth: int) -> Any:
     if depth > MAX_DEPTH:
         return None

@@ -88,3 +88,10 @@ def test_what_up_shows_of_parts_builds_and_failures_is_only_text(terminal):
 @pytest.mark.parametrize("console", [output.out, output.err])
 def test_the_name_of_an_emoji_stays_the_text_that_it_is(console):
     assert console.render_str(safe("a:x:b")).plain == "a:x:b"
+
+
+def test_a_cell_may_hold_any_value(terminal):
+    _, text = terminal
+    print_table("", ("type", "more"), [(["string", "null"], None), ({}, ""), (0, False)], empty="none")
+    rows = [line.split() for line in text.getvalue().splitlines()[1:]]
+    assert rows == [["['string',", "'null']", "-"], ["{}", "-"], ["0", "False"]]

@@ -3,7 +3,7 @@
 import jsonschema_rs
 import pytest
 
-from stoker_cli.sample import sample
+from stoker_cli.sample import sample, type_of
 
 NESTED = {
     "type": "object",
@@ -50,3 +50,16 @@ def test_a_sample_fits_its_schema(schema, expected):
 def test_a_schema_that_needs_itself_ends():
     node = {"type": "object", "properties": {"next": {"$ref": "#/$defs/Node"}}, "required": ["next"]}
     assert sample({"$ref": "#/$defs/Node", "$defs": {"Node": node}})
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ({"type": "string"}, "string"),
+        ({"type": ["string", "null"]}, "string or null"),
+        ({"$ref": "#/$defs/Size"}, "Size"),
+        ({}, "any"),
+    ],
+)
+def test_the_type_of_a_field_is_told_in_words(schema, said):
+    assert type_of(schema) == said
