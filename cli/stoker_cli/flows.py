@@ -1,7 +1,9 @@
 """`stoker flows`: deploy flows from YAML, look at them, run them."""
 
 import asyncio
+from math import isfinite
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -26,6 +28,7 @@ from stoker_cli.output import (
     safe,
 )
 from stoker_cli.run import with_files
+from stoker_cli.sample import type_of
 
 app = typer.Typer(no_args_is_help=True, help="Flows: graphs of apps. docs/flows.md says how to write one.")
 
@@ -38,6 +41,7 @@ COLOURS: Final = {
     "skipped": "dim",
 }
 EXIT_CODES: Final = {"completed": ExitCode.OK, "cancelled": ExitCode.CANCELLED}
+_PLAIN: Final = (str, int, float, bool, NoneType)
 SHOWN: Final = 4000
 """Characters of an output on the terminal; `--json` prints all of it."""
 
@@ -75,13 +79,40 @@ def read_flow(file: Path) -> Expanded:
         CommandFailed: it cannot be read, or is no flow; says where.
     """
     try:
-        return expand(yaml.safe_load(file.read_text(encoding="utf-8")))
+        read = yaml.safe_load(file.read_text(encoding="utf-8"))
+        check_json(read)
+        return expand(read)
     except (OSError, UnicodeDecodeError) as error:
         raise CommandFailed(f"cannot read '{file}': {error}", ExitCode.USAGE) from error
     except yaml.YAMLError as error:
         raise CommandFailed(f"'{file}' is no YAML: {yaml_problem(error)}", ExitCode.USAGE) from error
+    except ValueError as error:  # what looks like a date and is none: 2030-02-31
+        raise CommandFailed(f"'{file}' is no YAML: {error}", ExitCode.USAGE) from error
+    except RecursionError as error:
+        raise CommandFailed(f"'{file}' nests too deep, or without end", ExitCode.USAGE) from error
     except InvalidRequest as error:
         raise CommandFailed(f"'{file}': {error.message}", ExitCode.USAGE) from error
+
+
+def check_json(value: Any, where: str = "") -> None:
+    """That JSON has all that stands in a document of YAML.
+
+    Raises:
+        InvalidRequest: names the first place that it has not, and what to write there.
+    """
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if not isinstance(key, _PLAIN):
+                raise InvalidRequest(f"{where or 'the flow'}: the name {key} is no text; put it in quotes")
+            check_json(inner, f"{where}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            check_json(inner, f"{where}[{number}]")
+    elif not isinstance(value, _PLAIN):
+        kind = type(value).__name__
+        raise InvalidRequest(f"{where}: {value} is a {kind}, which JSON has not; put it in quotes")
+    elif isinstance(value, float) and not isfinite(value):
+        raise InvalidRequest(f"{where}: {value} is no number of JSON; put it in quotes")
 
 
 async def _deploy(flow: Expanded) -> dict[str, Any]:
@@ -144,7 +175,7 @@ def show(flow: FlowArgument, json: JsonFlag = False) -> None:
     out.print(f"[bold]{safe(found['namespace'])}/{safe(found['name'])}[/] {safe(found['title'])}")
     for name, schema in found["input_schema"].get("properties", {}).items():
         need = "" if name in found["input_schema"].get("required", ()) else " [dim](optional)[/]"
-        out.print(f"  input   {safe(name)} [dim]{safe(str(schema.get('type') or 'any'))}[/]{need}")
+        out.print(f"  input   {safe(name)} [dim]{safe(type_of(schema))}[/]{need}")
     for node in found["nodes"]:
         if node.get("type") != "input":
             before = [edge["source"] for edge in found["edges"] if edge["target"] == node["id"]]

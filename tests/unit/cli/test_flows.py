@@ -21,6 +21,14 @@ def test_a_file_is_read(tmp_path):
         ("- a\n", "the flow: it is a list"),
         ("name: f\nnodes: {a: {}}\n", "node 'a': it should have one of app"),
         ("name: f\nnodes: [a]\n", "nodes: it is a list"),
+        (
+            "name: f\nnodes: {a: {app: x, input: {days: [2030-01-31]}}}\n",
+            "nodes.a.input.days[0]: 2030-01-31 is a date",
+        ),
+        ("name: f\nnodes: {a: {app: x, input: {at: .inf}}}\n", "nodes.a.input.at: inf is no number"),
+        ("name: f\nnodes: {2030-01-31: {app: x}}\n", "nodes: the name 2030-01-31 is no text"),
+        ("name: 2030-02-31\n", "is no YAML: day"),
+        ("name: f\nnodes: &a {b: *a}\n", "without end"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_told_with_its_name(tmp_path, text, said):
