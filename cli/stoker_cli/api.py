@@ -62,10 +62,15 @@ class Api:
     """An open connection to a gateway. Use it as an async context manager."""
 
     def __init__(self, url: str, key: str, verify: ssl.SSLContext | bool = True) -> None:
+        """Connect to nothing yet.
+
+        Raises:
+            CommandFailed: `url` is no address.
+        """
         self.url = url
         authorization = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = httpx.AsyncClient(
-            base_url=url,
+            base_url=_address(url),
             timeout=TIMEOUT_S,
             headers={
                 **authorization,
@@ -305,6 +310,10 @@ class _Explained:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(error, (httpx.InvalidURL, UnicodeEncodeError)):
+            raise CommandFailed(
+                f"what was given holds characters that cannot be sent: {error}", ExitCode.USAGE
+            ) from error
         if isinstance(error, (msgspec.DecodeError, UnicodeDecodeError)):
             raise _no_gateway(self.url) from error
         if isinstance(error, httpx.TransportError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
@@ -319,6 +328,26 @@ class _Explained:
                 ExitCode.UNREACHABLE,
                 "start one with `stoker up`, or set STOKER_URL to the one that runs",
             ) from error
+
+
+def _address(url: str) -> httpx.URL:
+    """The gateway's address.
+
+    Raises:
+        CommandFailed: it is none.
+    """
+    try:
+        found = httpx.URL(url)
+        why = "its port is above 65535" if (found.port or 0) > 65535 else ""
+    except httpx.InvalidURL as error:
+        why = str(error)
+    if why:
+        raise CommandFailed(
+            f"'{url}' is no address of a gateway: {why}",
+            ExitCode.USAGE,
+            "set STOKER_URL to one such as https://gpubox:8080",
+        )
+    return found
 
 
 def _named(error: httpx.TransportError) -> str:

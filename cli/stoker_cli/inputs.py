@@ -27,13 +27,15 @@ def parse_input(texts: Sequence[str]) -> TypedInput:
     """Read what was typed.
 
     Raises:
-        CommandFailed: a piece is none of the four forms; names the piece.
+        CommandFailed: a piece is none of the four forms, or no UTF-8; names the piece.
     """
     typed = TypedInput()
     for text in texts:
         name, mark, value = text.partition("=")
+        if not text.startswith("@"):
+            _check_text(text, f"--input {text!r}")
         if text == "-":
-            typed.values |= _object(sys.stdin.read(), "standard input")
+            typed.values |= _object(_standard_input(), "standard input")
         elif text.startswith("@"):
             typed.values |= _object(_read(Path(text[1:])), text)
         elif text.lstrip().startswith("{"):
@@ -50,6 +52,23 @@ def parse_input(texts: Sequence[str]) -> TypedInput:
                 "possible: '{\"name\": 1}', @file.json, - (standard input), name=value, name=@file-to-upload",
             )
     return typed
+
+
+def _check_text(text: str, source: str) -> None:
+    """Python keeps bytes that are no UTF-8 as halves of characters, which nothing can send."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise CommandFailed(f"{source} is no UTF-8 text", ExitCode.USAGE) from error
+
+
+def _standard_input() -> str:
+    try:
+        text = sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise CommandFailed(f"standard input is no UTF-8 text: {error}", ExitCode.USAGE) from error
+    _check_text(text, "standard input")
+    return text
 
 
 def _object(text: str, source: str) -> dict[str, Any]:

@@ -85,3 +85,22 @@ async def test_a_page_instead_of_json_is_no_gateway(tmp_path, monkeypatch, ask, 
         with pytest.raises(CommandFailed, match="what answers at http://gw is no Stoker gateway") as refused:
             await ask(api, tmp_path)
     assert refused.value.exit_code is ExitCode.UNREACHABLE
+
+
+@pytest.mark.parametrize("url", ["http://host:abc", "http://[::1", "http://127.0.0.1:99999"])
+async def test_an_address_that_is_none_is_a_usage_error(url):
+    with pytest.raises(CommandFailed, match="is no address of a gateway") as refused:
+        async with Api(url, KEY) as api:
+            await api.get("/apps")
+    assert refused.value.exit_code is ExitCode.USAGE
+    assert "STOKER_URL" in refused.value.hint
+
+
+@pytest.mark.parametrize("given", ["\udcff", "\n"])
+async def test_a_name_that_cannot_be_sent_is_a_usage_error(monkeypatch, given):
+    api = Api("http://gw", KEY)
+    answering(api, monkeypatch, 200)
+    async with api:
+        with pytest.raises(CommandFailed, match="cannot be sent") as refused:
+            await api.get(f"/tasks/{given}")
+    assert refused.value.exit_code is ExitCode.USAGE

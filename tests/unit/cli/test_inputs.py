@@ -78,3 +78,19 @@ def test_a_span_that_is_none_is_refused_with_what_is_possible(typed):
     with pytest.raises(CommandFailed) as refused:
         parse_span(typed)
     assert (refused.value.exit_code, "30d" in refused.value.hint) == (ExitCode.USAGE, True)
+
+
+@pytest.mark.parametrize("typed", ["text=\udcff", '{"a": "\udcff"}', "file=@\udcff.png", "\udcff"])
+def test_what_is_no_utf_8_is_a_usage_error_that_shows_it(typed):
+    with pytest.raises(CommandFailed, match=r"\\udcff.* is no UTF-8 text") as refused:
+        parse_input([typed])
+    assert refused.value.exit_code is ExitCode.USAGE
+
+
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+def test_standard_input_that_is_no_utf_8_is_a_usage_error(monkeypatch, errors):
+    given = io.TextIOWrapper(io.BytesIO(b'{"a": "\xff"}'), encoding="utf-8", errors=errors)
+    monkeypatch.setattr(inputs.sys, "stdin", given)
+    with pytest.raises(CommandFailed, match="standard input is no UTF-8 text") as refused:
+        parse_input(["-"])
+    assert refused.value.exit_code is ExitCode.USAGE
