@@ -9,7 +9,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +29,7 @@ from stoker_cli.output import CommandFailed, ExitCode
 from stoker_worker.environment import Environment, Environments, Policy
 from stoker_worker.instance import Instance, RunResult, RunSpec
 from stoker_worker.instance_spec import InstanceSpec
+from stoker_worker.outcomes import LoadTimeout
 from stoker_worker.pointers import put_at
 
 STOP_GRACE_S: Final = 5.0
@@ -127,10 +129,10 @@ async def _in_environment(
         stop_grace_s=STOP_GRACE_S,
         node_env=environment.node_env,
     )
-    async with asyncio.timeout(IMPORT_TIMEOUT_S):
+    async with _in_time():
         instance = await Instance.start(spec, run.on_line)
     try:
-        async with asyncio.timeout(IMPORT_TIMEOUT_S):
+        async with _in_time():
             functions, _ = await instance.describe()
         name = _choose(functions, run.function or app.default_function, named=bool(run.function))
         check_input(functions[name]["input_schema"], run.input)
@@ -144,6 +146,20 @@ async def _in_environment(
         clock.stop()
         await instance.stop("the test is over")
     return output
+
+
+@asynccontextmanager
+async def _in_time() -> AsyncIterator[None]:
+    """Bounds a step of the import.
+
+    Raises:
+        LoadTimeout: it took longer.
+    """
+    try:
+        async with asyncio.timeout(IMPORT_TIMEOUT_S):
+            yield
+    except TimeoutError as error:
+        raise LoadTimeout(f"The app was not imported within {IMPORT_TIMEOUT_S:g} s.") from error
 
 
 class _Clock:

@@ -1,12 +1,15 @@
 """Where `stoker apps test` puts the files of an output."""
 
+import asyncio
 import tempfile
 from pathlib import Path
 
 import pytest
 
+from stoker_cli import local_run
 from stoker_cli.local_run import LocalRun, _keep_files
 from stoker_worker.instance import OutFile, RunResult
+from stoker_worker.outcomes import LoadTimeout
 
 pytestmark = pytest.mark.unit
 
@@ -72,3 +75,10 @@ def test_nothing_that_is_there_is_overwritten_and_no_link_is_followed(tmp_path, 
     assert [Path(path).read_text() for path in kept] == ["new 0", "new 1"]
     assert (save / "1-out.txt").read_text() == "old"
     assert not elsewhere.exists()
+
+
+async def test_an_app_that_is_not_imported_in_time_is_told_with_the_limit(monkeypatch):
+    monkeypatch.setattr(local_run, "IMPORT_TIMEOUT_S", 0)
+    with pytest.raises(LoadTimeout, match="was not imported within 0 s"):
+        async with local_run._in_time():
+            await asyncio.Event().wait()
