@@ -94,19 +94,23 @@ def main() -> NoReturn:
     try:
         app()
     except StokerError as error:
-        if "--json" in sys.argv:
-            print_json({"error": {"code": error.code, "message": error.message}})
-        print_error(error)
-        sys.exit(exit_code_of(error))
+        _fail(error)
     except KeyboardInterrupt:
         sys.exit(ExitCode.INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ExitCode.FAILED)
     except OSError as error:
-        print_error(CommandFailed(str(error)))
-        sys.exit(ExitCode.FAILED)
+        _fail(CommandFailed(str(error) or type(error).__name__))
     sys.exit(ExitCode.OK)
+
+
+def _fail(error: StokerError) -> NoReturn:
+    """End with what went wrong: for people on stderr, for programs on stdout too."""
+    if "--json" in sys.argv:
+        print_json({"error": {"code": error.code, "message": error.message}})
+    print_error(error)
+    sys.exit(exit_code_of(error))
 
 
 def exit_code_of(error: StokerError) -> ExitCode:

@@ -1,5 +1,6 @@
 """The assembly of the sub-commands."""
 
+import json
 import re
 import subprocess
 import sys
@@ -7,7 +8,9 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+from stoker_cli import main
 from stoker_cli.main import COMMANDS, app
+from stoker_cli.output import CommandFailed, ExitCode
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -42,3 +45,21 @@ def test_a_sub_command_does_not_import_what_the_others_need():
         [sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=60
     )
     assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(CommandFailed("no luck", ExitCode.DENIED), 4), (OSError("no luck"), 1)],
+)
+def test_an_error_is_json_where_json_was_asked_for(monkeypatch, capsys, error, code):
+    def fail():
+        raise error
+
+    monkeypatch.setattr(main, "app", fail)
+    monkeypatch.setattr(sys, "argv", ["stoker", "apps", "list", "--json"])
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert ended.value.code == code
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == {"error": {"code": "command_failed", "message": "no luck"}}
+    assert "error: no luck" in printed.err
