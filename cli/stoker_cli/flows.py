@@ -6,7 +6,6 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Final
 
-import msgspec
 import typer
 import yaml
 
@@ -29,6 +28,7 @@ from stoker_cli.output import (
 )
 from stoker_cli.run import with_files
 from stoker_cli.sample import type_of
+from stoker_cli.task_view import output_text
 
 app = typer.Typer(no_args_is_help=True, help="Flows: graphs of apps. docs/flows.md says how to write one.")
 
@@ -42,8 +42,6 @@ COLOURS: Final = {
 }
 EXIT_CODES: Final = {"completed": ExitCode.OK, "cancelled": ExitCode.CANCELLED}
 _PLAIN: Final = (str, int, float, bool, NoneType)
-SHOWN: Final = 4000
-"""Characters of an output on the terminal; `--json` prints all of it."""
 
 
 @app.command()
@@ -266,8 +264,7 @@ def _print_end(made: dict[str, Any]) -> None:
         f"[{COLOURS.get(state, 'white')}]{state}[/]" + (f" {safe(made['error'])}" if made["error"] else "")
     )
     if made["output"] is not None:
-        text = msgspec.json.format(msgspec.json.encode(made["output"])).decode()
-        out.print(safe(text[:SHOWN]))
+        out.print(output_text(made["output"]))
 
 
 @app.command()

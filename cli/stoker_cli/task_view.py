@@ -21,7 +21,6 @@ class TaskView:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._states: list[tuple[str, str]] = []
-        self._lines = 0
         self._last_line: str = ""
         self._reason = ""
         self._first: datetime | None = None
@@ -42,9 +41,7 @@ class TaskView:
         """Print the result or the error."""
         state = state_of(task)
         if state == "completed":
-            text = msgspec.json.format(msgspec.json.encode(task.get("output"))).decode()
-            more = "" if len(text) <= OUTPUT_SHOWN else f"\n[dim]... {len(text)} characters in all[/]"
-            self._console.print(safe(text[:OUTPUT_SHOWN]) + more)
+            self._console.print(output_text(task.get("output")))
         elif state == "failed":
             self._console.print(f"[bold red]failed:[/] {safe(str(task.get('error') or 'task failed'))}")
         else:
@@ -93,6 +90,13 @@ class TaskView:
             text = f"    [dim]{name:>5} |[/] {safe(str(line.get('content', '')).rstrip())}"
             fresh.append((str(line.get("created_at") or ""), text))
         return fresh
+
+
+def output_text(output: object) -> str:
+    """A result as console markup; a long one is cut, and says so."""
+    text = msgspec.json.format(msgspec.json.encode(output)).decode()
+    more = "" if len(text) <= OUTPUT_SHOWN else f"\n[dim]... {len(text)} characters in all[/]"
+    return safe(text[:OUTPUT_SHOWN]) + more
 
 
 def line_id(line: dict[str, Any]) -> str:

@@ -2,8 +2,10 @@
 
 import pytest
 
+from stoker_cli import flows
 from stoker_cli.flows import read_flow
 from stoker_cli.output import CommandFailed, ExitCode
+from stoker_cli.task_view import OUTPUT_SHOWN
 
 
 def test_a_file_is_read(tmp_path):
@@ -40,3 +42,8 @@ def test_what_is_wrong_with_a_file_is_told_with_its_name(tmp_path, text, said):
     assert said in refused.value.message
     assert "flow.yml" in refused.value.message
     assert refused.value.exit_code is ExitCode.USAGE
+
+
+def test_an_output_that_is_cut_says_so(capsys):
+    flows._print_end({"status_text": "completed", "error": "", "output": {"text": "x" * OUTPUT_SHOWN}})
+    assert "characters in all" in capsys.readouterr().out
