@@ -19,7 +19,6 @@ class HostMemory:
     """
 
     capacity: int = 0
-    ended: int = 0
     _kept: dict[str, _Kept] = field(default_factory=dict)
     _uses: dict[str, int] = field(default_factory=dict)
     _clock: float = 0.0
@@ -41,11 +40,11 @@ class HostMemory:
             free += self._kept[name].size
         if free < size:
             self._clock = max(self._clock, value)
-            self._lose(setup)
+            self._uses.pop(setup, None)
             return False
         for name in gone:
             self._clock = max(self._clock, self._kept.pop(name).value)
-            self._lose(name)
+            self._uses.pop(name, None)
         self._kept[setup] = _Kept(size, value)
         return True
 
@@ -56,7 +55,3 @@ class HostMemory:
     def setups(self) -> tuple[str, ...]:
         """What is parked."""
         return tuple(self._kept)
-
-    def _lose(self, setup: str) -> None:
-        self.ended += 1
-        self._uses.pop(setup, None)
