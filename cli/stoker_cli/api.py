@@ -8,7 +8,7 @@ import contextlib
 import mimetypes
 import os
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -19,11 +19,14 @@ import msgspec
 
 from stoker import __version__
 from stoker.settings import ClientSettings, load
-from stoker_cli.output import CommandFailed, ExitCode
+from stoker_cli.answers import ApiError, Explained, gateway_address, no_gateway, raise_for
+from stoker_cli.output import CommandFailed, ExitCode, items_of
 
 TIMEOUT_S: Final = 30.0
 STREAM_SILENCE_S: Final = 60.0
 """The gateway sends something at least every 20 s; after this long the connection is dead."""
+PAGE: Final = 100
+"""Entries of a list that are asked for at a time."""
 RECONNECTS: Final = 5
 """So often in a row a stream is asked for again without an event between."""
 RECONNECT_DELAY_S: Final = 1.0
@@ -49,15 +52,6 @@ ENDED: Final = frozenset({"completed", "failed", "cancelled"})
 Task = dict[str, Any]
 
 
-class ApiError(CommandFailed):
-    """The gateway refused a request."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message, _exit_code(status))
-        self.status = status
-        self.error_code = code
-
-
 class Api:
     """An open connection to a gateway. Use it as an async context manager."""
 
@@ -70,7 +64,7 @@ class Api:
         self.url = url
         authorization = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = httpx.AsyncClient(
-            base_url=_address(url),
+            base_url=gateway_address(url),
             timeout=TIMEOUT_S,
             headers={
                 **authorization,
@@ -125,8 +119,31 @@ class Api:
         """
         with self._explained():
             answer = await self._http.request(method, path, **options)
-            _raise_for(answer, self.url)
+            raise_for(answer, self.url)
             return msgspec.json.decode(answer.content) if answer.content else None
+
+    async def entries(
+        self, method: str, path: str, query: Mapping[str, Any], *, limit: int | None = None, cursor: str = ""
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """The entries of a list, page by page: all, or the first `limit`; with `cursor`, those after it.
+
+        Raises:
+            ApiError: the gateway refused it.
+            CommandFailed: no gateway answers.
+        """
+        place = "params" if method == "GET" else "json"
+        left = limit
+        while left is None or left > 0:
+            asked = {**query, "limit": PAGE if left is None else min(PAGE, left), "cursor": cursor}
+            answer = await self.call(method, path, **{place: asked})
+            found = items_of(answer)
+            for entry in found:
+                yield entry
+            left = None if left is None else left - len(found)
+            following = str(answer.get("next_cursor") or "")
+            if not following or following == cursor:
+                return
+            cursor = following
 
     async def upload(self, path: Path, *, category: str = "") -> dict[str, Any]:
         """Store a local file; the gateway's record of it, with `id` and `uri`.
@@ -156,7 +173,7 @@ class Api:
                 answer = await self._http.put(
                     record["upload_url"], content=chunks(), headers=headers, timeout=None
                 )
-            _raise_for(answer, self.url)
+            raise_for(answer, self.url)
         stored: dict[str, Any] = record
         return stored
 
@@ -170,7 +187,7 @@ class Api:
             async with self._http.stream("GET", path) as answer:
                 if not answer.is_success:
                     await answer.aread()
-                _raise_for(answer, self.url)
+                raise_for(answer, self.url)
                 with target.open("xb") as out:
                     async for chunk in answer.aiter_bytes():
                         await asyncio.to_thread(out.write, chunk)
@@ -285,75 +302,17 @@ class Api:
         async with self._http.stream("GET", path, headers=headers, timeout=timeout, params=params) as answer:
             if not answer.is_success:
                 await answer.aread()
-                _raise_for(answer, self.url)
+                raise_for(answer, self.url)
             async for line in answer.aiter_lines():
                 try:
                     event = msgspec.json.decode(line) if line.strip() else None
                 except msgspec.DecodeError as error:
-                    raise _no_gateway(self.url) from error
+                    raise no_gateway(self.url) from error
                 if isinstance(event, dict):
                     yield event
 
-    def _explained(self) -> "_Explained":
-        return _Explained(self.url)
-
-
-class _Explained:
-    """Turns transport errors, and an answer that is no JSON, into one sentence."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, (httpx.InvalidURL, UnicodeEncodeError)):
-            raise CommandFailed(
-                f"what was given holds characters that cannot be sent: {error}", ExitCode.USAGE
-            ) from error
-        if isinstance(error, (msgspec.DecodeError, UnicodeDecodeError)):
-            raise _no_gateway(self.url) from error
-        if isinstance(error, httpx.TransportError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
-            raise CommandFailed(
-                f"the certificate of {self.url} is not trusted here ({error})",
-                ExitCode.UNREACHABLE,
-                "name the certificate that vouches for it: STOKER_CA_FILE",
-            ) from error
-        if isinstance(error, httpx.TransportError):
-            raise CommandFailed(
-                f"no gateway answers at {self.url} ({_named(error)})",
-                ExitCode.UNREACHABLE,
-                "start one with `stoker up`, or set STOKER_URL to the one that runs",
-            ) from error
-
-
-def _address(url: str) -> httpx.URL:
-    """The gateway's address.
-
-    Raises:
-        CommandFailed: it is none.
-    """
-    try:
-        found = httpx.URL(url)
-        why = "its port is above 65535" if (found.port or 0) > 65535 else ""
-    except httpx.InvalidURL as error:
-        why = str(error)
-    if why:
-        raise CommandFailed(
-            f"'{url}' is no address of a gateway: {why}",
-            ExitCode.USAGE,
-            "set STOKER_URL to one such as https://gpubox:8080",
-        )
-    return found
-
-
-def _named(error: httpx.TransportError) -> str:
-    """An error of a connection; one of a header would show the key."""
-    name = type(error).__name__
-    return name if isinstance(error, httpx.LocalProtocolError) else f"{name}: {error}"
+    def _explained(self) -> Explained:
+        return Explained(self.url)
 
 
 @asynccontextmanager
@@ -361,6 +320,17 @@ async def connected() -> AsyncIterator[Api]:
     """The gateway that the settings name."""
     async with Api.from_settings() as api:
         yield api
+
+
+async def ask(method: str, path: str, **options: Any) -> Any:
+    """One request to the gateway that the settings name.
+
+    Raises:
+        ApiError: the gateway refused it.
+        CommandFailed: nothing says where the gateway is, there is no key, or no gateway answers.
+    """
+    async with connected() as api:
+        return await api.call(method, path, **options)
 
 
 def find_url(settings: ClientSettings) -> str:
@@ -411,48 +381,3 @@ def state_name(status: object) -> str:
     if isinstance(status, int) and 0 <= status < len(STATES):
         return STATES[status]
     return str(status).lower()
-
-
-def _exit_code(status: int) -> ExitCode:
-    if status in {401, 403}:
-        return ExitCode.DENIED
-    return ExitCode.USAGE if status < 500 and status != 429 else ExitCode.FAILED
-
-
-def _no_gateway(url: str) -> CommandFailed:
-    return CommandFailed(
-        f"what answers at {url} is no Stoker gateway: its answer is no JSON",
-        ExitCode.UNREACHABLE,
-        "set STOKER_URL to the gateway's own address",
-    )
-
-
-def _redirected(answer: httpx.Response, url: str) -> CommandFailed:
-    """A redirect is not followed: it would carry the key to wherever an answer without TLS says."""
-    target = answer.headers.get("Location", "")
-    path = str(answer.request.url).removeprefix(url)
-    return CommandFailed(
-        f"{url} redirects to {target.removesuffix(path) or 'no address'}",
-        ExitCode.UNREACHABLE,
-        "set STOKER_URL to the address at which the gateway itself answers",
-    )
-
-
-def _raise_for(answer: httpx.Response, url: str) -> None:
-    """Raise the gateway's problem as an ApiError, a redirect as a CommandFailed."""
-    if answer.is_redirect:
-        raise _redirected(answer, url)
-    if answer.status_code < 400:
-        return
-    code, message = "", ""
-    try:
-        body = msgspec.json.decode(answer.content)
-    except msgspec.DecodeError:
-        body = None
-    if isinstance(body, dict):
-        code = str(body.get("type", "")).rsplit("/", 1)[-1]
-        missing = [str(entry.get("message")) for entry in body.get("errors") or [] if isinstance(entry, dict)]
-        message = str(body.get("detail") or body.get("message") or " ".join(missing))
-    request = answer.request
-    message = message or f"{request.method} {request.url.path} was answered with {answer.status_code}"
-    raise ApiError(answer.status_code, code, message)

@@ -30,7 +30,6 @@ from stoker_cli.output import (
     ExitCode,
     JsonFlag,
     err,
-    items_of,
     out,
     print_error,
     print_json,
@@ -48,7 +47,6 @@ app.command("alias")(alias)
 
 LOG_SHOWN: Final = 40
 """Lines of a failed build; `-v` shows all of them as they come."""
-PAGE: Final = 100
 RefArgument = Annotated[
     str, typer.Argument(help="The app: namespace/name, or its name or id; with @version if wanted.")
 ]
@@ -314,15 +312,7 @@ async def _all_pages(path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 async def _pages(api: Api, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
-    items: list[dict[str, Any]] = []
-    cursor = ""
-    while True:
-        answer = await api.post(path, body | {"limit": PAGE, "cursor": cursor})
-        items += items_of(answer)
-        following = str(answer.get("next_cursor") or "")
-        if not following or following == cursor:
-            return items
-        cursor = following
+    return [each async for each in api.entries("POST", path, body)]
 
 
 async def _show(ref: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -7,9 +7,7 @@ import typer
 
 from stoker.core.audit import Action
 from stoker_cli.api import connected
-from stoker_cli.output import JsonFlag, items_of, print_json, print_table
-
-PAGE: int = 100
+from stoker_cli.output import JsonFlag, print_json, print_table
 
 app = typer.Typer(
     no_args_is_help=True, help="Who changed keys, secrets, apps and machines, and who was refused."
@@ -47,13 +45,5 @@ def list_(
 
 async def fetch(limit: int, before: str) -> list[dict[str, Any]]:
     """So many of the latest changes, page by page."""
-    found: list[dict[str, Any]] = []
     async with connected() as api:
-        while len(found) < limit:
-            query = {"limit": str(min(PAGE, limit - len(found))), "cursor": before}
-            answer = await api.call("GET", "/audit", params=query)
-            found += items_of(answer)
-            before = str(answer.get("next_cursor") or "")
-            if not before:
-                break
-    return found
+        return [each async for each in api.entries("GET", "/audit", {}, limit=limit, cursor=before)]

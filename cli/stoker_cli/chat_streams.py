@@ -5,7 +5,8 @@ import contextlib
 from collections.abc import AsyncGenerator, Collection
 from typing import Any
 
-from stoker_cli.api import RECONNECT_DELAY_S, Api, ApiError
+from stoker_cli.answers import ApiError
+from stoker_cli.api import RECONNECT_DELAY_S, Api
 from stoker_cli.output import CommandFailed, ExitCode
 
 Event = dict[str, Any]

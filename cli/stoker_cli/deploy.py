@@ -18,7 +18,8 @@ from stoker.core.refs import parse_ref
 from stoker.manifest import FILE_NAME, Manifest
 from stoker.settings import WorkerSettings, load
 from stoker_cli import packing
-from stoker_cli.api import Api, ApiError
+from stoker_cli.answers import ApiError
+from stoker_cli.api import Api
 from stoker_cli.checks import Finding, Report, check_folder
 from stoker_cli.output import CommandFailed, ExitCode
 from stoker_worker.describe import Description, describe

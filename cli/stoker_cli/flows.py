@@ -12,7 +12,8 @@ import yaml
 from stoker.core.errors import InvalidRequest
 from stoker.flows.short import Expanded, expand
 from stoker.secret_settings import yaml_problem
-from stoker_cli.api import Api, ApiError, connected
+from stoker_cli.answers import ApiError
+from stoker_cli.api import Api, ask, connected
 from stoker_cli.inputs import TypedInput, parse_input
 from stoker_cli.output import (
     CommandFailed,
@@ -142,7 +143,7 @@ def _example(schema: dict[str, Any]) -> str:
 @app.command("list")
 def list_(json: JsonFlag = False) -> None:
     """The flows of the key's owner."""
-    answer = asyncio.run(_call("GET", "/flows?limit=100"))
+    answer = asyncio.run(ask("GET", "/flows?limit=100"))
     if json:
         print_json(answer)
         return
@@ -166,7 +167,7 @@ def list_(json: JsonFlag = False) -> None:
 @app.command()
 def show(flow: FlowArgument, json: JsonFlag = False) -> None:
     """A flow: its input, its nodes and what each waits for, its output."""
-    found = asyncio.run(_call("GET", f"/flows/{flow}"))
+    found = asyncio.run(ask("GET", f"/flows/{flow}"))
     if json:
         print_json(found)
         return
@@ -299,7 +300,7 @@ def cancel(
     run_id: Annotated[str, typer.Argument(help="Id of the flow run.")], json: JsonFlag = False
 ) -> None:
     """End a run, and the tasks of its nodes."""
-    made = asyncio.run(_call("POST", f"/flowruns/{run_id}/cancel"))
+    made = asyncio.run(ask("POST", f"/flowruns/{run_id}/cancel"))
     if json:
         print_json(made)
     else:
@@ -320,8 +321,3 @@ async def _delete(flow: str) -> Any:
     async with connected() as api:
         found = await api.get(f"/flows/{flow}")
         return await api.delete(f"/flows/{found['id']}")
-
-
-async def _call(method: str, path: str) -> Any:
-    async with connected() as api:
-        return await api.call(method, path)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from stoker_cli.api import connected
+from stoker_cli.api import ask
 from stoker_cli.output import CommandFailed, ExitCode, JsonFlag, items_of, out, print_json, print_table, safe
 
 SPANS: Final = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
@@ -49,7 +49,7 @@ def create(
         body["expires_at"] = (datetime.now(UTC) + parse_span(expires or f"{days}d")).isoformat()
     if numbering:
         body["numbering"] = numbering
-    answer = asyncio.run(_call("POST", "/apikeys", json=body))
+    answer = asyncio.run(ask("POST", "/apikeys", json=body))
     if json:
         print_json(answer)
     else:
@@ -60,7 +60,7 @@ def create(
 @app.command("list")
 def list_(json: JsonFlag = False) -> None:
     """The keys of this key's owner."""
-    answer = asyncio.run(_call("GET", "/apikeys"))
+    answer = asyncio.run(ask("GET", "/apikeys"))
     if json:
         print_json(answer)
         return
@@ -82,7 +82,7 @@ def list_(json: JsonFlag = False) -> None:
 @app.command()
 def scopes(json: JsonFlag = False) -> None:
     """What a key can be limited to."""
-    answer = asyncio.run(_call("GET", "/scopes"))
+    answer = asyncio.run(ask("GET", "/scopes"))
     if json:
         print_json(answer)
         return
@@ -100,7 +100,7 @@ def delete(
     key_id: Annotated[str, typer.Argument(help="Id of the key (stoker keys list).")], json: JsonFlag = False
 ) -> None:
     """Delete a key; clients that use it are refused from now on."""
-    asyncio.run(_call("DELETE", f"/apikeys/{key_id}"))
+    asyncio.run(ask("DELETE", f"/apikeys/{key_id}"))
     if json:
         print_json({"id": key_id, "deleted": True})
     else:
@@ -143,8 +143,3 @@ def parse_span(text: str, option: str = "expires") -> timedelta:
             "possible: 12h, 30d, 8w (hours, days, weeks)",
         )
     return int(number) * SPANS[unit]
-
-
-async def _call(method: str, path: str, **options: Any) -> Any:
-    async with connected() as api:
-        return await api.call(method, path, **options)

@@ -17,7 +17,7 @@ from stoker.core.webhooks import Sealed, SigningSecret
 from stoker.protocol import Store
 from stoker.settings import GatewaySettings, load
 from stoker.vault import Vault
-from stoker_cli.api import connected
+from stoker_cli.api import ask
 from stoker_cli.output import CommandFailed, ExitCode, JsonFlag, items_of, out, print_json, print_table, safe
 
 app = typer.Typer(no_args_is_help=True, help="Secrets that apps get as environment variables.")
@@ -28,7 +28,7 @@ Key = Annotated[str, typer.Argument(help="Name of the environment variable.")]
 @app.command("list")
 def list_(json: JsonFlag = False) -> None:
     """Your secrets, with masked values."""
-    answer = asyncio.run(_call("GET", "/secrets"))
+    answer = asyncio.run(ask("GET", "/secrets"))
     if json:
         print_json(answer)
         return
@@ -52,7 +52,7 @@ def set_(
     body: dict[str, Any] = {"value": read_value(key)}
     if description is not None:
         body["description"] = description
-    answer = asyncio.run(_call("PUT", f"/secrets/{key}", json=body))
+    answer = asyncio.run(ask("PUT", f"/secrets/{key}", json=body))
     if json:
         print_json(answer)
     else:
@@ -62,7 +62,7 @@ def set_(
 @app.command()
 def delete(key: Key, json: JsonFlag = False) -> None:
     """Delete a secret; runs of apps that need it are refused from now on."""
-    asyncio.run(_call("DELETE", f"/secrets/{key}"))
+    asyncio.run(ask("DELETE", f"/secrets/{key}"))
     if json:
         print_json({"key": key, "deleted": True})
     else:
@@ -178,8 +178,3 @@ def _opened(vault: Vault, owner_id: str, name: str, sealed: str, sealed_by: str)
             ExitCode.FAILED,
             "nothing is lost: what was sealed anew stays readable, and the old keys are kept",
         ) from error
-
-
-async def _call(method: str, path: str, **options: Any) -> Any:
-    async with connected() as api:
-        return await api.call(method, path, **options)

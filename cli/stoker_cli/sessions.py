@@ -1,11 +1,11 @@
 """`stoker sessions`: look at sessions and end them. `stoker run --session new` opens one."""
 
 import asyncio
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from stoker_cli.api import connected
+from stoker_cli.api import ask
 from stoker_cli.output import JsonFlag, items_of, out, print_json, print_table, safe
 
 app = typer.Typer(no_args_is_help=True, help="Sessions: a worker and a process for yourself.")
@@ -16,7 +16,7 @@ SessionArgument = Annotated[str, typer.Argument(help="Id of the session (sess_..
 @app.command("list")
 def list_(json: JsonFlag = False) -> None:
     """The active sessions of the key's owner."""
-    answer = asyncio.run(_call("GET", "/sessions"))
+    answer = asyncio.run(ask("GET", "/sessions"))
     if json:
         print_json(answer)
         return
@@ -34,7 +34,7 @@ def list_(json: JsonFlag = False) -> None:
 @app.command()
 def get(session_id: SessionArgument, json: JsonFlag = False) -> None:
     """One session, also one that was over less than a day ago."""
-    session = asyncio.run(_call("GET", f"/sessions/{session_id}"))
+    session = asyncio.run(ask("GET", f"/sessions/{session_id}"))
     if json:
         print_json(session)
         return
@@ -46,7 +46,7 @@ def get(session_id: SessionArgument, json: JsonFlag = False) -> None:
 @app.command()
 def keep(session_id: SessionArgument, json: JsonFlag = False) -> None:
     """Begin the idle time of a session anew."""
-    session = asyncio.run(_call("POST", f"/sessions/{session_id}/keepalive"))
+    session = asyncio.run(ask("POST", f"/sessions/{session_id}/keepalive"))
     if json:
         print_json(session)
     else:
@@ -56,13 +56,8 @@ def keep(session_id: SessionArgument, json: JsonFlag = False) -> None:
 @app.command()
 def end(session_id: SessionArgument, json: JsonFlag = False) -> None:
     """Give the worker back. A call that runs goes on to its end; those that wait fail."""
-    asyncio.run(_call("DELETE", f"/sessions/{session_id}"))
+    asyncio.run(ask("DELETE", f"/sessions/{session_id}"))
     if json:
         print_json({"id": session_id, "ended": True})
     else:
         out.print(f"session {session_id} is over")
-
-
-async def _call(method: str, path: str) -> Any:
-    async with connected() as api:
-        return await api.call(method, path)

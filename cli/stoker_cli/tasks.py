@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 import msgspec
 import typer
 
-from stoker_cli.api import ENDED, Task, connected, state_name, state_of
+from stoker_cli.api import ENDED, Task, ask, connected, state_name, state_of
 from stoker_cli.export import trace_row
 from stoker_cli.output import JsonFlag, Markup, items_of, out, print_json, print_table, safe
 from stoker_cli.run import follow
@@ -15,7 +15,6 @@ from stoker_cli.task_view import COLOURS, LOG_TYPES, TaskView, exit_code
 
 app = typer.Typer(no_args_is_help=True, help="List, look at, cancel, run again and delete tasks.")
 
-PAGE: Final = 100
 HOW: Final = {"cold": "load there", "wait": "wait for it", "ahead": "behind a short task", "warm": "warm"}
 TaskIdArgument = Annotated[str, typer.Argument(help="Id of the task.")]
 
@@ -82,7 +81,7 @@ def logs(
 @app.command()
 def explain(task_id: TaskIdArgument, json: JsonFlag = False) -> None:
     """Why a task waits, and for each attempt which workers were compared and what each would have cost."""
-    found = asyncio.run(_call("GET", f"/tasks/{task_id}/explanation"))
+    found = asyncio.run(ask("GET", f"/tasks/{task_id}/explanation"))
     if json:
         print_json(found)
         return
@@ -106,7 +105,7 @@ def cancel(
 ) -> None:
     """Ask a task to end. A task that has ended stays as it is."""
     body = {"force": True} if force else None
-    answer = asyncio.run(_call("POST", f"/tasks/{task_id}/cancel", json=body))
+    answer = asyncio.run(ask("POST", f"/tasks/{task_id}/cancel", json=body))
     if json:
         print_json(answer)
     else:
@@ -134,7 +133,7 @@ def retry(
 @app.command()
 def delete(task_id: TaskIdArgument, json: JsonFlag = False) -> None:
     """Forget a task that has ended, with its log and its result."""
-    asyncio.run(_call("DELETE", f"/tasks/{task_id}"))
+    asyncio.run(ask("DELETE", f"/tasks/{task_id}"))
     if json:
         print_json({"id": task_id, "deleted": True})
     else:
@@ -153,20 +152,9 @@ def export(
 
 
 async def _export(limit: int) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    cursor, looked = "", 0
     async with connected() as api:
-        while looked < limit:
-            body = {"limit": min(PAGE, limit - looked)} | ({"cursor": cursor} if cursor else {})
-            page = await api.post("/tasks/list", body)
-            for task in items_of(page):
-                looked += 1
-                if (row := trace_row(task)) is not None:
-                    rows.append(row)
-            cursor = page.get("next_cursor") or ""
-            if not cursor:
-                break
-    return rows
+        tasks = api.entries("POST", "/tasks/list", {}, limit=limit)
+        return [row async for task in tasks if (row := trace_row(task)) is not None]
 
 
 async def _logs(task_id: str, attempt: int, *, follow: bool, json: bool) -> None:
@@ -210,11 +198,6 @@ async def _retry(task_id: str, view: TaskView | None, *, wait: bool) -> Task:
         if wait and view:
             out.print(f"task {task['id']}")
         return await follow(api, str(task["id"]), view) if wait else task
-
-
-async def _call(method: str, path: str, **options: Any) -> Any:
-    async with connected() as api:
-        return await api.call(method, path, **options)
 
 
 def _candidate(found: dict[str, Any]) -> tuple[str, ...]:

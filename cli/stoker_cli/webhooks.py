@@ -7,11 +7,10 @@ from typing import Annotated, Any, Final
 import typer
 
 from stoker.core.states import DeliveryState
-from stoker_cli.api import Api, connected
+from stoker_cli.api import Api, ask, connected
 from stoker_cli.keys import parse_span
 from stoker_cli.output import CommandFailed, ExitCode, JsonFlag, items_of, out, print_json, print_table, safe
 
-PAGE: Final = 100
 POLL_S: Final = 0.3
 TEST_S: Final = 180.0
 """Longer than a receiver may be silent (webhook_timeout_s, at most 120)."""
@@ -52,7 +51,7 @@ def list_(
 @app.command()
 def show(delivery_id: DeliveryArgument, json: JsonFlag = False) -> None:
     """One delivery with its tries."""
-    delivery = asyncio.run(_call("GET", f"/webhooks/deliveries/{delivery_id}"))
+    delivery = asyncio.run(ask("GET", f"/webhooks/deliveries/{delivery_id}"))
     if json:
         print_json(delivery)
     else:
@@ -94,10 +93,10 @@ def secret(
 ) -> None:
     """Whether your webhooks are signed. With --new: the secret that signs them, which is shown once."""
     if not new:
-        answer = asyncio.run(_call("GET", "/webhooks/secret"))
+        answer = asyncio.run(ask("GET", "/webhooks/secret"))
     else:
         overlap_s = 0.0 if overlap == "0" else parse_span(overlap, "overlap").total_seconds()
-        answer = asyncio.run(_call("POST", "/webhooks/secret", json={"overlap_s": overlap_s}))
+        answer = asyncio.run(ask("POST", "/webhooks/secret", json={"overlap_s": overlap_s}))
     if json:
         print_json(answer)
         return
@@ -129,17 +128,9 @@ def send_test(
 
 async def _listed(state: DeliveryState | None, limit: int) -> list[dict[str, Any]]:
     """So many of the latest, page by page."""
-    found: list[dict[str, Any]] = []
-    cursor = ""
+    query = {"state": state or ""}
     async with connected() as api:
-        while len(found) < limit:
-            query = {"state": state or "", "limit": str(min(PAGE, limit - len(found))), "cursor": cursor}
-            answer = await api.call("GET", "/webhooks/deliveries", params=query)
-            found += items_of(answer)
-            cursor = str(answer.get("next_cursor") or "")
-            if not cursor:
-                break
-    return found
+        return [each async for each in api.entries("GET", "/webhooks/deliveries", query, limit=limit)]
 
 
 async def _replayed(delivery_ids: list[str]) -> tuple[list[str], dict[str, str]]:
@@ -161,15 +152,8 @@ async def _replayed(delivery_ids: list[str]) -> tuple[list[str], dict[str, str]]
 
 async def _dead(api: Api) -> list[str]:
     """The ids of all dead letters, read before any is replayed: that changes their list."""
-    found: list[str] = []
-    cursor = ""
-    while True:
-        query = {"state": DeliveryState.DEAD, "limit": str(PAGE), "cursor": cursor}
-        answer = await api.call("GET", "/webhooks/deliveries", params=query)
-        found += [str(each.get("id")) for each in items_of(answer)]
-        cursor = str(answer.get("next_cursor") or "")
-        if not cursor:
-            return found
+    entries = api.entries("GET", "/webhooks/deliveries", {"state": DeliveryState.DEAD})
+    return [str(each.get("id")) async for each in entries]
 
 
 async def _tested(url: str) -> dict[str, Any]:
@@ -205,8 +189,3 @@ def _print(delivery: dict[str, Any]) -> None:
         for each in items_of(delivery.get("tries"))
     ]
     print_table("", ("tried", "status", "took", "why it failed", "what it said"), rows, empty="not tried yet")
-
-
-async def _call(method: str, path: str, **options: Any) -> Any:
-    async with connected() as api:
-        return await api.call(method, path, **options)

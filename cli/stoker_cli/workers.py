@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import typer
 
-from stoker_cli.api import connected
+from stoker_cli.api import ask, connected
 from stoker_cli.output import (
     CommandFailed,
     ExitCode,
@@ -87,7 +87,7 @@ def release(
     json: JsonFlag = False,
 ) -> None:
     """Take a worker out of quarantine: it gets tasks again."""
-    freed = asyncio.run(_call("POST", f"/workers/{quote(worker_id, safe='')}/release"))
+    freed = asyncio.run(ask("POST", f"/workers/{quote(worker_id, safe='')}/release"))
     if json:
         print_json(freed)
     elif why := freed.get("quarantine"):
@@ -102,7 +102,7 @@ def enroll(
     json: JsonFlag = False,
 ) -> None:
     """Let another machine join: prints what to run there. The token in it is good once, for an hour."""
-    made = asyncio.run(_call("POST", "/engines/enrolments", json={"name": name}))
+    made = asyncio.run(ask("POST", "/engines/enrolments", json={"name": name}))
     if json:
         print_json(made)
         return
@@ -121,7 +121,7 @@ def revoke(
     json: JsonFlag = False,
 ) -> None:
     """Shut a machine out at once. What it runs is taken back, and runs again elsewhere."""
-    gone = asyncio.run(_call("DELETE", f"/engines/enrolments/{quote(name, safe='')}"))
+    gone = asyncio.run(ask("DELETE", f"/engines/enrolments/{quote(name, safe='')}"))
     if json:
         print_json(gone)
     else:
@@ -131,7 +131,7 @@ def revoke(
 @app.command()
 def enrolled(json: JsonFlag = False) -> None:
     """The machines that were let in, or may still come."""
-    answer = asyncio.run(_call("GET", "/engines/enrolments"))
+    answer = asyncio.run(ask("GET", "/engines/enrolments"))
     if json:
         print_json(items_of(answer))
         return
@@ -148,7 +148,7 @@ async def _drain(name: str, reason: str, *, restart: bool) -> dict[str, Any]:
     engines, workers = await fetch()
     engine_id = engine_of(name, engines, workers)
     path = f"/engines/{quote(engine_id, safe='')}/{'update' if restart else 'drain'}"
-    answer: dict[str, Any] = await _call("POST", path, json={"reason": reason})
+    answer: dict[str, Any] = await ask("POST", path, json={"reason": reason})
     return answer
 
 
@@ -172,11 +172,6 @@ def engine_of(name: str, engines: list[dict[str, Any]], workers: list[dict[str, 
     raise CommandFailed(
         f"no machine is called '{name}'; known: {known} (stoker workers list)", ExitCode.USAGE
     )
-
-
-async def _call(method: str, path: str, **options: Any) -> Any:
-    async with connected() as api:
-        return await api.call(method, path, **options)
 
 
 async def fetch() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -4,7 +4,8 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from stoker_cli.api import Api, ApiError
+from stoker_cli.answers import ApiError
+from stoker_cli.api import Api
 from stoker_cli.output import CommandFailed, ExitCode, items_of
 from stoker_cli.top.frame import Snapshot
 from stoker_cli.top.words import time_of

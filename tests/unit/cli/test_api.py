@@ -1,5 +1,7 @@
 """The key and the errors of the command line's connection."""
 
+import json
+
 import httpx
 import pytest
 
@@ -104,3 +106,39 @@ async def test_a_name_that_cannot_be_sent_is_a_usage_error(monkeypatch, given):
         with pytest.raises(CommandFailed, match="cannot be sent") as refused:
             await api.get(f"/tasks/{given}")
     assert refused.value.exit_code is ExitCode.USAGE
+
+
+@pytest.mark.parametrize(
+    ("method", "limit", "asked"),
+    [
+        ("GET", None, [(100, ""), (100, "c1"), (100, "c2")]),
+        ("POST", 250, [(100, ""), (100, "c1"), (50, "c2")]),
+        ("POST", 100, [(100, "")]),
+    ],
+)
+async def test_a_list_is_read_page_by_page(monkeypatch, method, limit, asked):
+    pages = iter(["c1", "c2", None])
+    seen = []
+
+    def respond(request):
+        query = dict(request.url.params) or json.loads(request.content)
+        assert query["state"] == "dead"
+        seen.append((int(query["limit"]), query["cursor"]))
+        items = [{"id": n} for n in range(int(query["limit"]))]
+        return httpx.Response(200, json={"items": items, "next_cursor": next(pages)})
+
+    api = Api("http://gw", KEY)
+    monkeypatch.setattr(
+        api, "_http", httpx.AsyncClient(base_url=api.url, transport=httpx.MockTransport(respond))
+    )
+    async with api:
+        found = [each async for each in api.entries(method, "/list", {"state": "dead"}, limit=limit)]
+    assert seen == asked
+    assert len(found) == sum(size for size, _ in asked)
+
+
+async def test_a_list_whose_cursor_stands_still_ends(monkeypatch):
+    api = Api("http://gw", KEY)
+    answering(api, monkeypatch, 200, json={"items": [{"id": 1}], "next_cursor": "c"})
+    async with api:
+        assert len([each async for each in api.entries("GET", "/list", {})]) == 2

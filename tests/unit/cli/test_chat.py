@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from stoker_cli import chat, chat_streams
-from stoker_cli.api import ApiError
+from stoker_cli.answers import ApiError
 from stoker_cli.chat import Talk
 from stoker_cli.output import ExitCode
 from stoker_cli.typed_lines import TypedLines

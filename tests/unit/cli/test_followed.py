@@ -5,7 +5,8 @@ import msgspec
 import pytest
 
 from stoker_cli import api as api_module
-from stoker_cli.api import RECONNECTS, Api, ApiError
+from stoker_cli.answers import ApiError
+from stoker_cli.api import RECONNECTS, Api
 from stoker_cli.chat import Talk
 from stoker_cli.output import CommandFailed, ExitCode
 
