@@ -43,6 +43,7 @@ def test_a_picture_goes_in_and_text_and_a_picture_come_out(sdk, from_path, syste
     assert facts["head"] == PNG
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", ["sync", "async"])
 def test_the_files_of_a_task_are_listed_and_deleted(mode, system_with_ocr):
     sdk = Sdk("python", "0.36.0", mode)
