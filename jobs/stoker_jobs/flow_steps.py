@@ -235,8 +235,8 @@ async def _close(desk: Desk, look: Look) -> None:
                 error=run.error if failed else "",
                 error_code=records.APP_FAILED if failed else "",
             )
-    now_ms = await desk.store.now_ms()
-    if len(look.views) < len(cancelled(run)) and now_ms < look.document.updated_ms + UNBORN_S * 1000:
+    unborn = len(look.views) < len(cancelled(run))
+    if unborn and (now_ms := await desk.store.now_ms()) < look.document.updated_ms + UNBORN_S * 1000:
         await desk.store.documents.look_by(RUN, run_id, now_ms + int(LOOK_UNBORN_S * 1000))
     else:
         await desk.store.documents.rest(RUN, run_id)
