@@ -91,7 +91,7 @@ async def _caught_up(desk: Desk, steps: Steps, chat: Chat, found: Mapping[str, S
             if (end := ended.get(order.call.execution_id)) is not None:
                 failed = end.state is not TaskState.COMPLETED
                 text = _why(end) if failed else _output_text(end)
-                if order.tool.session_enabled and end.session_id and order.tool.name not in chat.sessions:
+                if order.tool.session_enabled and end.session_id:
                     chat = steps.in_session(chat, order.tool, end.session_id)
                 chat = steps.worked(chat, order.call.id, text, failed=failed)
         elif order.tool.type is ToolType.AGENT and order.call.execution_id:
