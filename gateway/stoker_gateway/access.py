@@ -4,7 +4,7 @@ The door (`door.py`) finds out who asks; this looks, once the route is known, wh
 """
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from litestar.handlers import HTTPRouteHandler
 
@@ -70,28 +70,37 @@ async def check_scope(request: AnyRequest) -> None:
     caller = caller_of(request)
     if caller.key is None or needed is None:
         raise Unauthorized
-    tried = f"{request.method} {request.scope['path_template']}"
-    await check_key(services_of(request), caller, needed, tried, f"{request.method} {request.url.path}")
+    if lacks(caller, needed):
+        tried = f"{request.method} {request.scope['path_template']}"
+        await refuse(services_of(request), caller, needed, tried, f"{request.method} {request.url.path}")
 
 
-async def check_key(services: Services, caller: Caller, needed: Scope, tried: str, what: str) -> None:
-    """Whether the caller's key has a scope; a key without scopes has all.
+def lacks(caller: Caller, needed: Scope) -> bool:
+    """Whether the caller's key is without a scope; a key without scopes has all.
+
+    Raises:
+        Unauthorized: there is no key.
+    """
+    if caller.key is None:
+        raise Unauthorized
+    return bool(caller.key.scopes) and not allows(caller.key.scopes, needed)
+
+
+async def refuse(services: Services, caller: Caller, needed: Scope, tried: str, what: str) -> NoReturn:
+    """Refuse a key that lacks a scope.
 
     Args:
         tried: what was tried, for the record of attempts: nothing that a stranger chose.
         what: the same for the caller, who reads that it needs the scope.
 
     Raises:
-        Unauthorized: there is no key.
-        MissingScope: the key lacks it.
+        MissingScope: always.
     """
     key = caller.key
-    if key is None:
-        raise Unauthorized
-    if key.scopes and not allows(key.scopes, needed):
-        await services.attempts.lacks_scope(caller.actor, tried, needed)
-        raise MissingScope(
-            f"{what} needs the scope {needed}. The key '{key.name or key.id}' has {', '.join(key.scopes)}. Use a key that "
-            f"has it, or make one: stoker keys create --name NAME --scope {needed}",
-            missing_scopes=[needed.value],
-        )
+    assert key is not None  # noqa: S101 - `lacks` was asked
+    await services.attempts.lacks_scope(caller.actor, tried, needed)
+    raise MissingScope(
+        f"{what} needs the scope {needed}. The key '{key.name or key.id}' has {', '.join(key.scopes)}. Use a key that "
+        f"has it, or make one: stoker keys create --name NAME --scope {needed}",
+        missing_scopes=[needed.value],
+    )

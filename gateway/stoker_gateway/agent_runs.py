@@ -19,7 +19,7 @@ from stoker.agents.step import Said, steps_now
 from stoker.core.errors import Conflict, DocumentChanged, InvalidRequest, NotFound
 from stoker.core.ids import new_id
 from stoker.core.scopes import Scope
-from stoker_gateway.access import check_key
+from stoker_gateway.access import lacks, refuse
 from stoker_gateway.door import Caller
 from stoker_gateway.services import Services
 from stoker_gateway.skills import with_skills
@@ -141,12 +141,13 @@ class AgentRuns:
 
     async def _check_secrets(self, config: AgentConfig) -> None:
         """Whether the caller's key may have secrets sent to an address that the same request names."""
-        if wanted := sorted({name for tool in config.tools for name in tool.secrets}):
+        wanted = sorted({name for tool in config.tools for name in tool.secrets})
+        if wanted and lacks(self._caller, Scope.SECRETS_READ):
             what = (
                 f"An agent_config that refers to secrets ({', '.join(wanted)}) and says where their values go"
             )
             tried = "secrets in an agent_config"
-            await check_key(self._services, self._caller, Scope.SECRETS_READ, tried, what)
+            await refuse(self._services, self._caller, Scope.SECRETS_READ, tried, what)
 
     async def _config(self, body: AgentRunBody, user_id: str) -> tuple[dict[str, Any], Agent | None, str]:
         store = self._services.store

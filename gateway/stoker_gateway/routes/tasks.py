@@ -16,7 +16,7 @@ from stoker.core.states import TERMINAL
 from stoker.core.telemetry import without_others
 from stoker.files.logs import remove_logs
 from stoker.runs.submit import Origin, RunBody
-from stoker_gateway.access import check_key, needs
+from stoker_gateway.access import lacks, needs, refuse
 from stoker_gateway.awaited import check_not_awaited
 from stoker_gateway.clock import now_ms
 from stoker_gateway.dialect import Deltas, status_number
@@ -198,9 +198,10 @@ async def delete_task(request: AnyRequest, task_id: str, files: bool = False) ->
     view = await own_task(request, task_id, with_logs=False)
     services, caller = services_of(request), caller_of(request)
     await check_not_awaited(services.store, view)
-    if files:
+    if files and lacks(caller, Scope.FILES_WRITE):
         what = f"DELETE {request.url.path}?files=true"
-        await check_key(services, caller, Scope.FILES_WRITE, "DELETE /tasks/{task_id}?files=true", what)
+        await refuse(services, caller, Scope.FILES_WRITE, "DELETE /tasks/{task_id}?files=true", what)
+    if files:
         await delete_files(services, view, caller.owner.user_id)
     await services.store.tasks.delete(TaskId(task_id))
     with contextlib.suppress(FilesUnavailable):  # the retention sweep finds what is left
