@@ -5,6 +5,7 @@ import contextlib
 import gzip
 
 import msgspec
+from helpers import eventually
 
 from stoker.core.errors import ProtocolRefusal, StaleAttempt, StoreUnavailable
 from stoker.core.messages import Assignment, Outcome, TaskRequest
@@ -95,13 +96,17 @@ class LogTaker:
         self.chunks.append((task_id, attempt, token, first, gzip.decompress(body)))
 
 
-async def until(condition, tries=2000):
-    """Let other tasks run until `condition()` holds; a bound, not a time."""
-    for _ in range(tries):
+TURNS = 2000
+"""Of the loop: more than anything takes that waits for other tasks alone."""
+
+
+async def until(condition):
+    """Let other tasks run until `condition()` holds; what waits for a thread too is given real time."""
+    for _ in range(TURNS):
         if condition():
             return
         await asyncio.sleep(0)
-    raise AssertionError(f"never came true: {condition}")
+    await eventually(condition, f"{condition}")
 
 
 class Process:

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from helpers import PATIENCE_S
 from recorders import LogTaker, MachineRecorder, log_spool, order, until
 
 from stoker.core.errors import Conflict, IncompatibleVersion, NotFound
@@ -114,13 +115,13 @@ class Scene:
 
     async def state(self, wanted, task_id="t1"):
         """Wait until a task is in a state."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while (await self.task(task_id)).state is not wanted:
                 pass
 
     async def reported(self, condition):
         """Wait until what the engine says of itself meets a condition."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while not condition(await self.engine()):
                 pass
 
@@ -131,11 +132,6 @@ async def scene(store, tmp_path):
     yield made
     if made.running is not None and not made.running.done():
         await made.kill()
-
-
-async def reach(condition):
-    async with asyncio.timeout(10):
-        await until(condition, tries=10_000_000)
 
 
 def states(view):
@@ -226,7 +222,7 @@ async def test_a_drain_longer_than_the_lease_keeps_it(scene):
     scene.stop.set()
     loop = asyncio.get_running_loop()
     begun = loop.time()
-    await reach(lambda: loop.time() - begun > 3.5)
+    await until(lambda: loop.time() - begun > 3.5)
     assert await scene.store.scheduling.expired() == []
     scene.machine.go.set()
     await scene.end()
@@ -277,7 +273,7 @@ async def test_a_drain_holds_for_a_daemon_that_was_declared_lost_before_it_read_
     dropped = []
     scene.daemon.on_drain = dropped.append
     await scene.store.scheduling.drain("box", DrainOrder(reason="maintenance"))
-    await reach(lambda: dropped)
+    await until(lambda: dropped)
     del scene.daemon.on_drain
     await scene.daemon._send_report()
     assert (await scene.engine()).status == "draining"  # whatever it says itself
@@ -297,7 +293,7 @@ async def test_an_engine_that_is_away_cannot_be_told_to_drain(scene):
 async def test_a_restart_ends_the_daemon_and_the_next_one_takes_tasks(scene):
     await scene.start()
     await scene.store.scheduling.drain("box", DrainOrder(reason="update", restart=True))
-    await reach(scene.running.done)
+    await until(scene.running.done)
     await scene.start()
     await scene.submit()
     await scene.state(S.COMPLETED)
@@ -330,7 +326,7 @@ async def test_an_engine_that_was_declared_lost_comes_back_and_drops_what_it_had
     await connection.command("ZADD", scene.store._keys.leases, 1, "box")
     assert await scene.store.scheduling.reap(scene.epoch, "box")
     await scene.store.scheduling.requeue(scene.epoch, "t1", "box", 1, "silent")
-    await reach(lambda: "cancel 0" in scene.machine.steps)
+    await until(lambda: "cancel 0" in scene.machine.steps)
     await scene.reported(lambda engine: engine.status == "running")
     assert scene.daemon.held() == {}
     scene.machine.holds = ""
@@ -374,10 +370,10 @@ async def test_while_the_server_is_away_tasks_run_on_and_their_ends_are_delivere
     await own_server.stop()
     loop = asyncio.get_running_loop()
     stopped = loop.time()
-    await reach(lambda: loop.time() - stopped > 3.5)  # longer than the lease
+    await until(lambda: loop.time() - stopped > 3.5)  # longer than the lease
     assert "cancel 0" not in scene.machine.steps
     scene.machine.go.set()
-    await reach(lambda: len(scene.daemon._spool.load()) == 2)
+    await until(lambda: len(scene.daemon._spool.load()) == 2)
     await own_server.start()
     await scene.state(S.COMPLETED, "t1")
     await scene.state(S.COMPLETED, "t2")
@@ -395,7 +391,7 @@ async def test_an_outcome_survives_the_daemon_that_could_not_deliver_it(own_serv
     await scene.state(S.RUNNING)
     await own_server.stop()
     scene.machine.go.set()
-    await reach(scene.daemon._spool.load)
+    await until(scene.daemon._spool.load)
     await scene.kill()
     await own_server.start()
     later = Scene(store, tmp_path)
@@ -416,11 +412,11 @@ async def test_a_server_that_falls_silent_stops_its_tasks_before_the_lease_is_ov
     await scene.state(S.RUNNING)
     os.kill(own_server.pid, signal.SIGSTOP)
     try:
-        await reach(lambda: "cancel 0" in scene.machine.steps)
+        await until(lambda: "cancel 0" in scene.machine.steps)
     finally:
         os.kill(own_server.pid, signal.SIGCONT)
     await scene.state(S.QUEUED)
     assert (await scene.task()).attempt == 1
-    await reach(lambda: scene.daemon.held() == {})
+    await until(lambda: scene.daemon.held() == {})
     await scene.kill()
     await store.close()

@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from helpers import PATIENCE_S
 
 from stoker_worker.private_tmp import KEPT, PrivateTmp, names_tmp, paths_to_keep
 
@@ -52,5 +53,9 @@ async def test_apps_that_share_names_take_turns():
 
 async def test_other_apps_wait_for_nobody():
     tmp = PrivateTmp("refused")
-    async with tmp.turn(shares=True, on_wait=list), asyncio.timeout(5), tmp.turn(shares=False, on_wait=list):
+    async with (
+        tmp.turn(shares=True, on_wait=list),
+        asyncio.timeout(PATIENCE_S),
+        tmp.turn(shares=False, on_wait=list),
+    ):
         pass
