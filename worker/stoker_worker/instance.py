@@ -206,6 +206,7 @@ class Instance:
             raise RunTimeout(text) from None
         finally:
             self._run, self._task_id, self._on_partial, self._on_delta = 0, "", None, None
+        self._is_tidy = not answer.files
         if answer.type == "result":
             files = [msgspec.convert(file, OutFile) for file in answer.files]
             self._results = [Path(file.path) for file in files]
@@ -219,7 +220,8 @@ class Instance:
     def tidy(self) -> None:
         """Remove what the last run left: its result is stored, and apps remove nothing.
 
-        Nothing happens when it was done already, or when the next run goes on, which did it first.
+        Nothing happens when it was done already (the runner does it by itself after a run whose answer names no file),
+        or when the next run goes on, which did it first.
         """
         if self._is_tidy or self._answer is not None:
             return

@@ -5,7 +5,7 @@ Standard library only. Messages are JSON objects with a `type`:
     init     -> ready                        import the app's folder
     setup    -> setup_done                   run its setup
     run      -> partial, delta ... result | error   run one function
-    tidy                                     its result is stored: remove what it left
+    tidy                                     the files of its result are stored: remove what it left
     park     -> parked                       leave the devices; the state stays in this process
     unpark   -> unparked                     take the devices again
     describe -> description                  its functions and schemas
@@ -192,6 +192,8 @@ class Runner:
             self._cancelling = None
         flush()
         self._link.send(payload)
+        if not self._results:
+            self._tidy()  # nobody comes for a file of it
 
     async def _answer_of(self, message: dict) -> bytes:
         """The last message of a run."""
@@ -199,8 +201,9 @@ class Runner:
         try:
             sink = yields.Sink(partial(self._send_partial, run), partial(self._send_delta, run))
             output, files, meta = await call.run(self._app, message, sink)
+            payload = _result(run, output, [_seen_outside(file) for file in files], meta)
             self._results = [file["path"] for file in files]
-            return _result(run, output, [_seen_outside(file) for file in files], meta)
+            return payload
         except values.BadInput as error:
             return _error(run, "input", str(error), error.fields)
         except (values.BadOutput, loader.BadApp, frames.FrameTooLarge) as error:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from frames import Decoder, pack
 
-READ_BYTES = 256 * 1024
+READ_BYTES = 64 * 1024
+"""At most in one read; below what the C library takes a mapping of its own for, which costs more than a run."""
 
 
 class Wire:
