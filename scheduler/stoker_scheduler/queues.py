@@ -51,6 +51,7 @@ class Group:
     by_no_match: dict[float, _Line] = field(default_factory=dict)  # the same, apart by that timeout
     reason: Reason | None = None
     unmatched_ms: int = 0  # since when no worker could ever run it; 0 = one could
+    waiting_ms: int = 0  # since when some of its tasks wait, whichever; 0 = nobody has looked yet
 
     @property
     def head(self) -> TaskSpec:
@@ -180,6 +181,7 @@ class Queues:
         if group is None:
             return
         group.reason = reason
+        group.waiting_ms = group.waiting_ms or now_ms
         self._rotate(group)
         if reason.why is Why.NO_MATCH:
             group.unmatched_ms = group.unmatched_ms or now_ms

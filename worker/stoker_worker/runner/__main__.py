@@ -202,8 +202,6 @@ class Runner:
             sink = yields.Sink(partial(self._send_partial, run), partial(self._send_delta, run))
             output, files, meta = await call.run(self._app, message, sink)
             payload = _result(run, output, [_seen_outside(file) for file in files], meta)
-            self._results = [file["path"] for file in files]
-            return payload
         except values.BadInput as error:
             return _error(run, "input", str(error), error.fields)
         except (values.BadOutput, loader.BadApp, frames.FrameTooLarge) as error:
@@ -214,6 +212,9 @@ class Runner:
         except BaseException as error:  # SystemExit too: a run must not end the process
             _print_traceback(error)
             return _error(run, "app", _message_of(error), vram_short=shortage.is_short(error))
+        else:
+            self._results = [file["path"] for file in files]
+            return payload
 
     def _send_partial(self, run: int, output: object) -> None:
         self._link.send(b'{"type":"partial","run":%d,"output":%b}' % (run, values.encode(output)))
