@@ -72,7 +72,9 @@ def test_what_would_have_to_make_room_stays():
     assert board.cold == []
 
 
-@pytest.mark.parametrize(("run_s", "rules"), [(0.06, {}), (0.001, {"look_ahead": 0})], ids=["not short", "switched off"])
+@pytest.mark.parametrize(
+    ("run_s", "rules"), [(0.06, {}), (0.001, {"look_ahead": 0})], ids=["not short", "switched off"]
+)
 def test_the_length_of_a_queue_of_other_tasks_says_enough(run_s, rules):
     board = board_of(run_s=run_s, **rules)
     serve(board, 10 * LOAD_S, run_s=run_s)
