@@ -104,10 +104,13 @@ def _is_marked(pid: int, namespace: str, variable: bytes) -> bool | None:
 
 
 def _is_beginning(place: Path) -> bool:
-    """Whether a process whose environment read as empty has one, or the kernel has not placed it yet.
+    """Whether a process whose environment read as empty has one, or the kernel has not placed all of it yet.
 
-    A thread of the kernel and a process that has ended have no memory.
+    The kernel says where the code ends when the environment is in its place. A thread of the kernel and a process that
+    has ended have no memory.
     """
     fields = (place / "stat").read_bytes().rpartition(b")")[2].split()
-    vsize, env_start, env_end = (int(fields[number - 3]) for number in (23, 50, 51))  # as proc(5) counts
-    return vsize > 0 and (env_end == 0 or env_end > env_start)
+    vsize, code_end, env_start, env_end = (
+        int(fields[number - 3]) for number in (23, 27, 50, 51)
+    )  # as proc(5)
+    return vsize > 0 and (code_end == 0 or env_end > env_start)
