@@ -1,14 +1,19 @@
-"""From the outbox to RQ: read, enqueue under an id that repeats share, then acknowledge. And what is due.
+"""From the outbox to RQ: read, enqueue under ids that repeats share, then acknowledge. And what is due.
+
+What RQ does around a job costs more than a step, so the steps of one look share jobs (`_steps`).
 
 A document that is under way is looked at when its time comes, and once when this process or its worker of steps
 starts: what a process that died had taken is then made up for at once.
 """
 
 import asyncio
+import hashlib
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
+from math import ceil
 from typing import Any, Final, assert_never
 
 from msgspec import Struct
@@ -25,7 +30,7 @@ from stoker.protocol.outbox import BATCH, Ending, Notice, Nudge
 from stoker.pulse import Pulse
 from stoker.settings import JobsSettings
 from stoker_jobs.queue import STEP_QUEUE_NAME, document_job_id, job_id, open_queue
-from stoker_jobs.steps import advance
+from stoker_jobs.steps import Document, advance
 from stoker_jobs.tasks import deliver_webhook
 from stoker_jobs.waiting import RETRY_DELAY_S, await_store, pause
 
@@ -42,7 +47,9 @@ STEP_PAUSES_S: Final = (1, 2, 5, 15)
 KEEP_S: Final = 86_400
 """How long RQ remembers a webhook's job: a repeat within it does nothing."""
 STEP_KEEP_S: Final = 300
-"""And a step's, of which there may be hundreds a second: a repeat after it finds nothing to do."""
+"""And steps', of which there may be hundreds a second: a repeat after it finds nothing to do."""
+TOGETHER: Final = 8
+"""Steps of one job, at most: when one fails all are tried again, and a process has so many documents in its memory."""
 
 
 class Planned(Struct, frozen=True, kw_only=True):
@@ -50,7 +57,7 @@ class Planned(Struct, frozen=True, kw_only=True):
 
     id: str
     function: Callable[..., Any]
-    arguments: tuple[str, ...]
+    arguments: tuple[Any, ...]
     pauses_s: tuple[int, ...]
     keep_s: int
 
@@ -87,7 +94,7 @@ class Relay:
     async def _hand_on(self, store: Store, notices: list[Notice]) -> None:
         self._pulse.beat(OUTBOX)
         if notices:
-            planned = [job for notice in notices for job in plan(notice)]
+            planned = plan(notices, self._settings.step_workers)
             await asyncio.to_thread(hand_on, self._queue, planned)
             await store.outbox.done(notices)
             if len(notices) < BATCH:
@@ -97,52 +104,71 @@ class Relay:
         if not self.look_at_all and time.monotonic() < self._next_due:
             return
         everything, self.look_at_all = self.look_at_all, False
-        planned = [plan_due(due) for due in await store.documents.take_due(everything=everything)]
-        if planned:
+        due = await store.documents.take_due(everything=everything)
+        if planned := plan_due(due, self._settings.step_workers):
             await asyncio.to_thread(hand_on, self._queue, planned)
         self._next_due = time.monotonic() + DUE_S
 
 
-def plan(notice: Notice) -> tuple[Planned, ...]:
-    """The jobs of one entry of the outbox, one a consumer. Pure."""
-    match notice:
-        case Nudge():
-            cause = notice.entry_id  # not its revision: one deleted and made anew begins with the same
-            return (_step(document_job_id(notice.kind, notice.id, cause), notice.kind, notice.id),)
-        case Ending():
-            jobs = []
-            if notice.notify:
-                identity = job_id(notice.task_id, notice.attempt, "webhook")
-                jobs.append(
-                    Planned(
-                        id=identity,
-                        function=deliver_webhook,
-                        arguments=(notice.notify, notice.task_id, identity),
-                        pauses_s=WEBHOOK_PAUSES_S,
-                        keep_s=KEEP_S,
-                    )
-                )
-            if waiter := notice.waiter:
-                identity = job_id(notice.task_id, notice.attempt, waiter.kind)
-                jobs.append(_step(identity, waiter.kind, waiter.id))
-            return tuple(jobs)
-        case _:
-            assert_never(notice)
+def plan(notices: Iterable[Notice], workers: int) -> list[Planned]:
+    """The jobs of entries of the outbox: one a webhook, and those of steps. Pure.
+
+    Args:
+        workers: processes that take steps.
+    """
+    webhooks: list[Planned] = []
+    causes: dict[Document, str] = {}
+    for notice in notices:
+        match notice:
+            case Nudge():
+                # Not its revision: one deleted and made anew begins with the same.
+                identity = document_job_id(notice.kind, notice.id, notice.entry_id)
+                causes.setdefault((notice.kind, notice.id), identity)
+            case Ending():
+                if notice.notify:
+                    webhooks.append(_webhook(notice))
+                if waiter := notice.waiter:
+                    identity = job_id(notice.task_id, notice.attempt, waiter.kind)
+                    causes.setdefault((waiter.kind, waiter.id), identity)
+            case _:
+                assert_never(notice)
+    return webhooks + _steps(causes, workers)
 
 
-def plan_due(due: Due) -> Planned:
-    """The job of a document that was found due. Pure."""
-    return _step(document_job_id(due.kind, due.id, f"due-{due.at_ms}"), due.kind, due.id)
+def plan_due(due: Iterable[Due], workers: int) -> list[Planned]:
+    """The jobs of documents that were found due. Pure."""
+    causes = {(each.kind, each.id): document_job_id(each.kind, each.id, f"due-{each.at_ms}") for each in due}
+    return _steps(causes, workers)
 
 
-def _step(identity: str, kind: str, document_id: str) -> Planned:
+def _webhook(ending: Ending) -> Planned:
+    identity = job_id(ending.task_id, ending.attempt, "webhook")
     return Planned(
         id=identity,
-        function=advance,
-        arguments=(kind, document_id),
-        pauses_s=STEP_PAUSES_S,
-        keep_s=STEP_KEEP_S,
+        function=deliver_webhook,
+        arguments=(ending.notify, ending.task_id, identity),
+        pauses_s=WEBHOOK_PAUSES_S,
+        keep_s=KEEP_S,
     )
+
+
+def _steps(causes: Mapping[Document, str], workers: int) -> list[Planned]:
+    """Jobs that take the steps of documents, each of which is there once: a share for each process, and no large one."""
+    jobs = []
+    share = min(TOGETHER, ceil(len(causes) / workers))
+    left = iter(causes.items())
+    while some := dict(islice(left, share)):
+        identity = hashlib.sha256(" ".join(some.values()).encode()).hexdigest()
+        jobs.append(
+            Planned(
+                id=f"steps-{identity}",
+                function=advance,
+                arguments=tuple(some),
+                pauses_s=STEP_PAUSES_S,
+                keep_s=STEP_KEEP_S,
+            )
+        )
+    return jobs
 
 
 def hand_on(queue: Queue, planned: Iterable[Planned]) -> None:

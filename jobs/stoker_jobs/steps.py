@@ -1,4 +1,4 @@
-"""Durable work, one short job a step: flows, agents.
+"""Durable work in short steps, of which a job takes some: flows, agents.
 
 What is under way is a document (`stoker.protocol.documents`). A step reads it and what it waits for, decides what
 is to be done now, writes the document, and does it. Whatever happened - a task's ending, a call of a client, a time
@@ -9,6 +9,7 @@ What a step does beyond its document must be harmless when done again: tasks are
 from the document (`stoker.core.ids.derived_id`), and the document is written first.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
@@ -21,6 +22,8 @@ from stoker_jobs.desk import Desk, at_desk
 from stoker_jobs.flow_steps import advance_run
 
 Step = Callable[[Desk, str], Awaitable[None]]
+Document = tuple[str, str]
+"""Kind and id."""
 
 STEPS: Final[Mapping[str, Step]] = {
     RUN: advance_run,
@@ -29,14 +32,29 @@ STEPS: Final[Mapping[str, Step]] = {
 """Kind of document -> its step. It gets the document's id; the document may not exist yet."""
 
 
-def advance(kind: str, document_id: str) -> None:
-    """Take the step of a document that is under way.
+def advance(*documents: Document) -> None:
+    """Take the steps of documents that are under way, at the same time.
 
     Raises:
-        StokerError: it could not be taken; RQ tries again, and so does the document's time.
+        ExceptionGroup: of some it could not be taken; RQ tries again, and so do the documents' times.
+        TimeoutError: some took too long.
     """
+    at_desk(lambda desk: _advance(desk, documents))
+
+
+async def _advance(desk: Desk, documents: tuple[Document, ...]) -> None:
+    ends = await asyncio.gather(*(_step(desk, *each) for each in documents), return_exceptions=True)
+    if failed := [end for end in ends if isinstance(end, BaseException)]:
+        raise BaseExceptionGroup("steps that could not be taken", failed)
+
+
+async def _step(desk: Desk, kind: str, document_id: str) -> None:
     step = STEPS.get(kind)
     if step is None:  # a newer part wrote it: its own jobs will take it
         get_logger("jobs").warning(Event.STEP_UNKNOWN, kind=kind, document=document_id)
         return
-    at_desk(lambda desk: step(desk, document_id))
+    try:
+        await step(desk, document_id)
+    except Exception as error:
+        error.add_note(f"in the step of {kind} {document_id}")
+        raise

@@ -192,7 +192,7 @@ async def test_what_could_not_be_handed_on_is_handed_on_when_redis_is_back(store
     handed, refuse = set(), {due, nudged}
 
     def once_away(_queue, planned):
-        documents = {job.arguments for job in planned}
+        documents = {document for job in planned for document in job.arguments}
         if refused := documents & refuse:
             refuse.difference_update(refused)
             raise RedisConnectionError("away")
@@ -222,7 +222,7 @@ def test_a_repeated_ending_makes_no_second_job(redis_server):
     jobs_queue = Queue("repeat-test", connection=connect(redis_server.url))
     try:
         for _ in range(2):
-            hand_on(jobs_queue, plan(ending))
+            hand_on(jobs_queue, plan([ending], workers=2))
         assert jobs_queue.count == 1
     finally:
         jobs_queue.delete(delete_jobs=True)
