@@ -10,7 +10,7 @@ from stoker_jobs import steps
 
 @pytest.fixture
 def taken(monkeypatch):
-    """The ids whose step was taken to its end; "away" fails, "ended" is broken off, and the others wait for all."""
+    """The ids whose step was taken to its end; "away" fails, "ended" is broken off, and two others wait for each other."""
     done = []
 
     async def step(desk, document_id):
@@ -18,12 +18,10 @@ def taken(monkeypatch):
             raise StoreUnavailable("Redis does not answer")
         if document_id == "ended":
             raise asyncio.CancelledError
-        begun.append(document_id)
-        while len(begun) < 2:
-            await asyncio.sleep(0)
+        await both.wait()
         done.append(document_id)
 
-    begun = []
+    both = asyncio.Barrier(2)
     monkeypatch.setattr(steps, "STEPS", {"chat": step})
     monkeypatch.setattr(steps, "at_desk", lambda work: asyncio.run(work(None)))
     return done
