@@ -11,6 +11,7 @@ import random
 import time
 from pathlib import Path
 
+from stoker.core.measures import Measures
 from stoker.core.messages import (
     EngineId,
     EngineInfo,
@@ -26,7 +27,6 @@ from stoker.core.messages import (
 from stoker.core.states import TaskState
 from stoker_scheduler.actions import Assign, Rules, Wait
 from stoker_scheduler.deadlines import Limits
-from stoker_scheduler.measures import Measured
 from stoker_scheduler.mirror import Mirror
 from stoker_scheduler.policy import decide
 
@@ -102,7 +102,7 @@ class Scene:
         self.random = random.Random(1)
         self.mirror, self.now_ms = Mirror(Rules(), Limits()), 1_000_000
         self.numbers = iter(range(10**9))
-        self.measured = Measured(load_s=2.0, run_s=1.0)
+        self.measured = Measures(load_s=2.0, run_s=1.0)
         for number in range(workers // WORKERS_OF_AN_ENGINE):
             self.mirror.on_engine(engine(number), self.now_ms)
         for setup in range(setups):

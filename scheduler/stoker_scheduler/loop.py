@@ -14,6 +14,7 @@ from typing import Final
 from stoker.core.errors import NotFound, ProtocolRefusal, StoreUnavailable
 from stoker.core.events import Event
 from stoker.core.explanations import Explanation
+from stoker.core.measures import Measures
 from stoker.core.messages import EngineId, EngineView, TaskId
 from stoker.core.protocol_version import OURS, disagreement
 from stoker.core.states import ON_ENGINE, TaskState
@@ -28,7 +29,6 @@ from stoker_scheduler.clock import ServerClock
 from stoker_scheduler.deadlines import Limits
 from stoker_scheduler.engine_chores import EngineChores
 from stoker_scheduler.leader import LeadershipLost
-from stoker_scheduler.measures import Measured
 from stoker_scheduler.mirror import Mirror
 from stoker_scheduler.pin_chores import PinChores
 from stoker_scheduler.policy import decide
@@ -236,10 +236,12 @@ class Loop:
     def _on_task(self, event: WakeEvent, now_ms: int) -> None:
         mirror, spec = self.mirror, event.spec
         if event.kind is WakeKind.FINISHED:
-            mirror.on_finished(event.task_id, event.state or TaskState.FAILED, _measured(event), now_ms)
+            mirror.on_finished(
+                event.task_id, event.state or TaskState.FAILED, event.measures or Measures(), now_ms
+            )
         elif event.kind is WakeKind.DELAYED:
             self._due_ms = min(self._due_ms or event.due_ms, event.due_ms)
-            mirror.on_delayed(event.task_id, event.attempt, _measured(event), now_ms)
+            mirror.on_delayed(event.task_id, event.attempt, event.measures or Measures(), now_ms)
         elif event.kind is WakeKind.CANCELLED:
             mirror.on_cancelled(event.task_id)
         elif event.kind is WakeKind.MOVED and event.state is not None:
@@ -466,18 +468,3 @@ class Loop:
             for task in await self._store.tasks.read_many(part, with_logs=False):
                 if task is not None and task.state in ON_ENGINE:
                     self.mirror.restore(task, task.request.app, self._clock())
-
-
-def _measured(event: WakeEvent) -> Measured:
-    """What an attempt measured, as far as somebody did."""
-    found = event.measures
-    if found is None:
-        return Measured()
-    return Measured(
-        load_s=found.load_s,
-        run_s=found.run_s,
-        vram_bytes=found.vram_bytes,
-        vram_short=found.vram_short,
-        instance_ended=found.instance_ended,
-        at_fault=found.at_fault,
-    )

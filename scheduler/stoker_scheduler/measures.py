@@ -1,22 +1,10 @@
 """What the end and the moves of a task teach. Pure."""
 
-from msgspec import Struct
-
+from stoker.core.measures import Measures
 from stoker.core.messages import TaskView
 from stoker.core.states import TaskState
 from stoker_scheduler.fleet import Held
 from stoker_scheduler.knowledge import Knowledge
-
-
-class Measured(Struct, frozen=True, kw_only=True):
-    """What an attempt reported at its end; zero = not measured."""
-
-    load_s: float = 0.0
-    run_s: float = 0.0
-    vram_bytes: int = 0
-    vram_short: int = 0  # GPU memory ran out; with how much the setup is to be counted
-    instance_ended: bool = False
-    at_fault: str = ""  # what failed on the worker, and not in the app
 
 
 def learn_move(knowledge: Knowledge, held: Held, state: TaskState, now_ms: int) -> None:
@@ -48,7 +36,7 @@ def date(held: Held, task: TaskView, now_ms: int) -> None:
         held.prepare_s = max(0, entered[TaskState.SERVING] - held.assigned_ms) / 1000
 
 
-def learn_end(knowledge: Knowledge, held: Held, state: TaskState, measured: Measured, device: str) -> None:
+def learn_end(knowledge: Knowledge, held: Held, state: TaskState, measured: Measures, device: str) -> None:
     """Learn from an ending on a type of device; a failed or cancelled run says nothing about how long a run takes."""
     key = held.setup_key
     if measured.load_s > 0 and measured.run_s > 0 and not held.running_ms:

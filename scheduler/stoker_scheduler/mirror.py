@@ -5,6 +5,7 @@ Owned by the loop alone. Everything here is repeatable: an event that was seen b
 
 from typing import Final
 
+from stoker.core.measures import Measures
 from stoker.core.messages import (
     EngineId,
     EngineView,
@@ -21,7 +22,7 @@ from stoker_scheduler.actions import Assign, Changed, Evict, Rules, Start, Wait
 from stoker_scheduler.deadlines import Deadlines, Limits
 from stoker_scheduler.fleet import Fleet, Held, Worker
 from stoker_scheduler.knowledge import Knowledge
-from stoker_scheduler.measures import Measured, date, learn_end, learn_move
+from stoker_scheduler.measures import date, learn_end, learn_move
 from stoker_scheduler.pin_book import PinBook
 from stoker_scheduler.queues import GROUPS_OF_KEY, Group, Queues
 from stoker_scheduler.residents import Phase
@@ -95,7 +96,7 @@ class Mirror:
         if spec.id not in self.queues:
             self._queue(spec, front=True)
 
-    def on_delayed(self, task_id: TaskId, attempt: int, measured: Measured, now_ms: int) -> None:
+    def on_delayed(self, task_id: TaskId, attempt: int, measured: Measures, now_ms: int) -> None:
         """An attempt failed, and the task waits for its next one; nothing when it never had one."""
         held = self.fleet.held(task_id)
         if held is not None and held.attempt <= attempt:
@@ -143,7 +144,7 @@ class Mirror:
                     None  # now that the load's time is known, one elsewhere may pay
                 )
 
-    def on_finished(self, task_id: TaskId, state: TaskState, measured: Measured, now_ms: int) -> None:
+    def on_finished(self, task_id: TaskId, state: TaskState, measured: Measures, now_ms: int) -> None:
         """A task has ended on its worker."""
         self.queues.remove(task_id)
         session = self.sessions.settle(task_id)
@@ -154,7 +155,7 @@ class Mirror:
         self._end_attempt(task_id, state, measured, now_ms, warm=warm)
 
     def _end_attempt(
-        self, task_id: TaskId, state: TaskState, measured: Measured, now_ms: int, *, warm: bool
+        self, task_id: TaskId, state: TaskState, measured: Measures, now_ms: int, *, warm: bool
     ) -> None:
         """A worker is free again, and something was learned there."""
         ended = self._take_off(task_id, now_ms, warm=warm)
@@ -182,7 +183,7 @@ class Mirror:
             self.queues.shares.correct(held.key_id, spent_s - held.charged_s)
 
     def _judge(
-        self, worker: Worker, task_id: TaskId, state: TaskState, measured: Measured, now_ms: int
+        self, worker: Worker, task_id: TaskId, state: TaskState, measured: Measures, now_ms: int
     ) -> None:
         """What an ending says of the worker; a cancel says nothing."""
         if measured.at_fault:

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from stoker.core.events import Event
 from stoker.core.ids import may_be_id
+from stoker.core.measures import Measures
 from stoker.core.messages import EngineId, SetupKey, TaskId, TaskSpec, WorkerId
 from stoker.core.sessions import SessionEnd
 from stoker.core.states import TaskState
@@ -38,20 +39,6 @@ class WakeKind(StrEnum):
     """What is to stay loaded has changed, or for how long an app's instances do."""
     UNLOAD = "unload"
     """Somebody wants an instance to go."""
-
-
-class Measures(Struct, frozen=True, kw_only=True):
-    """What an attempt measured; all zero when nobody did."""
-
-    engine: str = ""
-    worker: str = ""
-    setup_key: str = ""
-    load_s: float = 0
-    run_s: float = 0
-    vram_bytes: int = 0
-    vram_short: int = 0
-    instance_ended: bool = False
-    at_fault: str = ""  # what failed on the worker, and not in the app
 
 
 _measures = msgspec.json.Decoder(Measures)

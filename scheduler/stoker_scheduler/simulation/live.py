@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
+from stoker.core.measures import Measures
 from stoker.core.messages import (
     EngineId,
     EngineInfo,
@@ -23,7 +24,6 @@ from stoker_scheduler.actions import Assign, Rules, Wait
 from stoker_scheduler.chores import LOOKS
 from stoker_scheduler.deadlines import Limits
 from stoker_scheduler.eviction import Facts
-from stoker_scheduler.measures import Measured
 from stoker_scheduler.mirror import Mirror
 from stoker_scheduler.placement import is_short
 from stoker_scheduler.policy import decide
@@ -72,7 +72,7 @@ class Live:
             self._report(worker, now_s)  # what made room is parked by now
 
     def ended(self, job: Job, now_s: float) -> None:
-        measured = Measured(load_s=job.load_s, run_s=job.request.run_s, vram_bytes=job.size)
+        measured = Measures(load_s=job.load_s, run_s=job.request.run_s, vram_bytes=job.size)
         self.mirror.on_finished(TaskId(str(job.number)), TaskState.COMPLETED, measured, _ms(now_s))
         if job.loaded:
             self._report(self._workers[job.worker], now_s)  # what the instance takes is measured by now

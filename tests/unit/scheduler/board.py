@@ -2,10 +2,10 @@
 
 from scheduling import engine_info, engine_view, resident, spec
 
+from stoker.core.measures import Measures
 from stoker.core.states import TaskState
 from stoker_scheduler.actions import Assign, Changed, Rules, Start, Wait
 from stoker_scheduler.deadlines import Limits
-from stoker_scheduler.measures import Measured
 from stoker_scheduler.mirror import Mirror
 from stoker_scheduler.policy import decide
 from stoker_scheduler.reasons import sentence
@@ -85,12 +85,12 @@ class Board:
         self.mirror.on_moved(task_id, TaskState.RUNNING, self.now_ms)
 
     def finish(self, task_id, state=TaskState.COMPLETED, run_s=0.0, load_s=0.0):
-        measured = Measured(run_s=run_s, load_s=load_s)
+        measured = Measures(run_s=run_s, load_s=load_s)
         self.mirror.on_finished(task_id, state, measured, self.now_ms)
 
     def fail(self, task_id, why="no network"):
         """An attempt fails, and not by its app; the task waits for its next one."""
-        self.mirror.on_delayed(task_id, 1, Measured(at_fault=why, instance_ended=True), self.now_ms)
+        self.mirror.on_delayed(task_id, 1, Measures(at_fault=why, instance_ended=True), self.now_ms)
 
     def worker_of(self, task_id):
         worker = self.mirror.fleet.worker_of(task_id)

@@ -6,12 +6,12 @@ from pin_board import PinBoard, loads, pin
 from scheduling import GB, engine_info, gpu_needs, resident
 
 from stoker.core.loads import LoadReport, LoadState
+from stoker.core.measures import Measures
 from stoker.core.pins import PinState, PinStatus
 from stoker.core.states import ResidentState, TaskState
 from stoker.core.vram import VramState
 from stoker_scheduler.actions import Assign, Rules, Start, Why
 from stoker_scheduler.eviction import decide_unload
-from stoker_scheduler.measures import Measured
 from stoker_scheduler.pin_book import UNHEARD_MS
 from stoker_scheduler.pins import RESEND_MS, TOLD_MS, to_tell
 from stoker_scheduler.residents import Phase
@@ -327,7 +327,7 @@ def test_keep_alive_ends_neither_a_pinned_instance_nor_one_that_waits_for_its_fi
     task = board.submit("a")
     board.decide()
     board.run(task)
-    board.mirror.on_finished(task, TaskState.COMPLETED, Measured(run_s=1.0), board.now_ms)
+    board.mirror.on_finished(task, TaskState.COMPLETED, Measures(run_s=1.0), board.now_ms)
     board.later(1)
     assert [key for key, _ in unloaded(board, {"test/a": 0})] == ["a"]
 

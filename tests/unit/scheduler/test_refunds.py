@@ -4,7 +4,7 @@ import pytest
 from board import Board
 from scheduling import engine_info, spec
 
-from stoker_scheduler.measures import Measured
+from stoker.core.measures import Measures
 
 LOAD_S, RUN_S, TOOK_S = 10.0, 100.0, 4
 AHEAD_S = 0.01
@@ -25,7 +25,7 @@ ENDINGS = {
     "orphaned": lambda board, task: board.mirror.on_taken_back(task, board.now_ms),
     "stuck": lambda board, task: board.mirror.on_stuck(task, board.now_ms),
     "due again": released,
-    "failed for now": lambda board, task: board.mirror.on_delayed(task, 1, Measured(), board.now_ms),
+    "failed for now": lambda board, task: board.mirror.on_delayed(task, 1, Measures(), board.now_ms),
     "its engine is lost": lambda board, _: board.mirror.on_lost("box", board.now_ms),
 }
 

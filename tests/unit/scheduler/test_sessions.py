@@ -5,13 +5,13 @@ import pytest
 from board import Board
 from scheduling import engine_info, engine_view, request, resident, spec
 
+from stoker.core.measures import Measures
 from stoker.core.messages import TaskView
 from stoker.core.sessions import Session, SessionEnd, SessionInfo, session_key
 from stoker.core.states import TaskState
 from stoker.log import get_logger
 from stoker_scheduler.actions import Assign, Rules, Start, Wait, Why
 from stoker_scheduler.eviction import decide_unload
-from stoker_scheduler.measures import Measured
 from stoker_scheduler.session_chores import SessionChores
 
 KEY = session_key("a", "sess_1")
@@ -243,7 +243,7 @@ class TestTheEnd:
         board = warm_board() if first else opened(warm_board())
         task = call(board, opens=first)
         board.decide()
-        measured = Measured(run_s=run_s, instance_ended=True)
+        measured = Measures(run_s=run_s, instance_ended=True)
         board.mirror.on_finished(task, TaskState.FAILED, measured, board.now_ms)
         assert known(board).over is expected
 
@@ -356,5 +356,5 @@ async def test_the_end_of_a_first_call_that_is_seen_before_its_event_is_left_to_
     )
     chores = SessionChores(Server(session, view), board.mirror, 1, get_logger("test"), lambda: board.now_ms)
     await chores.run()
-    board.mirror.on_finished(task, TaskState.FAILED, Measured(instance_ended=True), board.now_ms)
+    board.mirror.on_finished(task, TaskState.FAILED, Measures(instance_ended=True), board.now_ms)
     assert known(board).over is SessionEnd.ENDED

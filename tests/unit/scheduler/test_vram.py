@@ -5,9 +5,9 @@ import pytest
 from board import Board
 from scheduling import GB, engine_info, gpu_needs, resident, spec
 
+from stoker.core.measures import Measures
 from stoker.core.states import ResidentState, TaskState
 from stoker.core.vram import VramState
-from stoker_scheduler.measures import Measured
 
 pytestmark = pytest.mark.unit
 
@@ -93,7 +93,7 @@ def test_what_is_wanted_less_stays_where_another_one_alone_makes_the_room():
 
 def finish(board, task, **measured):
     board.run(task)
-    board.mirror.on_finished(task, TaskState.COMPLETED, Measured(run_s=1, **measured), board.now_ms)
+    board.mirror.on_finished(task, TaskState.COMPLETED, Measures(run_s=1, **measured), board.now_ms)
 
 
 def test_what_a_setup_takes_is_learned_on_the_type_of_its_device():
@@ -114,7 +114,7 @@ def test_a_task_whose_memory_ran_out_goes_elsewhere_or_alone():
     first = placed(board, "a", 10)
     assert (board.worker_of(first), board.evicted) == (GPU, [])
     board.mirror.on_delayed(
-        first, 1, Measured(vram_short=24 * GB, vram_bytes=9 * GB, instance_ended=True), board.now_ms
+        first, 1, Measures(vram_short=24 * GB, vram_bytes=9 * GB, instance_ended=True), board.now_ms
     )
     assert GPU not in board.mirror.wards
     report(board, residents=[resident(GPU, "b", vram_gb=10)])
@@ -157,7 +157,7 @@ def test_what_was_to_make_room_for_a_task_that_came_back_is_warm_still():
 def test_a_task_whose_memory_ran_out_goes_elsewhere_at_once():
     board = gpu_board()
     first = placed(board, "a", 10)
-    board.mirror.on_delayed(first, 1, Measured(vram_short=24 * GB, instance_ended=True), board.now_ms)
+    board.mirror.on_delayed(first, 1, Measures(vram_short=24 * GB, instance_ended=True), board.now_ms)
     report(board, name="other")
     assert board.worker_of(placed(board, "a", 10)) == "other-gpu-0"
 

@@ -4,10 +4,10 @@ import pytest
 from board import Board
 from scheduling import engine_info
 
+from stoker.core.measures import Measures
 from stoker.core.messages import Quarantine
 from stoker.core.states import TaskState
 from stoker_scheduler.actions import Rules
-from stoker_scheduler.measures import Measured
 from stoker_scheduler.wards import Wards
 
 pytestmark = pytest.mark.unit
@@ -78,7 +78,7 @@ def test_the_last_attempt_of_a_task_counts_too(board):
     fail_in_a_row(board, 2)
     task = board.submit()
     board.decide()
-    board.mirror.on_finished(task, TaskState.FAILED, Measured(at_fault="killed"), board.now_ms)
+    board.mirror.on_finished(task, TaskState.FAILED, Measures(at_fault="killed"), board.now_ms)
     assert "box-cpu-0" in board.mirror.wards
 
 
