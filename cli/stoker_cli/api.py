@@ -294,12 +294,14 @@ class Api:
 
         Raises:
             ApiError: the gateway refused it.
-            CommandFailed: what answers is no gateway.
+            CommandFailed: what answers is no gateway, or the path is none that can be sent.
             httpx.TransportError: the connection was lost.
         """
         headers = {"Accept": "application/x-ndjson"}
         timeout = httpx.Timeout(TIMEOUT_S, read=STREAM_SILENCE_S)
-        async with self._http.stream("GET", path, headers=headers, timeout=timeout, params=params) as answer:
+        with self._explained():
+            request = self._http.build_request("GET", path, headers=headers, timeout=timeout, params=params)
+        async with contextlib.aclosing(await self._http.send(request, stream=True)) as answer:
             if not answer.is_success:
                 await answer.aread()
                 raise_for(answer, self.url)

@@ -98,13 +98,14 @@ async def test_an_address_that_is_none_is_a_usage_error(url):
     assert "STOKER_URL" in refused.value.hint
 
 
+@pytest.mark.parametrize("ask", [lambda api, path: api.get(path), lambda api, path: anext(api.events(path))])
 @pytest.mark.parametrize("given", ["\udcff", "\n"])
-async def test_a_name_that_cannot_be_sent_is_a_usage_error(monkeypatch, given):
+async def test_a_name_that_cannot_be_sent_is_a_usage_error(monkeypatch, given, ask):
     api = Api("http://gw", KEY)
     answering(api, monkeypatch, 200)
     async with api:
         with pytest.raises(CommandFailed, match="cannot be sent") as refused:
-            await api.get(f"/tasks/{given}")
+            await ask(api, f"/tasks/{given}")
     assert refused.value.exit_code is ExitCode.USAGE
 
 
