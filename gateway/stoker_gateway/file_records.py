@@ -20,7 +20,7 @@ from stoker_gateway.door import caller_of
 from stoker_gateway.downloads import download_url
 from stoker_gateway.dto import iso
 from stoker_gateway.services import AnyRequest, Services, services_of
-from stoker_gateway.uploads import DEFAULT_TYPE
+from stoker_gateway.uploads import DEFAULT_TYPE, upload_url
 
 _MEDIA_TYPE = re.compile(r"[\x20-\x7e]{0,200}")
 """What a header can carry; empty = it is guessed."""
@@ -58,6 +58,7 @@ async def announce(
             )
         content_type = DEFAULT_TYPE  # an app's slip is not to cost its result
     filename = (new.filename or "").replace("\\", "/").rsplit("/", 1)[-1]
+    now = now_ms()
     file = StoredFile(
         id=new_id(),
         secret=new_id(),
@@ -65,7 +66,7 @@ async def announce(
         filename=filename or "file",
         content_type=content_type,
         size=size,
-        created_ms=now_ms(),
+        created_ms=now,
         path=new.path or "",
         category=new.category or "",
         task_id=task_id,
@@ -73,6 +74,7 @@ async def announce(
         role=OUTPUT if task_id else "",
         public=bool(new.public),
         upload_key=token_urlsafe(16),
+        upload_until_ms=now + round(services.settings.upload_ttl_s * 1000),
         announced=f"{size} {content_type}",
     )
     await services.store.files.put(file)
@@ -87,7 +89,7 @@ def type_of(file: StoredFile) -> str:
 def file_dto(services: Services, file: StoredFile, *, upload: bool = False) -> dict[str, object]:
     """A file as clients read it; with `upload`, where its bytes go."""
     body = {**file_row(file), "uri": download_url(services.base_url, file)}
-    return body | {"upload_url": services.uploads.url(services.base_url, file)} if upload else body
+    return body | {"upload_url": upload_url(services.base_url, file)} if upload else body
 
 
 def file_row(file: StoredFile) -> dict[str, object]:

@@ -63,11 +63,6 @@ class Uploads:
                 f"The file has {size} bytes; at most {self._max_bytes} are taken (STOKER_MAX_UPLOAD_BYTES)."
             )
 
-    def url(self, base_url: str, file: StoredFile) -> str:
-        """An address that takes this file's bytes, without a key, until it expires."""
-        expires = int(time.time() + self._ttl_s)
-        return f"{base_url}/upload/{file.id}?expires={expires}&signature={signature(file, expires)}"
-
     async def offset(self, file: StoredFile) -> int:
         """How many bytes of a file are here. Ends a request that still writes: whoever asks wants to go on."""
         async with self._turn(file.id).take():
@@ -189,14 +184,20 @@ class _Taking:
         self._turn.lock.release()
 
 
+def upload_url(base_url: str, file: StoredFile) -> str:
+    """An address that takes this file's bytes, without a key, until it expires."""
+    expires = file.upload_until_ms // 1000
+    return f"{base_url}/upload/{file.id}?expires={expires}&signature={signature(file, expires)}"
+
+
 def signature(file: StoredFile, expires: int) -> str:
     """What makes an upload address ours: good for this file, size and type, until `expires`."""
     text = f"{file.id} {expires} {file.announced}"
     return hmac.new(file.upload_key.encode(), text.encode(), hashlib.sha256).hexdigest()
 
 
-def check_address(file: StoredFile, expires: str, given: str, wall_s: float) -> None:
-    """Whether an upload address is one of ours and still good.
+def check_address(file: StoredFile, expires: str, given: str) -> int:
+    """Whether an upload address is one of ours; until when it is good, in Unix seconds.
 
     Raises:
         Forbidden: it is not; ask for a new one.
@@ -204,8 +205,7 @@ def check_address(file: StoredFile, expires: str, given: str, wall_s: float) -> 
     until = whole(expires) if file.upload_key else None
     if until is None or not hmac.compare_digest(given.encode(), signature(file, until).encode()):
         raise Forbidden("The upload address is not one of ours. POST /files gives one.")
-    if until < wall_s:
-        raise Forbidden("The upload address has expired. POST /files gives a new one.")
+    return until
 
 
 def check_announced(file: StoredFile, content_type: str, content_length: str) -> None:

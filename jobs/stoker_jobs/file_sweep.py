@@ -24,7 +24,9 @@ BATCH: Final = 500
 REMOVED_AT_ONCE: Final = 5000
 """A sweep that has more to remove leaves the rest to the next one: a job has a time limit."""
 ABANDONED_MS: Final = DAY_S * 1000
-"""From this age on a file whose bytes never came is forgotten, and bytes without a record are removed."""
+"""So long after its upload address expired a file whose bytes never came is forgotten: an upload that began before
+may go on. Bytes without a record are removed from this age on.
+"""
 OUTPUT: Final = "output"
 
 Sweep = Callable[[Store, FileStore, int], Awaitable[int]]
@@ -46,7 +48,8 @@ def is_over(file: StoredFile, standing: Standing | None, now_ms: int) -> bool:
     The output of a task that is gone is over, unless another task uses it (`Files.is_used`).
     """
     if file.role != OUTPUT:
-        return not file.uploaded and file.created_ms + ABANDONED_MS < now_ms
+        good_until_ms = max(file.created_ms, file.upload_until_ms)
+        return not file.uploaded and good_until_ms + ABANDONED_MS < now_ms
     if standing is None or standing.attempt != file.attempt:
         return True
     ended = standing.state in TERMINAL

@@ -436,5 +436,6 @@ class StoredFile(Struct, frozen=True, kw_only=True):
     uploaded: bool = False
     public: bool = False  # any key of the system may read the record
     upload_key: str = ""
+    upload_until_ms: int = 0  # when the upload address expires; 0 = not known
     announced: str = ""  # size and type as they were announced: what the upload address is good for
     sha256: str = ""  # of its bytes, hexadecimal; "" = not known

@@ -10,8 +10,12 @@ from gateways import TUS, gateway_settings, running
 from msgspec import structs
 
 from stoker.core.errors import Conflict
-from stoker.core.messages import StoredFile
+from stoker.core.messages import StoredFile, TaskId
+from stoker.core.states import TaskState as S
+from stoker.files import open_files
+from stoker.settings import DAY_S
 from stoker_gateway.routes.uploads import complete
+from stoker_jobs.file_sweep import remove_expired
 
 CONTENT = os.urandom(3_000_000)
 
@@ -122,6 +126,37 @@ async def test_an_expired_address_takes_nothing(tmp_path, s3_server, store, monk
         answer = await gateway.open.put(made["upload_url"], content=b"coal")
         assert answer.status_code == 403
         assert "has expired" in problem(answer)
+
+
+async def test_a_file_whose_address_is_good_for_days_is_not_swept_before(tmp_path, s3_server, store):
+    settings = gateway_settings("local", tmp_path, s3_server, store, upload_ttl_s=3 * DAY_S)
+    async with running(settings) as gateway:
+        made = await gateway.announce(filename="a", size=4)
+        later_ms = round((time.time() + 3 * DAY_S) * 1000)
+        assert await remove_expired(store, open_files(settings), later_ms) == 0
+        assert (await gateway.open.put(made["upload_url"], content=b"coal")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("state", "attempt", "expected"),
+    [(S.UPLOADING, 1, 200), (S.QUEUED, 1, 403), (S.UPLOADING, 2, 403), (S.FAILED, 1, 403), (None, 1, 403)],
+)
+async def test_an_output_is_taken_for_as_long_as_its_attempt_goes_on(
+    tmp_path, s3_server, store, monkeypatch, state, attempt, expected
+):
+    """All outputs of a task are announced at once, and the last of them may begin hours later."""
+    async with running(gateway_settings("local", tmp_path, s3_server, store)) as gateway:
+        made = await gateway.announce(filename="a", size=4)
+        record = await store.files.get(made["id"])
+        await store.files.put(structs.replace(record, role="output", task_id="t", attempt=1))
+        if state:
+            task = store._keys.task(TaskId("t"))
+            await store._connection.command("HSET", task, "state", int(state), "attempt", attempt)
+        later = time.time() + gateway.settings.upload_ttl_s + 1
+        monkeypatch.setattr("stoker_gateway.routes.uploads.time.time", lambda: later)
+        asked = await gateway.open.head(made["upload_url"])
+        sent = await gateway.open.put(made["upload_url"], content=b"coal")
+        assert (asked.status_code, sent.status_code) == (expected, expected)
 
 
 async def test_a_file_does_not_change_once_it_is_there(gateway):

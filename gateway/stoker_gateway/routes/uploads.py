@@ -9,10 +9,13 @@ from litestar import Response, head, patch, post, put
 from litestar.exceptions import InternalServerException
 from msgspec import Struct, structs
 
-from stoker.core.errors import CallerError, Conflict, InvalidRequest, NotFound
-from stoker.core.messages import StoredFile
+from stoker.core.errors import CallerError, Conflict, Forbidden, InvalidRequest, NotFound
+from stoker.core.messages import StoredFile, TaskId
 from stoker.core.scopes import Scope
+from stoker.core.states import ON_ENGINE
 from stoker.files import file_key
+from stoker.protocol import Store
+from stoker.runs.file_uses import OUTPUT
 from stoker_gateway.access import needs, open_to_all
 from stoker_gateway.door import caller_of
 from stoker_gateway.file_records import NewFile, announce, file_dto, type_of
@@ -161,10 +164,20 @@ async def _addressed(request: AnyRequest, file_id: str) -> StoredFile:
         NotFound: it was deleted.
         Forbidden: the address is not one of ours, or has expired.
     """
-    file = await services_of(request).store.files.get(file_id)
-    query = request.query_params
-    check_address(file, query.get("expires", ""), query.get("signature", ""), time.time())
+    store, query = services_of(request).store, request.query_params
+    file = await store.files.get(file_id)
+    until_s = check_address(file, query.get("expires", ""), query.get("signature", ""))
+    if until_s < time.time() and not await _is_awaited(store, file):
+        raise Forbidden("The upload address has expired. POST /files gives a new one.")
     return file
+
+
+async def _is_awaited(store: Store, file: StoredFile) -> bool:
+    """Whether a file is an output, and its attempt goes on: storing a result may take longer than an address is good."""
+    if file.role != OUTPUT:
+        return False
+    [standing] = await store.files.standings([TaskId(file.task_id)])
+    return standing is not None and standing.attempt == file.attempt and standing.state in ON_ENGINE
 
 
 async def complete(services: Services, file: StoredFile, size: int) -> StoredFile:

@@ -11,10 +11,10 @@ FACTS = {
 FILE = StoredFile(**FACTS)
 
 
-def test_an_address_is_good_until_it_expires():
-    check_address(FILE, "100", signature(FILE, 100), wall_s=100)
-    with pytest.raises(Forbidden, match="expired"):
-        check_address(FILE, "100", signature(FILE, 100), wall_s=100.1)
+def test_an_address_says_until_when_it_is_good():
+    assert check_address(FILE, "100", signature(FILE, 100)) == 100
+    with pytest.raises(Forbidden, match="not one of ours"):
+        check_address(FILE, "101", signature(FILE, 100))
 
 
 @pytest.mark.parametrize(
@@ -23,10 +23,10 @@ def test_an_address_is_good_until_it_expires():
 )
 def test_an_address_is_good_for_one_file_of_one_size_and_type(changed):
     with pytest.raises(Forbidden, match="not one of ours"):
-        check_address(StoredFile(**FACTS | changed), "100", signature(FILE, 100), wall_s=0)
+        check_address(StoredFile(**FACTS | changed), "100", signature(FILE, 100))
 
 
 def test_a_record_without_a_key_takes_nothing():
     file = StoredFile(**FACTS | {"upload_key": ""})
     with pytest.raises(Forbidden):
-        check_address(file, "100", signature(file, 100), wall_s=0)
+        check_address(file, "100", signature(file, 100))

@@ -8,10 +8,11 @@ from stoker_jobs.file_sweep import ABANDONED_MS, is_over
 NOW = 10 * ABANDONED_MS
 
 
-def file(role="", attempt=0, uploaded=True, age_ms=0):
+def file(role="", attempt=0, uploaded=True, age_ms=0, good_for_ms=0):
     return StoredFile(
         id="f", secret="s", owner_id="u", filename="f", content_type="", size=1, created_ms=NOW - age_ms,
         role=role, attempt=attempt, uploaded=uploaded, task_id="t" if role else "",
+        upload_until_ms=NOW - age_ms + good_for_ms,
     )  # fmt: skip
 
 
@@ -21,6 +22,8 @@ def file(role="", attempt=0, uploaded=True, age_ms=0):
         (file(age_ms=9 * ABANDONED_MS), None, False),
         (file(uploaded=False, age_ms=ABANDONED_MS - 1), None, False),
         (file(uploaded=False, age_ms=ABANDONED_MS + 1), None, True),
+        (file(uploaded=False, age_ms=4 * ABANDONED_MS, good_for_ms=3 * ABANDONED_MS), None, False),
+        (file(uploaded=False, age_ms=4 * ABANDONED_MS + 1, good_for_ms=3 * ABANDONED_MS), None, True),
         (file("output", 1), None, True),
         (file("output", 1), (S.COMPLETED, 1), False),
         (file("output", 1, uploaded=False), (S.COMPLETED, 1), True),
