@@ -17,7 +17,6 @@ import secrets
 import signal
 import stat
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 from typing import Final
@@ -25,6 +24,7 @@ from typing import Final
 import psutil
 
 from stoker.core.errors import CallerError, StokerError
+from stoker.private_files import write_private
 from stoker.server_address import embedded_url, listen_address, password_file, redis_socket
 from stoker.service import dying_with_parent
 
@@ -216,9 +216,9 @@ class EmbeddedServer:
             password = path.read_text(encoding="utf-8").strip()  # the parts that run have it
         if not password:
             password = secrets.token_urlsafe(PASSWORD_BYTES)
-            _write_private(path, password)
+            write_private(path, password)
         digest = hashlib.sha256(password.encode()).hexdigest()
-        _write_private(self._users_file, f"user default on #{digest} ~* &* +@all\n")
+        write_private(self._users_file, f"user default on #{digest} ~* &* +@all\n")
 
     def _argv(self) -> list[str]:
         options = {"port": "0"}
@@ -275,24 +275,6 @@ class EmbeddedServer:
         with contextlib.suppress(OSError):
             return " | ".join(self.log_file.read_text(errors="replace").splitlines()[-5:])
         return "(no log)"
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Replace a file, as a whole, by one that its owner alone can read.
-
-    Raises:
-        OSError: the disk is full, for instance; the old file is as it was.
-    """
-    descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mode 0600
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            # Else a power cut may leave the new name with nothing in it.
-            os.fsync(file.fileno())
-        Path(scratch).replace(path)
-    finally:
-        Path(scratch).unlink(missing_ok=True)
 
 
 def _alive(pid: str) -> bool:

@@ -369,7 +369,7 @@ def find_key(settings: ClientSettings) -> str:
         raise CommandFailed(
             f"no API key: '{settings.key_file}' cannot be read ({error.strerror})",
             ExitCode.DENIED,
-            "set STOKER_API_KEY to a key of the gateway",
+            "set STOKER_API_KEY to a key of the gateway; if all are lost: `stoker keys recover`, on its machine",
         ) from error
 
 

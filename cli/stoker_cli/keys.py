@@ -1,11 +1,16 @@
 """`stoker keys`: API keys of the gateway."""
 
 import asyncio
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 
 import typer
 
+from stoker.api_keys import recover_key
+from stoker.core.messages import ApiKey
+from stoker.protocol import Store
+from stoker.settings import GatewaySettings, load
 from stoker_cli.api import ask
 from stoker_cli.output import CommandFailed, ExitCode, JsonFlag, items_of, out, print_json, print_table, safe
 
@@ -105,6 +110,29 @@ def delete(
         print_json({"id": key_id, "deleted": True})
     else:
         out.print(f"key {safe(key_id)} deleted")
+
+
+@app.command()
+def recover(json: JsonFlag = False) -> None:
+    """Make another first key, if all are lost. Run it where the gateway's settings are.
+
+    It may do everything, and is written into the file of the first key. Works on the database, while the system runs.
+    """
+    settings = load(GatewaySettings)
+    key = asyncio.run(_recovered(settings))
+    if json:
+        print_json({"id": key.id, "key_file": str(settings.key_file)})
+    else:
+        out.print(f"a key that may do everything is in {safe(str(settings.key_file))} [dim]id {key.id}[/]")
+
+
+async def _recovered(settings: GatewaySettings) -> ApiKey:
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    store = await Store.open(settings.store_url, settings.pool)
+    try:
+        return await recover_key(store, settings.key_file, round(time.time() * 1000))
+    finally:
+        await store.close()
 
 
 def parse_rates(texts: list[str]) -> dict[str, int]:

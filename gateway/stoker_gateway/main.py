@@ -11,8 +11,8 @@ from typing import Any
 import uvicorn
 from litestar import Litestar
 
+from stoker.api_keys import make_first_key
 from stoker.bundles import Limits
-from stoker.core.audit import Action, Actor, change_of
 from stoker.core.events import Event
 from stoker.files import FileStore, open_files
 from stoker.log import get_logger
@@ -22,11 +22,11 @@ from stoker.runs.submit import Submitter
 from stoker.settings import GatewaySettings
 from stoker_gateway.app import build
 from stoker_gateway.attempts import Attempts
+from stoker_gateway.clock import now_ms
 from stoker_gateway.enrolment import Enroller
 from stoker_gateway.flows import Flows
 from stoker_gateway.pinning import Pinner
 from stoker_gateway.registration import Registrar
-from stoker_gateway.routes.keys import NewKey, make_key
 from stoker_gateway.secret_store import SecretStore
 from stoker_gateway.services import Services
 from stoker_gateway.signing import Signing
@@ -34,7 +34,6 @@ from stoker_gateway.streams import Hub, StreamCut
 from stoker_gateway.sweeper import Sweeper
 from stoker_gateway.uploads import Uploads, sweep_loop
 
-FIRST_USER = "admin"
 BACKLOG = 2048
 KEEP_ALIVE_S = 75
 SHUTDOWN_S = 5
@@ -168,15 +167,14 @@ class _Server(uvicorn.Server):
 
 
 async def ensure_first_key(store: Store, settings: GatewaySettings) -> None:
-    """Make the first API key, and put it where its owner alone can read it."""
-    if settings.key_file.exists() and await store.keys.list():
-        return
-    text, key = make_key(FIRST_USER, NewKey(name="first key"))
-    settings.key_file.unlink(missing_ok=True)
-    settings.key_file.touch(mode=0o600)
-    settings.key_file.write_text(text + "\n")
-    made = change_of(Action.KEY_CREATED, key.id, Actor(), name=key.name, scopes="everything")
-    await store.keys.put(key, made)
+    """Make the first API key of a system that has none. A gateway without the file of one goes without it."""
+    made = await make_first_key(store, settings.key_file, now_ms())
+    if not made and not settings.key_file.exists():
+        log.info(
+            Event.KEY_FILE_ABSENT,
+            path=str(settings.key_file),
+            reason="the system has API keys, and none is made anew; who has lost them: stoker keys recover",
+        )
 
 
 def listen(settings: GatewaySettings) -> socket.socket:

@@ -38,6 +38,7 @@ class Event(StrEnum):
     INSTANCE_NOT_PARKED = "instance.not_parked"
     INSTANCE_PARKED = "instance.parked"
     INSTANCE_UNPARKED = "instance.unparked"
+    KEY_FILE_ABSENT = "key_file.absent"
     LEASE_LOST = "lease.lost"
     LOAD_FAILED = "load.failed"
     LOAD_ORDERED = "load.ordered"

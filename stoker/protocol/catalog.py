@@ -8,7 +8,7 @@ from stoker.core.apps import App, AppVersion, RetiredVersion
 from stoker.core.audit import Action, Actor, Change, change_of
 from stoker.core.errors import NotFound
 from stoker.core.messages import ApiKey
-from stoker.protocol.audit import Audit
+from stoker.protocol.audit import Audit, note
 from stoker.protocol.connection import Connection
 from stoker.protocol.keys import Keys
 
@@ -148,6 +148,7 @@ class ApiKeys:
     """API keys, found by the hash of their text."""
 
     def __init__(self, connection: Connection, keys: Keys, audit: Audit) -> None:
+        self._connection = connection
         self._call = connection.command
         self._keys = keys
         self._audit = audit
@@ -159,6 +160,19 @@ class ApiKeys:
             self._call("HSET", self._keys.api_key_ids, key.id, key.sha256),
             *self._recorded(change),
         )
+
+    async def put_first(self, key: ApiKey, change: Change | None = None) -> bool:
+        """Store a key if there is none, expired ones included, and record that; whether it is stored.
+
+        Raises:
+            StoreUnavailable: no answer; safe to repeat.
+
+        Cost: one round trip. Script: lua/put_first_key.lua.
+        """
+        keys = [self._keys.api_keys, self._keys.api_key_ids, self._keys.audit]
+        args = [key.sha256, key.id, _encode(key), *note(change)]
+        [stored] = await self._connection.script("put_first_key", keys, args)
+        return bool(stored)
 
     async def by_hash(self, sha256: str) -> ApiKey | None:
         raw = await self._call("HGET", self._keys.api_keys, sha256)

@@ -96,6 +96,18 @@ async def test_a_key_is_recorded_from_its_making_to_its_end(store):
     ]
 
 
+async def test_a_first_key_is_stored_and_recorded_once_and_only_where_there_is_none(store):
+    key = ApiKey(id="k1", name="n", user_id="u", sha256="0", prefix="inf_")
+    for _ in range(2):  # a reply may be lost
+        assert await store.keys.put_first(key, did(Action.KEY_CREATED, "k1"))
+    other = structs.replace(key, id="k2", sha256="1")
+    assert not await store.keys.put_first(other, did(Action.KEY_CREATED, "k2"))
+    assert await store.keys.list() == [key]
+    assert await actions(store) == [(Action.KEY_CREATED, "k1")]
+    await store.keys.delete("k1")
+    assert await store.keys.put_first(other)
+
+
 def test_what_people_typed_is_cut():
     recorded = change_of(Action.KEY_CREATED, "t" * 1000, ME, name="n" * 1000, empty="", nothing=None)
     assert (len(recorded.target), len(recorded.detail["name"])) == (audit.DETAIL_CHARS, audit.DETAIL_CHARS)

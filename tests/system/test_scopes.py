@@ -1,5 +1,7 @@
 """Who may do what: every route with a key that has its scope, and with one that has all others."""
 
+import asyncio
+import json
 import re
 import time
 
@@ -8,9 +10,11 @@ from gateways import gateway_settings, running
 from helpers import EXAMPLES
 from msgspec import structs
 from protocol_scene import request, spec
+from typer.testing import CliRunner
 
 from stoker.core.messages import Owner
 from stoker.core.scopes import PRESETS, Scope
+from stoker_cli.main import app as cli
 from stoker_gateway.access import SCHEME
 from stoker_gateway.door import is_open
 from stoker_gateway.problems import media_type_at
@@ -48,6 +52,24 @@ def key_with(store):
         return {"authorization": f"Bearer {text}"}
 
     return make
+
+
+async def test_who_lost_all_keys_gets_one_on_the_machine_of_the_gateway(gateway, store):
+    """With the settings of the gateway, and nothing else."""
+    settings = gateway.settings
+    for key in await store.keys.list():
+        await store.keys.delete(key.id)
+    settings.key_file.unlink()
+    env = {
+        "STOKER_DATA_DIR": str(settings.data_dir),
+        "STOKER_REDIS_URL": settings.redis_url,
+        "STOKER_POOL": settings.pool,
+    }
+    done = await asyncio.to_thread(CliRunner().invoke, cli, ["keys", "recover", "--json"], env=env)
+    assert json.loads(done.output)["key_file"] == str(settings.key_file), done.output
+    bearer = {"authorization": f"Bearer {settings.key_file.read_text().strip()}"}
+    listed = (await gateway.open.get("/apikeys", headers=bearer)).json()
+    assert [key["name"] for key in listed["data"]["items"]] == ["recovered key"]
 
 
 async def operations(gateway):

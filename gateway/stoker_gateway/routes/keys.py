@@ -1,17 +1,14 @@
 """API keys, and the scopes that they may have."""
 
-import hashlib
-import secrets
-import string
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from litestar import delete, get, post
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from stoker.api_keys import fresh_key
 from stoker.core.audit import Action, change_of
 from stoker.core.errors import InvalidRequest, MissingScope, NotFound
-from stoker.core.ids import new_id
 from stoker.core.messages import ApiKey
 from stoker.core.scopes import (
     ADMINISTRATIVE,
@@ -29,10 +26,6 @@ from stoker_gateway.dto import iso
 from stoker_gateway.listing import ListQuery, plain
 from stoker_gateway.services import Answer, AnyRequest, answer, page, services_of
 
-KEY_PREFIX = "inf_"
-KEY_LENGTH = 32
-_ALPHABET = string.ascii_letters + string.digits
-_SHOWN = len(KEY_PREFIX) + 4
 _RATES = ("run", "get", "upload")
 MAX_NAME_CHARS: Final = 200
 
@@ -67,20 +60,15 @@ def make_key(user_id: str, new: NewKey) -> tuple[str, ApiKey]:
         raise InvalidRequest(
             "Input validation failed: numbering: it may be 'v1' (9/10/11), 'v2' (10/11/12) or empty"
         )
-    text = KEY_PREFIX + "".join(secrets.choice(_ALPHABET) for _ in range(KEY_LENGTH))
-    key = ApiKey(
-        id=new_id(),
-        name=new.name,
-        user_id=user_id,
-        sha256=hashlib.sha256(text.encode()).hexdigest(),
-        prefix=text[:_SHOWN],
+    text, key = fresh_key(user_id, new.name, now)
+    limited = structs.replace(
+        key,
         scopes=check_scopes(new.scopes or ()),
         rates=new.rates,
-        created_ms=now,
         expires_ms=expires_ms,
         numbering=new.numbering,
     )
-    return text, key
+    return text, limited
 
 
 def _unix_ms(at: datetime | None) -> int:
