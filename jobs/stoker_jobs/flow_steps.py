@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -40,8 +41,8 @@ from stoker_jobs.desk import Desk
 ROUNDS: Final = 50
 """Of one step: it goes on while others write the same run, or what it submits fails at once."""
 COMPUTE_S: Final = 5.0
-"""After so long no further node is computed in a round: what there is is written, before the step's own limit ends it and
-the next would begin at the same place, and the steps of others have their turn."""
+"""So long after a step's beginning no further node is computed: what there is is written, and the next step goes on. With the
+expression that each of the steps of a job may then still wait for, one at a time, all end within the limit of their job."""
 _TASK_STATES: Final = {
     RunState.COMPLETED: TaskState.COMPLETED,
     RunState.FAILED: TaskState.FAILED,
@@ -49,6 +50,9 @@ _TASK_STATES: Final = {
 }
 
 log = get_logger("jobs")
+
+GoesOn = Callable[[], bool]
+"""Whether there is time to compute one more node, see `_time_to_compute`."""
 
 
 class Look(Struct, frozen=True, kw_only=True):
@@ -68,16 +72,17 @@ async def advance_run(desk: Desk, run_id: str) -> None:
         DocumentChanged: others wrote it all the time; the next step goes on.
         StoreUnavailable: no answer.
     """
+    goes_on = _time_to_compute()
     for _ in range(ROUNDS):
         try:
-            if await _round(desk, run_id):
+            if await _round(desk, run_id, goes_on):
                 return
         except DocumentChanged:
             continue
     raise DocumentChanged
 
 
-async def _round(desk: Desk, run_id: str) -> bool:
+async def _round(desk: Desk, run_id: str, goes_on: GoesOn) -> bool:
     """One look at the run, and what follows from it. Whether nothing more is to be done now."""
     try:
         document, parts = await desk.store.documents.whole(RUN, run_id)
@@ -90,9 +95,9 @@ async def _round(desk: Desk, run_id: str) -> bool:
     wanted = (
         structs.replace(look.run, cancel=True) if look.outer and look.outer.cancel_requested else look.run
     )
-    step = _decide(desk, look, wanted)
+    step = await _decide(desk, look, wanted, look.facts, goes_on)
     revision = document.revision
-    if step.run != look.run or step.outputs:
+    if step.run != look.run or step.outputs or step.more:
         revision = await _write(desk, document, step)
     if step.run.ended:
         return False
@@ -104,13 +109,7 @@ async def _round(desk: Desk, run_id: str) -> bool:
         one.node.id: failure for one in missing if (failure := await _submit(desk, look, one)) is not None
     }
     if failed:
-        after = decide_step(
-            step.run,
-            structs.replace(facts, endings=failed),
-            _task_ids(desk, look),
-            _now(document),
-            _time_to_compute(),
-        )
+        after = await _decide(desk, look, step.run, structs.replace(facts, endings=failed), goes_on)
         await _write(desk, structs.replace(document, revision=revision), after)
         return after.more
     # What was submitted while somebody ended the run is found, and cancelled, by the next look. For `step.more` none is
@@ -144,13 +143,17 @@ def _ending(view: Standing | None) -> Ending:
     return Ending(state=view.state, output=msgspec.json.decode(view.output), error=view.error)
 
 
-def _decide(desk: Desk, look: Look, run: Run) -> Step:
-    return decide_step(run, look.facts, _task_ids(desk, look), _now(look.document), _time_to_compute())
+async def _decide(desk: Desk, look: Look, run: Run, facts: Facts, goes_on: GoesOn) -> Step:
+    """In a thread, for it may compute for seconds: the steps of others are in the same loop, and their answers of Redis."""
+    return await asyncio.to_thread(
+        decide_step, run, facts, _task_ids(desk, look), _now(look.document), goes_on
+    )
 
 
-def _time_to_compute() -> Callable[[], bool]:
-    end = time.monotonic() + COMPUTE_S
-    return lambda: time.monotonic() < end
+def _time_to_compute() -> GoesOn:
+    """Whether a step has time for one more node; for the first it always has, or one that waited long would get nowhere."""
+    end, asked = time.monotonic() + COMPUTE_S, itertools.count()
+    return lambda: next(asked) == 0 or time.monotonic() < end
 
 
 def _task_ids(desk: Desk, look: Look) -> dict[str, str]:

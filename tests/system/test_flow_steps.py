@@ -3,18 +3,21 @@
 import asyncio
 import contextlib
 import itertools
+import threading
 
 import msgspec
 import pytest
+from msgspec import structs
 from protocol_scene import Scene
 
 from stoker.core.apps import App, AppFunction, AppVersion
-from stoker.core.errors import NotFound, StoreUnavailable
+from stoker.core.errors import DocumentChanged, NotFound, StoreUnavailable
 from stoker.core.messages import FlowRef, Outcome, Owner, Waiter
 from stoker.core.states import TERMINAL, TaskState
 from stoker.flows import records
 from stoker.flows.plan import AppCall, Kind, Plan, PlanNode, Rule, Source
 from stoker.flows.records import FLOW, RUN
+from stoker.flows.run import RunNode
 from stoker.protocol import AssignOrder, Store
 from stoker.protocol.documents import Change
 from stoker.protocol.outbox import Nudge
@@ -306,6 +309,61 @@ async def test_computing_that_takes_long_is_written_and_goes_on_after_the_steps_
     assert nudges[0][-1] == run_id
     assert not nudges[1]
     assert (await stage.store.tasks.read(run_id)).state is TaskState.COMPLETED
+
+
+async def test_others_of_the_same_job_go_on_while_a_run_computes(stage, monkeypatch):
+    """Also where it decides once more, on what could not be submitted."""
+    computing, heard = asyncio.Event(), threading.Event()
+    loop, decide, decided = asyncio.get_running_loop(), flow_steps.decide_step, []
+
+    def computes(*args):
+        loop.call_soon_threadsafe(computing.set)
+        decided.append(heard.wait(10))
+        heard.clear()
+        return decide(*args)
+
+    async def neighbour():
+        while True:
+            await computing.wait()
+            computing.clear()
+            await stage.store.documents.get(FLOW, "f1")
+            heard.set()
+
+    run_id = await stage.begin()
+    await advance_run(stage.desk, run_id)
+    await stage.store.catalog.delete_app(await stage.store.catalog.get_app("echo"), 1)
+    stage.desk.registry.forget()
+    await stage.work()
+    monkeypatch.setattr(flow_steps, "decide_step", computes)
+    other = asyncio.create_task(neighbour())
+    await advance_run(stage.desk, run_id)
+    other.cancel()
+    assert decided == [True, True]
+
+
+async def test_a_step_that_lost_its_time_to_another_one_leaves_the_rest_to_the_next(stage, monkeypatch):
+    """Its first write is refused, and with it what it has computed."""
+    await stage.replan(COMPUTES)
+    await stage.store.outbox.open()
+    run_id = await stage.begin()
+    await stage.store.outbox.done(await stage.store.outbox.read("me", 1))
+    monkeypatch.setattr(flow_steps, "COMPUTE_S", 0)
+    put, refused = stage.store.documents.put, []
+
+    async def refuse_once(kind, document_id, owner_id, revision, change):
+        if revision and not refused:  # the first write makes the document
+            refused.append(revision)
+            mine = records.run_of(change.body)
+            without = structs.replace(mine, nodes=mine.nodes | {"b": RunNode()})
+            await put(kind, document_id, owner_id, revision, Change(body=records.dumps(without).encode()))
+            raise DocumentChanged
+        return await put(kind, document_id, owner_id, revision, change)
+
+    monkeypatch.setattr(stage.store.documents, "put", refuse_once)
+    await advance_run(stage.desk, run_id)
+    found = await stage.store.outbox.read("me", 1)
+    assert [one.id for one in found if isinstance(one, Nudge)] == [run_id]
+    assert (await stage.play(run_id)).state is TaskState.COMPLETED
 
 
 async def test_a_flow_that_contains_itself_ends(stage):
