@@ -129,6 +129,7 @@ async def _look(desk: Desk, document: Document, parts: dict[str, str]) -> Look:
         plan=records.plan_of(parts),
         input=msgspec.json.decode(parts[records.INPUT_PART]),
         outputs=records.outputs_of(parts),
+        sizes=records.sizes_of(parts),
         endings={name: _ending(views[task]) for name, task in nodes.items() if _has_ended(views.get(task))},
     )
     return Look(document=document, run=run, facts=facts, views=views, outer=outer[0] if outer else None)
@@ -169,7 +170,7 @@ def _now(document: Document) -> int:
 
 
 async def _write(desk: Desk, document: Document, step: Step) -> int:
-    parts = {records.node_part(node_id): records.dumps(output) for node_id, output in step.outputs.items()}
+    parts = {records.node_part(node_id): text for node_id, text in step.texts.items()}
     if step.run.ended:
         parts[records.OUTPUT_PART] = records.dumps(step.output)
         log.info(Event.FLOW_ENDED, run_id=document.id, flow=step.run.name, state=step.run.state.wire_name)

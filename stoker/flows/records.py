@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from stoker.flows.plan import Plan
 from stoker.flows.run import Run
-from stoker.flows.schema import GRAPH_FIELDS
+from stoker.flows.schema import GRAPH_FIELDS, INPUT
 
 T = TypeVar("T")
 FLOW: Final = "flow"
@@ -99,6 +99,12 @@ def outputs_of(parts: dict[str, str]) -> dict[str, Any]:
         for name, text in parts.items()
         if name.startswith(_NODE)
     }
+
+
+def sizes_of(parts: dict[str, str]) -> dict[str, int]:
+    """How many bytes that has, and the input, which has its name among them."""
+    named = {name.removeprefix(_NODE): text for name, text in parts.items() if name.startswith(_NODE)}
+    return {name: len(text.encode()) for name, text in {**named, INPUT: parts[INPUT_PART]}.items()}
 
 
 def graph_only(given: dict[str, Any]) -> dict[str, Any]:

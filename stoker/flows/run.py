@@ -1,6 +1,6 @@
 """What a flow run does next: a pure function of its document, what its nodes gave, and how its tasks stand."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from msgspec import Struct, structs
@@ -10,6 +10,7 @@ from stoker.flows.paths import MISSING, dig
 from stoker.flows.plan import Kind, Plan, PlanNode, Source
 from stoker.flows.rules import PASSED, RuleFailed, compute
 from stoker.flows.schema import INPUT
+from stoker.flows.sizes import MAX_OUTPUT_BYTES, Sizes, check_together, encode, encoded, most_of
 
 _FAILING = frozenset({NodeState.FAILED, NodeState.CANCELLED, NodeState.BLOCKED})
 
@@ -58,11 +59,15 @@ class Ending(Struct, frozen=True, kw_only=True):
 
 
 class Facts(Struct, frozen=True, kw_only=True):
-    """What a step looks at beside the run: its plan and input, outputs of nodes, ended tasks by node."""
+    """What a step looks at beside the run: its plan and input, outputs of nodes, ended tasks by node.
+
+    `sizes`: bytes of the outputs, and of the input by its name, as JSON; what is not told is counted where it is needed.
+    """
 
     plan: Plan
     input: Any = None
     outputs: Mapping[str, Any] = {}
+    sizes: Mapping[str, int] = {}
     endings: Mapping[str, Ending] = {}
 
 
@@ -79,6 +84,7 @@ class Step(Struct, frozen=True, kw_only=True):
 
     run: Run
     outputs: dict[str, Any] = {}  # of nodes that have it now
+    texts: dict[str, str] = {}  # the same as JSON
     output: Any = None
     more: bool = False  # nodes that could be computed are left to the next step
 
@@ -145,7 +151,14 @@ class _Stepper:
         self._nodes = {node.id: run.nodes.get(node.id, RunNode()) for node in facts.plan.nodes}
         self._kinds = {node.id: node.kind for node in facts.plan.nodes}
         self._outputs = dict(facts.outputs)
+        self._sizes = Sizes(facts.sizes)
+        self._computed = sum(  # bytes that nodes that are no apps have given
+            self._sizes.of(name, output)
+            for name, output in facts.outputs.items()
+            if self._kinds[name] is not Kind.APP
+        )
         self._new: dict[str, Any] = {}
+        self._texts: dict[str, str] = {}
 
     def step(self) -> Step:
         if self._run.cancel:
@@ -160,7 +173,7 @@ class _Stepper:
         if failed and self._run.fail_on_error:
             return self._end(RunState.FAILED, failed)
         if all(node.state in NODE_SETTLED for node in self._nodes.values()):
-            return self._end(RunState.COMPLETED, failed)
+            return self._completed(failed)
         return structs.replace(self._result(RunState.RUNNING, self._run.error), more=self._more)
 
     def _take_endings(self) -> None:
@@ -169,7 +182,7 @@ class _Stepper:
                 continue
             match ending.state:
                 case TaskState.COMPLETED:
-                    self._complete(node_id, ending.output)
+                    self._complete(node_id, ending.output, encode(ending.output))
                 case TaskState.CANCELLED:
                     self._settle(node_id, NodeState.CANCELLED, "its task was cancelled")
                 case _:
@@ -198,18 +211,25 @@ class _Stepper:
         return self._nodes[node_id].state is NodeState.SKIPPED
 
     def _begin(self, node: PlanNode) -> None:
-        if node.kind is Kind.APP:
-            task_id = self._task_id_of[node.id]
-            self._nodes[node.id] = RunNode(state=NodeState.RUNNING, task_id=task_id, since_ms=self._now_ms)
-            return
-        if not self._goes_on():
+        is_app = node.kind is Kind.APP
+        if not is_app and not self._goes_on():
             self._more = True
             return
-        given = input_of(node, self._facts, self._present(node))
+        present = self._present(node)
         try:
-            self._complete(node.id, compute(node, given, self._task_id_of[node.id]))
+            self._check_size(node.inputs.values(), present, most_of(node.kind))
+            if not is_app:
+                given = input_of(node, self._facts, present)
+                output = compute(node, given, self._task_id_of[node.id])
+                text = encoded(output, self._computed)
+                self._complete(node.id, output, text)
+                self._computed += len(text)
+                return
         except RuleFailed as error:
             self._settle(node.id, NodeState.FAILED, str(error))
+            return
+        task_id = self._task_id_of[node.id]
+        self._nodes[node.id] = RunNode(state=NodeState.RUNNING, task_id=task_id, since_ms=self._now_ms)
 
     def _present(self, node: PlanNode) -> dict[str, Any]:
         """Outputs without those of closed gates, which a merge does not see."""
@@ -219,8 +239,27 @@ class _Stepper:
             if key not in node.after or not self._is_closed(key)
         }
 
-    def _complete(self, node_id: str, output: Any) -> None:
+    def _check_size(self, sources: Iterable[Source], outputs: Mapping[str, Any], most: int) -> None:
+        """Refuse what is too large together. The wholes that it is of need no counting, and mostly that is enough.
+
+        Raises:
+            RuleFailed: it is.
+        """
+        sources = list(sources)
+        if sum(self._size_of_whole(source, outputs) for source in sources) > most:
+            check_together((value_of(source, self._facts, outputs) for source in sources), most)
+
+    def _size_of_whole(self, source: Source, outputs: Mapping[str, Any]) -> int:
+        if not source.node:
+            return len(encode(source.value))
+        if source.node == INPUT:
+            return self._sizes.of(INPUT, self._facts.input)
+        return self._sizes.of(source.node, outputs[source.node]) if source.node in outputs else 0
+
+    def _complete(self, node_id: str, output: Any, text: bytes) -> None:
         self._outputs[node_id] = self._new[node_id] = output
+        self._texts[node_id] = text.decode()
+        self._sizes.put(node_id, len(text))
         self._settle(node_id, NodeState.COMPLETED)
 
     def _settle(self, node_id: str, state: NodeState, error: str = "") -> None:
@@ -234,6 +273,15 @@ class _Stepper:
             for node_id, node in self._nodes.items()
             if node.state in {NodeState.FAILED, NodeState.CANCELLED}
         )
+
+    def _completed(self, failed: str) -> Step:
+        try:
+            self._check_size(self._facts.plan.outputs.values(), self._outputs, MAX_OUTPUT_BYTES)
+        except RuleFailed as error:
+            return self._end(
+                RunState.FAILED, "; ".join(filter(None, (failed, f"output of the flow: {error}")))
+            )
+        return self._end(RunState.COMPLETED, failed)
 
     def _end(self, state: RunState, error: str) -> Step:
         """End the run: what has not settled is blocked by what failed, or cancelled."""
@@ -263,7 +311,7 @@ class _Stepper:
             changes["started_ms"] = self._now_ms
         if state in RUN_ENDED:
             changes["ended_ms"] = self._now_ms
-        return Step(run=structs.replace(self._run, **changes), outputs=self._new)
+        return Step(run=structs.replace(self._run, **changes), outputs=self._new, texts=self._texts)
 
 
 def running(run: Run) -> dict[str, str]:

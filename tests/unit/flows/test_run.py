@@ -1,10 +1,13 @@
 """What a flow run does next: by hand for each rule, and for graphs and orders at random."""
 
+import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
 from stoker.core.states import NODE_MOVES, NODE_SETTLED, RUN_ENDED, RUN_MOVES, NodeState, RunState, TaskState
+from stoker.flows import sizes
 from stoker.flows.plan import AppCall, Kind, Plan, PlanNode, Rule, Source
 from stoker.flows.run import Ending, Facts, Run, cancelled, decide_step, running, submissions
 
@@ -40,6 +43,7 @@ class Play:
         ids = {node.id: f"t-{node.id}" for node in self.plan.nodes}
         made = decide_step(before, facts, ids, 1)
         check_moves(before, made.run)
+        assert {name: msgspec.json.decode(text) for name, text in made.texts.items()} == made.outputs
         self.run, self.outputs = made.run, self.outputs | made.outputs
         self.output = made.output if self.run.ended and made.output is not None else self.output
         for one in submissions(self.run, structs.replace(facts, outputs=self.outputs), self.tasks):
@@ -158,6 +162,84 @@ def test_what_there_is_no_time_to_compute_is_left_to_the_next_step():
         run, facts = made.run, structs.replace(facts, outputs={**facts.outputs, **made.outputs})
         left.append((made.more, sorted(made.outputs), str(run.nodes["d"].state)))
     assert left == [(True, ["a"], "running"), (True, ["b"], "running"), (False, ["c"], "running")]
+
+
+def merge(name, *after, path=""):
+    return PlanNode(id=name, kind=Kind.MERGE, after=after, inputs={one: of(one, path) for one in after})
+
+
+def constant(name, value):
+    return PlanNode(id=name, kind=Kind.CONSTANT, rule=Rule(value=value))
+
+
+def in_a_row(kind, length):
+    """Nodes each of which has the whole output of the one before."""
+    rule = Rule(operator="not_empty") if kind is Kind.GATE else None
+    nodes = [constant("n0", "x" * 1000)]
+    for number in range(length):
+        last = nodes[-1].id
+        nodes.append(
+            PlanNode(id=f"n{number + 1}", kind=kind, after=(last,), inputs={"a": of(last, "")}, rule=rule)
+        )
+    return nodes
+
+
+@pytest.mark.parametrize(("kind", "most"), [(Kind.MERGE, 40), (Kind.GATE, 60)])
+@pytest.mark.parametrize("steps", ["in one step", "in a step each"])
+def test_nodes_that_hold_each_other_fail_at_the_one_that_is_too_large(kind, most, steps):
+    """Forty merges would make 3^40 times what they begin with."""
+    nodes = in_a_row(kind, most)
+    ids, facts, run = {node.id: node.id for node in nodes}, Facts(plan=Plan(nodes=tuple(nodes))), START
+    while not run.ended:
+        turns = [False, True]
+        made = decide_step(run, facts, ids, 1, turns.pop if steps == "in a step each" else lambda: True)
+        run, known = made.run, {name: len(text) for name, text in made.texts.items()}
+        assert max(known.values(), default=0) <= sizes.MAX_OUTPUT_BYTES
+        outputs = {**facts.outputs, **made.outputs}
+        facts = structs.replace(facts, outputs=outputs, sizes={**facts.sizes, **known})
+    [failed] = [name for name, node in run.nodes.items() if node.state is NodeState.FAILED]
+    assert run.state is RunState.FAILED
+    assert run.error.startswith(f"node {failed!r}: it g")
+    assert "8388608" in run.error
+    assert "Connect only the fields that are needed" in run.error
+
+
+def test_small_fields_of_large_outputs_are_not_too_large():
+    large = {"pixels": "x" * (sizes.MAX_OUTPUT_BYTES - 100), "n": 1}
+    gated = PlanNode(
+        id="g", kind=Kind.GATE, after=("a", "b"), inputs={"a": of("a", "output.n"), "b": of("b", "output.n")},
+        rule=Rule(operator="==", value=1),
+    )  # fmt: skip
+    play = Play(
+        app("a"), app("b"), gated, app("c", "g"), outputs={"a": of("a", "output.n"), "g": of("g", "b")}
+    )
+    play.step().end("a", large)
+    assert play.end("b", large).states()["c"] == "running"
+    assert play.end("c").output == {"a": 1, "g": 1}
+
+
+def test_an_app_gets_no_more_than_its_runner_takes(monkeypatch):
+    monkeypatch.setattr(sizes, "MAX_INPUT_BYTES", 100)
+    play = Play(constant("a", "x" * 60), app("b", "a", x=of("a"), y=of("a"))).step()
+    assert play.run.error.startswith("node 'b': it gets more than the 100 bytes that are allowed")
+
+
+def test_an_output_of_a_flow_that_is_too_large_fails_the_run():
+    half = "x" * (sizes.MAX_OUTPUT_BYTES // 2)
+    play = Play(constant("a", half), outputs={"one": of("a"), "same": of("a")}).step()
+    assert play.run.state is RunState.FAILED
+    assert play.run.error.startswith("output of the flow: it gets more than the 8388608 bytes")
+    assert Play(constant("a", half), outputs={"one": of("a")}).step().output == {"one": half}
+
+
+def test_what_nodes_that_are_no_apps_give_together_is_bounded(monkeypatch):
+    monkeypatch.setattr(sizes, "MAX_COMPUTED_BYTES", 1000)
+    many = [merge(f"m{number}", "a") for number in range(10)]
+    play = Play(app("a"), *many, fail_on_error=False).step()
+    play.end("a", "x" * 100)
+    states = [play.states()[node.id] for node in many]
+    assert states == ["completed"] * 2 + ["failed"] * 8
+    assert "1000 are allowed in a run" in play.run.error
 
 
 def test_a_cancelled_run_cancels_what_runs_and_begins_nothing():
