@@ -20,6 +20,8 @@ from stoker.protocol.streams import pairs
 
 USE_GRACE_MS: Final = 3_600_000
 """A use is noted before its task is stored: until this age it counts although nobody knows the task."""
+USERS_AT_ONCE: Final = 1000
+"""Users of a file that are looked at together: a file may have any number, and one process few calls at a time."""
 
 _encode = msgspec.json.Encoder().encode
 _file = msgspec.json.Decoder(StoredFile)
@@ -115,21 +117,24 @@ class Files:
         await self._batch(*(("ZADD", self._keys.file_users(one), now_ms, user) for one in file_ids))
 
     async def is_used(self, file_id: str, now_ms: int) -> bool:
-        """Whether a task or a document that is kept names this file. Uses by those that are gone are forgotten."""
+        """Whether a task or a document that is kept names this file. Uses by those that are gone are forgotten.
+
+        The oldest come first, and nothing is looked at behind the part in which somebody is left.
+        """
         key = self._keys.file_users(file_id)
-        users = pairs(await self._call("ZRANGE", key, 0, -1, "WITHSCORES"))
-        if not users:
-            return False
-        names = [member.decode() for member, _ in users]
-        calls = [self._connection.start("EXISTS", self._user_key(name)) for name in names]
-        gone = [
-            name
-            for name, call, (_, noted_ms) in zip(names, calls, users, strict=True)
-            if not await call and noted_ms + USE_GRACE_MS < now_ms
-        ]
-        if gone:
-            await self._call("ZREM", key, *gone)
-        return len(gone) < len(names)
+        while users := pairs(await self._call("ZRANGE", key, 0, USERS_AT_ONCE - 1, "WITHSCORES")):
+            names = [member.decode() for member, _ in users]
+            calls = [self._connection.start("EXISTS", self._user_key(name)) for name in names]
+            gone = [
+                name
+                for name, call, (_, noted_ms) in zip(names, calls, users, strict=True)
+                if not await call and noted_ms + USE_GRACE_MS < now_ms
+            ]
+            if gone:
+                await self._call("ZREM", key, *gone)
+            if len(gone) < len(names):
+                return True
+        return False
 
     def _user_key(self, name: str) -> str:
         kind, _, document_id = name.rpartition(" ")
