@@ -69,16 +69,23 @@ class Sweeper:
         return [entry.version.id for entry in unneeded]
 
     async def _needed(self) -> set[str]:
-        """Versions of all tasks that have not ended. Cost: reads the whole queue; only when there is something to sweep."""
+        """Versions of all tasks that have not ended. Cost: reads the whole queue; only when there is something to sweep.
+
+        A task that leaves its engine meanwhile is seen there at first, and one that an engine takes at last.
+        """
         scheduling = self._store.scheduling
+        held = await self._on_engines()
         waiting = [
             *await scheduling.delayed(),
             *await scheduling.pending(),
         ]  # in the order in which they move
+        held |= await self._on_engines()
+        views = await self._store.tasks.read_many(sorted(held), with_logs=False) if held else []
         needed = {spec.version_id for spec in waiting}
-        held = [TaskId(task_id) for engine in await self._store.engines.list() for task_id in engine.tasks]
-        views = await self._store.tasks.read_many(held, with_logs=False) if held else []
         return needed | {view.request.version_id for view in views if view is not None}
+
+    async def _on_engines(self) -> set[TaskId]:
+        return {TaskId(task_id) for engine in await self._store.engines.list() for task_id in engine.tasks}
 
     async def _bundles_in_use(self, unneeded: list[RetiredVersion]) -> set[str]:
         """Files that other versions have too: copies of an app share their code."""

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from protocol.faulty import lose_replies
+from protocol_scene import Scene
 from scheduling import OWNER
 
 from stoker.core.apps import App, AppVersion
@@ -106,6 +107,38 @@ async def test_code_goes_when_the_last_task_has_ended(store, files, run_at_ms):
     with pytest.raises(NotFound):
         await store.files.get("file1")
     assert await sweeper.sweep(GRACE_MS) == []
+
+
+async def test_code_of_a_task_that_leaves_its_engine_meanwhile_stays(store, files, monkeypatch):
+    scene = Scene(store)
+    await scene.set_up()
+    order = await scene.running()
+    original = store.scheduling.pending
+
+    async def and_then_leave():
+        found = await original()
+        await store.engines.hand_back(order, "box", "0-0", "drain")
+        return found
+
+    monkeypatch.setattr(store.scheduling, "pending", and_then_leave)
+    await store.catalog.put_version(version("a", "v"))
+    await store.catalog.delete_version(version("a", "v"), 0)
+    assert await Sweeper(store, files).sweep(GRACE_MS) == []
+
+
+async def test_code_of_a_task_that_an_engine_takes_meanwhile_stays(store, files, monkeypatch):
+    scene = Scene(store)
+    await scene.set_up()
+    original = store.scheduling.delayed
+
+    async def and_then_begin():
+        await scene.running()
+        return await original()
+
+    monkeypatch.setattr(store.scheduling, "delayed", and_then_begin)
+    await store.catalog.put_version(version("a", "v"))
+    await store.catalog.delete_version(version("a", "v"), 0)
+    assert await Sweeper(store, files).sweep(GRACE_MS) == []
 
 
 async def test_an_id_of_a_file_that_leads_to_another_key_is_nobodys(store, files):
