@@ -5,7 +5,6 @@ A job may run twice (a worker died after its effect and before its acknowledgeme
 
 import asyncio
 import time
-from typing import Final
 
 from stoker.core.errors import NotFound
 from stoker.core.events import Event
@@ -15,11 +14,9 @@ from stoker.files import open_files
 from stoker.files.logs import remove_logs
 from stoker.log import get_logger
 from stoker.protocol import Store
+from stoker.protocol.owners import SWEPT_KINDS
 from stoker.settings import JobsSettings, load
 from stoker_jobs.desk import at_desk
-
-SWEPT_KINDS: Final = ("flowrun", "chat")
-"""Documents that expire."""
 
 
 def sweep_tasks() -> int:
@@ -67,10 +64,12 @@ async def _sweep(settings: JobsSettings) -> int:
     log = get_logger("jobs")
     try:
         taken = 0
-        for owner_id in sorted({key.user_id for key in await store.keys.list()}):
+        with_keys = {key.user_id for key in await store.keys.list()}
+        for owner_id in sorted(with_keys | await store.owners.list()):
             taken += await store.tasks.sweep(owner_id)
             for kind in SWEPT_KINDS:
                 await store.documents.sweep(kind, owner_id)
+            await store.owners.note(owner_id)
         files = open_files(settings)
         chunks = 0
         async for task_id in store.logs.orphans():

@@ -57,6 +57,7 @@ class Carried:
                     keys.idempotency(owner.user_id, repeat.key if repeat else ""),
                     keys.outbox,
                     keys.due_documents,
+                    keys.owners,
                 ],
                 [
                     request.id,

@@ -88,6 +88,7 @@ class Documents:
                     keys.owner_documents(owner_id, kind),
                     keys.due_documents,
                     keys.outbox,
+                    keys.owners,
                 ],
                 [
                     f"{kind} {document_id}",

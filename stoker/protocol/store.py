@@ -20,6 +20,7 @@ from stoker.protocol.files import Files
 from stoker.protocol.keys import Keys
 from stoker.protocol.limits import Limits
 from stoker.protocol.outbox import Outbox
+from stoker.protocol.owners import Owners
 from stoker.protocol.pins import Pins
 from stoker.protocol.pulses import Pulses
 from stoker.protocol.quarantines import Quarantines
@@ -56,6 +57,7 @@ class Store:
         self.files = Files(connection, keys)
         self.limits = Limits(connection, keys)
         self.outbox = Outbox(connection, keys)
+        self.owners = Owners(connection, keys)
         self.pins = Pins(connection, keys)
         self.pulses = Pulses(connection, keys)
         self.quarantines = Quarantines(connection, keys)

@@ -106,7 +106,7 @@ class Tasks:
             repeat.body_hash if repeat else "",
         ]
         if not request.session_id:
-            names += [keys.queued, keys.delayed]
+            names += [keys.queued, keys.delayed, keys.owners]
         else:
             names += [
                 keys.session(request.session_id),
@@ -114,6 +114,7 @@ class Tasks:
                 keys.sessions,
                 keys.queued,
                 keys.delayed,
+                keys.owners,
             ]
             arguments += [request.session_id, _encode(session) if session else ""]
         try:

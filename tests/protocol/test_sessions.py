@@ -110,6 +110,7 @@ async def test_tasks_that_wait_for_a_time_leave_a_session_no_more_room_than_othe
 
 async def test_the_first_task_opens_a_session(store):
     await open_session(store)
+    assert await store.owners.list() == {OWNER.user_id}
     session = await store.sessions.read(SESSION)
     assert session.end is None
     assert session.info == info()

@@ -127,8 +127,10 @@ async def test_a_webhook_of_killed_jobs_is_delivered_by_the_next_ones(store, rec
     await eventually(delivered, "the note of the second try")
 
 
-async def test_an_expired_task_leaves_the_index(store, jobs):
-    await store.keys.put(ApiKey(id="k1", name="n", user_id="u1", sha256="0", prefix="inf_"))
+@pytest.mark.parametrize("with_key", [True, False])
+async def test_an_expired_task_leaves_the_index_also_of_one_whose_keys_are_gone(store, jobs, with_key):
+    if with_key:
+        await store.keys.put(ApiKey(id="k1", name="n", user_id="u1", sha256="0", prefix="inf_"))
     await submit(store, "gone", retention_s=0.05)
     await submit(store, "kept")
     await store.tasks.cancel(TaskId("gone"))

@@ -1,9 +1,10 @@
 -- begin: accept a task that no worker runs: a document of the jobs does, which is looked at now. Idempotent as `submit` is.
--- KEYS  1 task  2 task events  3 control  4 owner tasks  5 idempotency  6 outbox  7 due documents
+-- KEYS  1 task  2 task events  3 control  4 owner tasks  5 idempotency  6 outbox  7 due documents  8 owners
 -- ARGV  1 task id  2 request (JSON)  3 spec (JSON)  4 owner (JSON)  5 fields (JSON)  6 body hash  7 document (kind id)
 -- OK    {"OK", task id}        ERR  IDEMPOTENCY_MISMATCH
 -- include common, waiting, submission
-local keys = {task = KEYS[1], events = KEYS[2], control = KEYS[3], owner_tasks = KEYS[4], idempotency = KEYS[5]}
+local keys = {task = KEYS[1], events = KEYS[2], control = KEYS[3], owner_tasks = KEYS[4], idempotency = KEYS[5],
+  owners = KEYS[8]}
 local task_id, document = ARGV[1], ARGV[7]
 
 local answer = known_task(keys, task_id, ARGV[6])

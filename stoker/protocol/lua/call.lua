@@ -1,10 +1,10 @@
 -- call: accept a task of a session and queue it; the first one opens the session. Idempotent as `submit` is.
--- KEYS  1 task  2 task events  3 control  4 pending  5 wake  6 owner tasks  7 idempotency  8 session  9 session tasks  10 sessions  11 queued  12 delayed
+-- KEYS  1 task  2 task events  3 control  4 pending  5 wake  6 owner tasks  7 idempotency  8 session  9 session tasks  10 sessions  11 queued  12 delayed  13 owners
 -- ARGV  1 task id  2 request (JSON)  3 spec (JSON)  4 owner (JSON)  5 fields (JSON)  6 body hash  7 session id  8 session (JSON), or ''
 -- OK    {"OK", task id}        ERR  IDEMPOTENCY_MISMATCH  QUEUE_FULL  KEY_QUEUE_FULL  SESSION_UNKNOWN  SESSION_OVER
 -- include common, waiting, submission, sessions
 local keys = {task = KEYS[1], events = KEYS[2], control = KEYS[3], pending = KEYS[4], wake = KEYS[5],
-  owner_tasks = KEYS[6], idempotency = KEYS[7], queued = KEYS[11], delayed = KEYS[12]}
+  owner_tasks = KEYS[6], idempotency = KEYS[7], queued = KEYS[11], delayed = KEYS[12], owners = KEYS[13]}
 local session, tasks, index = KEYS[8], KEYS[9], KEYS[10]
 local task_id, body_hash, session_id, info = ARGV[1], ARGV[6], ARGV[7], ARGV[8]
 

@@ -1,5 +1,5 @@
 -- put_document: write a document, if it is still as the writer read it. Idempotent by writer.
--- KEYS  1 document  2 document parts  3 owner documents  4 due documents  5 outbox
+-- KEYS  1 document  2 document parts  3 owner documents  4 due documents  5 outbox  6 owners
 -- ARGV  1 name (kind id)  2 revision that was read, 0 = none  3 writer  4 owner id  5 body (JSON)  6 parts (JSON: name -> text, '' = remove)  7 fields (JSON: due_ms, keep_ms, wake)
 -- OK    {"OK", revision}        ERR  DOCUMENT_CHANGED
 -- include common
@@ -19,6 +19,7 @@ redis.call('HSET', document, 'revision', revision, 'writer', writer, 'owner', AR
 if read == 0 then
   redis.call('HSET', document, 'created', text(now))
   redis.call('ZADD', KEYS[3], text(now), string.match(name, ' (.*)$'))
+  redis.call('SADD', KEYS[6], ARGV[4])
 end
 for part, value in pairs(cjson.decode(ARGV[6])) do
   if value == '' then

@@ -55,6 +55,7 @@ local function store_task(k, task_id, request, spec, owner, fields, body_hash, n
     count_in(k.queued, fields.counted)
   end
   redis.call('ZADD', k.owner_tasks, at, task_id)
+  redis.call('SADD', k.owners, cjson.decode(owner).user_id)
 end
 
 local function queue_task(k, task_id, request, spec, owner, fields, body_hash)
