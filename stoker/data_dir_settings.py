@@ -44,11 +44,6 @@ class DataDirFields(BaseModel):
         return self.data_dir / "gateway.url"
 
     @property
-    def files_dir(self) -> Path:
-        """Where uploaded and produced files live."""
-        return self.data_dir / "files"
-
-    @property
     def logs_dir(self) -> Path:
         """Where `stoker up` keeps the logs of its parts."""
         return self.data_dir / "logs"

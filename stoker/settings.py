@@ -24,6 +24,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from stoker.access_settings import KeyRetentionFields
 from stoker.agent_settings import ChatFields, StepFields
 from stoker.core.errors import CallerError
+from stoker.core.ids import DEFAULT_POOL
 from stoker.core.messages import CANCEL_GRACE_MS
 from stoker.data_dir_settings import DataDirFields
 from stoker.enrolment_settings import EnrolmentFields, JoinFields
@@ -124,7 +125,7 @@ class CommonSettings(BaseSettings, DataDirFields, StoreFields, TlsFields):
     )
 
     pool: str = Field(
-        default="default",
+        default=DEFAULT_POOL,
         pattern=r"^[a-z0-9][a-z0-9-]{0,31}$",
         description="Scheduling domain that this part belongs to.",
     )
@@ -178,6 +179,19 @@ class CommonSettings(BaseSettings, DataDirFields, StoreFields, TlsFields):
 
 class FilesSettings(CommonSettings, FileFields):
     """What the parts need that keep files, or remove them."""
+
+    @property
+    def files_folder(self) -> str:
+        """Where below its place this pool keeps its files; empty = at the place itself.
+
+        Pools may have one place, and each removes what lies there without a record of its own.
+        """
+        return "" if self.pool == DEFAULT_POOL else f"pools/{self.pool}"
+
+    @property
+    def files_dir(self) -> Path:
+        """Where this machine keeps uploaded and produced files, or those that are on their way to a bucket."""
+        return self.data_dir / "files" / self.files_folder
 
 
 class VaultSettings(FilesSettings, KeyRingFields):

@@ -106,10 +106,16 @@ def s3_server():
 
 
 @pytest.fixture(params=["local", "s3"])
-def file_store(request, tmp_path, s3_server):
-    """Each kind of file store, empty."""
+def file_store_settings(request, tmp_path, s3_server):
+    """Settings of each kind of file store, empty."""
     from stores import files_settings
 
+    return files_settings(request.param, tmp_path, s3_server)
+
+
+@pytest.fixture
+def file_store(file_store_settings):
+    """Each kind of file store, empty."""
     from stoker.files import open_files
 
-    return open_files(files_settings(request.param, tmp_path, s3_server))
+    return open_files(file_store_settings)

@@ -4,9 +4,12 @@ import base64
 import hashlib
 import re
 import secrets
+from typing import Final
 
 from stoker.core.errors import InvalidRequest
 
+DEFAULT_POOL: Final = "default"
+"""The pool that ids and places without a pool in them belong to."""
 SHORT_LENGTH = 8
 _SAFE = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 

@@ -41,7 +41,7 @@ class S3Files:
         self._name = settings.files_url
         self._store = S3Store(
             place.netloc,
-            prefix=place.path.strip("/") or None,
+            prefix=f"{place.path}/{settings.files_folder}".strip("/") or None,
             client_options=_client_options(settings),
             retry_config=_RETRIES,
             **_config(settings),

@@ -6,6 +6,7 @@ from typing import Self
 from redis.exceptions import ResponseError
 
 from stoker.core.errors import StoreUnavailable
+from stoker.core.ids import DEFAULT_POOL
 from stoker.protocol.announcements import Announcements
 from stoker.protocol.audit import Audit
 from stoker.protocol.calls import Calls
@@ -40,7 +41,7 @@ class Store:
         self._connection = connection
         keys = Keys(pool)
         self.pool = pool
-        self.id_prefix = "" if pool == "default" else f"{pool}."
+        self.id_prefix = "" if pool == DEFAULT_POOL else f"{pool}."
         """Of the ids of tasks: they carry their pool."""
         self.url = url
         self.tasks = Tasks(connection, keys)
@@ -69,7 +70,7 @@ class Store:
         self._keys = keys
 
     @classmethod
-    async def open(cls, url: str, pool: str = "default") -> Self:
+    async def open(cls, url: str, pool: str = DEFAULT_POOL) -> Self:
         """Connect.
 
         Args:

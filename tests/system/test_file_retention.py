@@ -8,7 +8,8 @@ from stores import chunks, read
 from stoker.core.errors import NotFound
 from stoker.core.messages import StoredFile, TaskId
 from stoker.core.states import TaskState as S
-from stoker.files import file_key
+from stoker.files import file_key, open_files
+from stoker.protocol import Store
 from stoker.protocol.documents import Change
 from stoker.protocol.files import USE_GRACE_MS, document_user
 from stoker.runs.file_uses import note_uses
@@ -61,6 +62,24 @@ class Scene:
 @pytest.fixture
 def scene(store, file_store):
     return Scene(store, file_store)
+
+
+@pytest.fixture
+async def scene_of(redis_server, file_store_settings):
+    """A function that gives the scene of a pool; all of them keep their files in one place."""
+    scenes = []
+
+    async def of(pool):
+        store = await Store.open(redis_server.url, pool)
+        settings = file_store_settings.model_copy(update={"pool": pool})
+        scenes.append(Scene(store, open_files(settings)))
+        return scenes[-1]
+
+    yield of
+    for made in scenes:
+        for record in await made.store.files.get_many(await made.store.files.oldest(0, 100)):
+            await made.store.files.delete(record)
+        await made.store.close()
 
 
 async def test_outputs_go_with_their_task_and_uploads_stay(scene):
@@ -140,6 +159,15 @@ async def test_bytes_without_a_record_go_a_day_later_and_other_things_stay(scene
     assert await remove_orphans(scene.store, scene.files, NOW + 2 * ABANDONED_MS) == 5
     assert {held.key async for held in scene.files.list("data/")} == {file_key(known)}
     assert await read(scene.files, "logs/aa/of-a-task") == b"x"
+
+
+@pytest.mark.parametrize(("mine", "other"), [("default", "gpu"), ("gpu", "default"), ("gpu", "gpu-2")])
+async def test_the_bytes_of_another_pool_in_the_same_place_stay(scene_of, mine, other):
+    """A pool's records say nothing of another's files: all of them looked like orphans."""
+    swept, kept = await scene_of(mine), await scene_of(other)
+    file = await kept.file()
+    assert await remove_orphans(swept.store, swept.files, NOW + 2 * ABANDONED_MS) == 0
+    assert await kept.there(file) == [file]
 
 
 async def test_what_a_writer_that_died_left_beside_a_file_goes_too(store, tmp_path):

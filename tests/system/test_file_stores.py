@@ -107,6 +107,18 @@ async def test_a_list_holds_what_lies_below_its_folder_alone(file_store):
     assert await keys(file_store, "nothing/") == set()
 
 
+async def test_each_pool_has_its_own_part_of_a_place(file_store_settings):
+    default, one, other = (
+        open_files(file_store_settings.model_copy(update={"pool": pool}))
+        for pool in ("default", "gpu", "gpu-2")
+    )
+    await default.put(KEY, chunks(b"default"))
+    await one.put(KEY, chunks(b"one"))
+    assert (await read(default, KEY), await read(one, KEY)) == (b"default", b"one")
+    assert (await keys(default), await keys(one), await keys(other)) == ({KEY}, {KEY}, set())
+    assert await keys(default, "pools/") == {f"pools/gpu/{KEY}"}
+
+
 @pytest.mark.parametrize("key", ["", "/a", "a//b", "../a", "a/../b", ".hidden", "a/", "a\\b", "a b/\n", "é"])
 async def test_what_is_no_key_never_reaches_a_store(file_store, key):
     for call in (file_store.size(key), file_store.delete(key), file_store.put(key, chunks(b"x"))):

@@ -17,7 +17,7 @@ from rq import Queue
 
 from stoker.core.messages import ApiKey, Needs, Owner, TaskId, TaskRequest, TaskSpec
 from stoker.core.states import DeliveryState, TaskState
-from stoker.files.local import LocalFiles
+from stoker.files import open_files
 from stoker.files.logs import log_key, one
 from stoker.log import get_logger
 from stoker.protocol.documents import Change
@@ -155,7 +155,7 @@ async def test_a_key_that_expired_long_ago_is_forgotten(store, jobs):
 
 
 async def test_the_log_of_an_expired_task_is_removed(store, jobs, tmp_path):
-    files = LocalFiles(tmp_path / "files")
+    files = open_files(JobsSettings(data_dir=tmp_path, pool=store.pool))
     for task_id, retention_s in (("gone", 0.05), ("kept", 0)):
         await submit(store, task_id, retention_s=retention_s)
         await files.put(log_key(TaskId(task_id), 1, 1), one(b"x"))
