@@ -68,8 +68,8 @@ def standing_of(task_id: TaskId, values: Sequence[bytes | None]) -> Standing | N
             attempt=int(attempt or b""),
             delta_last=int(delta_last or b"") if delta_attempt == attempt else 0,
             output=output or b"null",
-            error=(error or b"").decode(),
-            error_code=(error_code or b"").decode(),
+            error=_text(error),
+            error_code=_text(error_code),
             session_id=_in_session.decode(request[0] or b"").session_id if request else "",
         )
     except (ValueError, msgspec.MsgspecError) as exc:
@@ -81,7 +81,7 @@ def _delay_reason(fields: Mapping[bytes, bytes]) -> str:
     """Why a task waits that no worker could have now. An engine may have written what is no time."""
     try:
         until = datetime.fromtimestamp(int(fields[b"due"]) / 1000, UTC).isoformat(timespec="seconds")
-        attempt, why = fields[b"attempt"].decode(), fields.get(b"due_why", b"").decode()
+        attempt, why = fields[b"attempt"].decode(), _text(fields.get(b"due_why"))
     except (ValueError, KeyError, OverflowError, OSError):
         return "it waits for its time"
     until = until.replace("+00:00", "Z")
@@ -110,6 +110,11 @@ def moves_of(text: str) -> tuple[tuple[int, int, int], ...]:
     return tuple(move for move in found if move[1] in _STATES)
 
 
+def _text(raw: bytes | None) -> str:
+    """What is stored as text; what is none of it must not hide the task."""
+    return (raw or b"").decode(errors="replace")
+
+
 def _number(text: bytes) -> int:
     return max(-_NUMBER_MAX, min(int(text), _NUMBER_MAX))
 
@@ -122,17 +127,17 @@ def _view(fields: dict[bytes, bytes], logs: tuple[LogLine, ...], reason: str) ->
         attempt=_number(fields[b"attempt"]),
         created_ms=_number(fields[b"created"]),
         updated_ms=_number(fields[b"updated"]),
-        engine_id=fields.get(b"engine", b"").decode(),
-        worker_id=fields.get(b"worker", b"").decode(),
+        engine_id=_text(fields.get(b"engine")),
+        worker_id=_text(fields.get(b"worker")),
         output=msgspec.Raw(fields.get(b"output", b"null")),
         output_meta=msgspec.Raw(fields.get(b"output_meta", b"null")),
-        error=fields.get(b"error", b"").decode(),
-        error_code=fields.get(b"error_code", b"").decode(),
+        error=_text(fields.get(b"error")),
+        error_code=_text(fields.get(b"error_code")),
         cancel_requested=state not in TERMINAL and bool(fields.get(b"cancel")),
         queue_reason=reason,
         due_ms=int(fields.get(b"due") or 0) if state is TaskState.QUEUED else 0,
         log_dropped=int(fields.get(b"log_dropped", b"0")),
-        history=moves_of(fields[b"history"].decode(errors="replace")),
+        history=moves_of(_text(fields[b"history"])),
         logs=logs,
         cursor=fields.get(b"cursor", b"0-0").decode(),
         log_last=int(fields.get(b"log_last", b"0")),

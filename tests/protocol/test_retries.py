@@ -89,6 +89,20 @@ async def test_a_task_that_kills_its_process_three_times_is_not_run_again(scene)
     )
 
 
+@pytest.mark.parametrize("start", ["", "x", "xx"])
+async def test_a_long_error_is_cut_between_characters(scene, start):
+    await scene.submit("t2", max_attempts=2)
+    for _ in range(2):
+        order = await scene.running("t2")
+        await scene.store.engines.finish(order, "box", failed(start + "错" * 400))
+        await scene.come("t2")
+    view = await scene.store.tasks.read("t2")
+    kept = start + "错" * ((1000 - len(start)) // 3)
+    assert view.error == "The task failed in each of its 2 attempts: " + "".join(
+        f"[attempt {number} on box-cpu-0] {kept} " for number in (1, 2)
+    )
+
+
 async def test_a_task_with_one_attempt_fails_in_the_words_of_its_failure(scene):
     await scene.submit("t2", max_attempts=1)
     order = await scene.running("t2")

@@ -42,3 +42,19 @@ async def test_the_timings_of_a_task_with_a_spoiled_history_are_those_that_can_b
     for shown in (timings, task_dto(view, NEW)):
         assert ascii_json(shown)
     assert len((await store.tasks.moves(["t1"]))["t1"]) == left
+
+
+async def test_a_task_whose_error_is_no_valid_text_is_told(scene):
+    store = scene.store
+    spoiled = ("error", b"no \xe9\x94", "error_code", b"\xff", "engine", b"\xff", "worker", b"\xff")
+    await store._connection.command("HSET", store._keys.task("t1"), *spoiled)
+    assert (await store.tasks.read("t1")).error == "no \ufffd"
+    standing = (await store.tasks.standings(["t1"]))["t1"]
+    assert (standing.error, standing.error_code) == ("no \ufffd", "\ufffd")
+
+
+async def test_a_task_that_waits_after_a_failure_that_is_no_valid_text_says_what_can_be_read(scene):
+    store = scene.store
+    spoiled = ("attempt", 1, "due", 1, "due_why", b"no \xe9\x94")
+    await store._connection.command("HSET", store._keys.task("t1"), *spoiled)
+    assert (await store.tasks.read("t1")).queue_reason.endswith("attempt 1 failed (no \ufffd)")

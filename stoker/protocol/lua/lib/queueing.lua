@@ -3,12 +3,22 @@
 -- So often may a task end its app's process or its machine; then it is taken for the cause.
 local POISON = 3
 local LONGEST_MS = 300000
-local LOSS_CHARS = 1000
+local LOSS_BYTES = 1000
+
+-- A cut within a character (0x80 to 0xBF go on with one) would make a text that nobody can decode.
+local function cut(words, most)
+  local after = string.byte(words, most + 1)
+  while most > 0 and after and after >= 0x80 and after <= 0xBF do
+    most = most - 1
+    after = string.byte(words, most + 1)
+  end
+  return string.sub(words, 1, most)
+end
 
 local function count_loss(k, attempt, loss)
   local have = redis.call('HMGET', k.task, 'losses', 'worker')
   redis.call('HSET', k.task, 'losses', (have[1] or '') .. '[attempt ' .. attempt .. ' on ' .. (have[2] or '?') .. '] '
-    .. string.sub(loss.reason, 1, LOSS_CHARS) .. ' ')
+    .. cut(loss.reason, LOSS_BYTES) .. ' ')
   redis.call('HINCRBY', k.task, 'spent', 1)
   if loss.kills then
     redis.call('HINCRBY', k.task, 'kills', 1)
