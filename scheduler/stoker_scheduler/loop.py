@@ -331,7 +331,7 @@ class Loop:
             if held is not None and held.attempt <= orphan.attempt:
                 self.mirror.on_taken_back(orphan.task_id, self._clock())
             if state is not None:
-                self.mirror.on_task_lost(orphan.task_id)
+                self.mirror.on_task_lost(orphan.task_id, waits_again=state is TaskState.QUEUED)
                 self.counters.taken_back += 1
                 self._log.warning(
                     Event.TASK_REQUEUED,

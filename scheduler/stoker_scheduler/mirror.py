@@ -3,6 +3,7 @@
 Owned by the loop alone. Everything here is repeatable: an event that was seen before changes nothing.
 """
 
+from collections.abc import Collection
 from typing import Final
 
 from stoker.core.measures import Measures
@@ -91,8 +92,7 @@ class Mirror:
             self.changed.workers[worker.id] = None
         known = self.sessions.get(spec.session_id)
         if known is not None and spec.opens_session:
-            known.where = None  # it came back unstarted and is placed anew
-            self.release(known.key)
+            self._place_anew(known)
         if spec.id not in self.queues:
             self._queue(spec, front=True)
 
@@ -219,13 +219,15 @@ class Mirror:
     def on_lost(self, engine_id: EngineId, now_ms: int) -> None:
         """An engine fell silent; groups that counted on it must look again."""
         engine = self.fleet.engines.get(engine_id)
+        had: set[TaskId] = set()
         for worker in engine.workers.values() if engine is not None else ():
             for held in worker.held:
                 self._correct_share(worker, held, now_ms)
+                had.add(held.task_id)
         for worker_id in self.fleet.lose(engine_id):
             self.changed.workers[worker_id] = None
             self._recall(worker_id)
-        self.end_lost_sessions()
+        self.end_lost_sessions(had)  # what becomes of these tasks, and so of their sessions, comes as events
 
     def on_forgotten(self, engine_id: EngineId, now_ms: int) -> None:
         """An engine is known no more, or cannot be read: what nobody can read gets no tasks."""
@@ -252,19 +254,29 @@ class Mirror:
                 if known.where is not None and known.where[0] == view.info.id:
                     self._end_if_absent(known)
 
-    def on_task_lost(self, task_id: TaskId) -> None:
-        """The engine that ran a task does not any more; a session is over with it."""
+    def on_task_lost(self, task_id: TaskId, *, waits_again: bool) -> None:
+        """The engine that had a task does not any more; a session is over with it, unless its first task was not begun."""
         known = self.sessions.of_task(task_id)
-        if known is not None:
+        if known is None:
+            return
+        if waits_again and task_id == known.opening:
+            self._place_anew(known)
+        else:
             self.sessions.end(known, SessionEnd.WORKER_LOST)
 
-    def end_lost_sessions(self) -> None:
+    def _place_anew(self, known: Known) -> None:
+        """The first task of a session came back unstarted: it has nothing yet on its worker."""
+        known.where = None
+        self.release(known.key)
+
+    def end_lost_sessions(self, spared: Collection[TaskId] = ()) -> None:
         """End the sessions whose worker is gone or about to leave: their memory cannot come back.
 
         One whose first task does not run yet has none. A worker that leaves hands that task back, to be placed anew.
+        Those whose first task is one of `spared` are left alone.
         """
         for known in self.sessions:
-            if known.where is None:
+            if known.where is None or known.opening in spared:
                 continue
             worker = self.fleet.workers.get(known.where[1])
             leaves = worker is not None and worker.engine.draining and not self._begins(known)

@@ -379,7 +379,7 @@ class Scheduling:
         *,
         code: str = WorkerLost.code,
     ) -> TaskState | None:
-        """Take a task back from an engine that no longer runs it.
+        """Take a task back from an engine that no longer runs it. What the engine had not taken spends no attempt.
 
         Args:
             code: of the error, should this have been the last attempt; '' = no attempt is spent.

@@ -104,21 +104,21 @@ class Lifecycle(Draining, Delays, Loads, RuleBasedStateMachine):
     # What clients do.
 
     @precondition(lambda self: len(self.tasks) < MAX_TASKS)
-    @rule(repeat=twice)
-    def submit(self, repeat, run_at_ms=0):
+    @rule(repeat=twice, max_attempts=st.sampled_from([1, MAX_ATTEMPTS]))
+    def submit(self, repeat, run_at_ms=0, max_attempts=MAX_ATTEMPTS):
         task = f"t{len(self.tasks) + self.deleted}"
         common = {"setup_key": "s", "version_id": "v", "env_key": "e", "app": "a/b"}
         request = TaskRequest(
             id=task, app_id="a", function="run", input={}, setup={}, run_at_ms=run_at_ms, **common
         )
-        spec = TaskSpec(id=task, needs=Needs(), max_attempts=MAX_ATTEMPTS, retry_delay_s=PAUSE_S, **common)
+        spec = TaskSpec(id=task, needs=Needs(), max_attempts=max_attempts, retry_delay_s=PAUSE_S, **common)
         call = self.store.tasks.submit(request, spec, OWNER, room=ROOM)
         if self.waiting() >= ROOM.key:
             with pytest.raises(KeyQueueFull):
                 self.run(call, repeat=repeat)
             return
         assert self.run(call, repeat=repeat) == task
-        self.tasks[task] = Model(delayed=run_at_ms > 0)
+        self.tasks[task] = Model(delayed=run_at_ms > 0, max_attempts=max_attempts)
 
     def waiting(self):
         return sum(model.state is S.QUEUED for model in self.tasks.values())
@@ -280,7 +280,7 @@ class Lifecycle(Draining, Delays, Loads, RuleBasedStateMachine):
             )
             got = self.run(call, repeat=repeat)
             if owned:
-                self.taken_back(event.task_id, spend=True)
+                model.lost()
             assert got is (model.state if owned and not repeat else None)
 
     @rule()
@@ -355,7 +355,7 @@ class Lifecycle(Draining, Delays, Loads, RuleBasedStateMachine):
         call = self.store.engines.finish(order.message, order.engine, outcome)
         if self.owns(order):
             self.run(call, repeat=repeat)
-            self.taken_back(order.task, spend=True, pause=True)
+            model.taken_back(spend=True, pause=True)
             model.ended_by = order.message.token
             self.engines[order.engine].holds.pop(order.task, None)
         elif model is not None and model.ended_by == order.message.token:
@@ -372,7 +372,7 @@ class Lifecycle(Draining, Delays, Loads, RuleBasedStateMachine):
             self.refused(call, repeat=False)
             return
         self.run(call)
-        self.taken_back(order.task, spend=False)
+        self.tasks[order.task].taken_back(spend=False)
 
     @rule(name=engines, repeat=twice)
     def renew(self, name, repeat):
@@ -422,9 +422,6 @@ class Lifecycle(Draining, Delays, Loads, RuleBasedStateMachine):
             and (model.engine, model.attempt) == (engine, attempt)
             and model.state in ON_ENGINE
         )
-
-    def taken_back(self, task, *, spend, pause=False):
-        self.tasks[task].taken_back(spend=spend, pause=pause)
 
     # What must hold after every step.
 

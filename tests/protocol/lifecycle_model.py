@@ -6,6 +6,8 @@ from stoker.core.messages import Assignment
 from stoker.core.states import TaskState as S
 
 MAX_ATTEMPTS = 3
+UNTAKEN = 6
+"""So many engines may be lost with a task before they take it; also in lua/requeue.lua."""
 OF_THE_POOL = {"wake", "leases", "engines", "leader", "epoch", "protocol", "history", "reasons", "outbox"}
 """Keys that belong to no task and stay."""
 
@@ -27,7 +29,9 @@ class Model:
 
     state: S = S.QUEUED
     attempt: int = 0
+    max_attempts: int = MAX_ATTEMPTS
     spent: int = 0
+    untaken: int = 0
     delayed: bool = False  # while it is queued: it waits for a time
     due: bool = False  # that time has come
     engine: str = ""
@@ -35,14 +39,21 @@ class Model:
     ended_by: str = ""
     lines: dict[int, set[int]] = field(default_factory=dict)  # attempt -> numbers of the lines written
 
-    def taken_back(self, *, spend, pause):
+    def lost(self):
+        """Its engine was lost. An attempt that the engine had not taken is not spent."""
+        taken = self.state is not S.SCHEDULED
+        self.untaken += not taken
+        self.taken_back(spend=taken, last=not taken and self.untaken >= UNTAKEN)
+
+    def taken_back(self, *, spend, pause=False, last=False):
         """The first loss of a machine was pause enough."""
         self.spent += spend
         self.engine = ""
         if self.cancel:
             self.state = S.CANCELLED
         else:
-            self.state = S.FAILED if self.spent >= MAX_ATTEMPTS else S.QUEUED
+            over = last or (spend and self.spent >= self.max_attempts)
+            self.state = S.FAILED if over else S.QUEUED
             self.delayed = self.state is S.QUEUED and (pause or (spend and self.spent > 1))
 
 

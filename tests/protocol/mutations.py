@@ -55,6 +55,9 @@ MUTATIONS: dict[str, tuple[Edit, ...]] = {
         Edit("append", "if have[1] == attempt and last <= tonumber(have[2] or '0') then", "if false then"),
     ),
     "a lost attempt that is not spent": (Edit("requeue", "redis.call('HINCRBY', k.task, 'spent', 1)", ""),),
+    "an attempt that no engine took, and that is spent": (
+        Edit("requeue", "local taken, loss = have[1] ~= '3', nil", "local taken, loss = true, nil"),
+    ),
     "an old loss that takes the next attempt off its engine": (
         Edit("requeue", "if owned and string.match(owned, '^%d+') == attempt then", "if owned then"),
     ),

@@ -6,6 +6,7 @@ import time
 
 import msgspec
 import pytest
+from protocol.lifecycle_model import UNTAKEN
 from protocol_scene import DONE, OWNER, TELEMETRY, Scene, info, once, request, spec
 
 from stoker.core.errors import (
@@ -250,17 +251,48 @@ async def test_a_task_that_was_to_be_cancelled_is_not_queued_again(scene):
     assert await scene.store.scheduling.requeue(scene.epoch, "t1", "box", 1, "lost") is S.CANCELLED
 
 
-async def test_the_third_loss_fails_the_task_with_its_reasons(scene):
+async def test_the_loss_of_its_last_attempt_fails_the_task_with_its_reasons(scene):
+    await scene.submit("t2", max_attempts=2)
     states = []
-    for attempt in (1, 2, 3):
-        await scene.assign()
+    for attempt in (1, 2):
+        await scene.running("t2")
         states.append(
-            await scene.store.scheduling.requeue(scene.epoch, "t1", "box", attempt, f"power cut {attempt}")
+            await scene.store.scheduling.requeue(scene.epoch, "t2", "box", attempt, f"power cut {attempt}")
         )
-    view = await scene.store.tasks.read("t1")
-    assert states == [S.QUEUED, S.QUEUED, S.FAILED]
+    view = await scene.store.tasks.read("t2")
+    assert states == [S.QUEUED, S.FAILED]
     assert view.error_code == "worker_lost"
-    assert all(f"power cut {n}" in view.error for n in (1, 2, 3))
+    assert all(f"power cut {n}" in view.error for n in (1, 2))
+
+
+async def test_a_loss_before_the_engine_took_the_task_spends_not_even_its_only_attempt(scene):
+    await scene.submit("t2", max_attempts=1)
+    await scene.assign("t2")
+    await scene.store.engines.register(info(), EngineReport(), {}, 30)
+    [orphan] = [e for e in await scene.wake() if e.kind is WakeKind.ORPHANED]
+    back = await scene.store.scheduling.requeue(scene.epoch, "t2", "box", orphan.attempt, orphan.reason)
+    assert back is S.QUEUED
+    await scene.running("t2")
+    assert await scene.store.scheduling.requeue(scene.epoch, "t2", "box", 2, "power cut") is S.FAILED
+    view = await scene.store.tasks.read("t2")
+    assert view.error == "The worker was lost while it ran this task: power cut"
+
+
+async def test_a_task_that_ends_each_daemon_before_it_is_taken_does_not_come_back_for_ever(scene):
+    for attempt in range(1, UNTAKEN + 1):
+        await scene.assign()
+        state = await scene.store.scheduling.requeue(scene.epoch, "t1", "box", attempt, f"lost {attempt}")
+        assert state is (S.QUEUED if attempt < UNTAKEN else S.FAILED)
+    view = await scene.store.tasks.read("t1")
+    assert view.error_code == "poison"
+    assert view.error == "6 workers were lost before they took this task, the last one because lost 6"
+
+
+async def test_a_task_that_a_living_engine_does_not_start_comes_back_however_often(scene):
+    for attempt in range(1, UNTAKEN + 2):
+        await scene.assign()
+        call = scene.store.scheduling.requeue(scene.epoch, "t1", "box", attempt, "not started", code="")
+        assert await call is S.QUEUED
 
 
 async def test_handing_back_spends_no_attempt(scene):

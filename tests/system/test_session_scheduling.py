@@ -139,6 +139,21 @@ async def test_a_first_call_that_is_handed_back_is_placed_again(store):
         assert (await store.sessions.read(SESSION)).worker_id == "good-cpu-0"
 
 
+@pytest.mark.parametrize("silent", [False, True], ids=["starts anew", "falls silent"])
+async def test_a_first_call_that_its_engine_had_not_taken_is_placed_again(store, silent):
+    async with scheduling(store):
+        async with FakeEngine(store, engine_info("lost"), deaf=True) as engine:
+            task_id = await call(store, opens=True)
+            await ended(store, task_id, TaskState.SCHEDULED)
+            if silent:
+                await engine.renew(lease_s=0.001)
+        async with FakeEngine(store, engine_info("good" if silent else "lost")) as again:
+            await ended(store, task_id)
+            assert [task for _, task in again.ran] == [task_id]
+        session = await store.sessions.read(SESSION)
+        assert (session.worker_id, session.end) == (again.ran[0][0], None)
+
+
 async def test_a_first_call_that_is_cancelled_in_the_queue_ends_the_session(store):
     async with scheduling(store):
         first, second = await call(store, opens=True), await call(store)
