@@ -368,15 +368,15 @@ async def test_a_step_that_lost_its_time_to_another_one_leaves_the_rest_to_the_n
 
 async def test_merges_that_hold_each_other_end_by_what_is_stored_of_them(stage, monkeypatch):
     monkeypatch.setattr(flow_steps, "COMPUTE_S", 0)  # a step computes one, and reads those before it
-    nodes = [PlanNode(id="n0", kind=Kind.CONSTANT, rule=Rule(value="\u00e4" * 1000))]
-    for number in range(1, 10):
+    nodes = [PlanNode(id="n0", kind=Kind.CONSTANT, rule=Rule(value="\u00e4" * 10_000))]
+    for number in range(1, 8):
         last = nodes[-1].id
         inputs = {"a": Source(node=last)}
         nodes.append(PlanNode(id=f"n{number}", kind=Kind.MERGE, after=(last,), inputs=inputs))
     await stage.replan(Plan(nodes=tuple(nodes)))
     view = await stage.play(await stage.begin())
     assert view.state is TaskState.FAILED
-    assert "node 'n8': it gives " in view.error
+    assert "node 'n6': it gives " in view.error
 
 
 async def test_a_flow_that_contains_itself_ends(stage):
