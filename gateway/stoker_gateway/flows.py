@@ -295,7 +295,7 @@ class Flows:
         change = Change(
             body=records.dumps(run).encode(), parts=records.run_parts(plan, own), due_s=DUE_LATER_S, wake=True
         )
-        await note_uses(self._store, own, document_user(RUN, run_id))
+        await note_uses(self._store, list(change.parts.values()), document_user(RUN, run_id))
         await self._store.documents.put(RUN, run_id, owner_id, 0, change)
         return await self._store.documents.get(RUN, run_id)
 

@@ -170,6 +170,7 @@ def _now(document: Document) -> int:
 
 
 async def _write(desk: Desk, document: Document, step: Step) -> int:
+    """Store what a step decided. What it took over names files whose tasks may go before the node begins that needs them."""
     parts = {records.node_part(node_id): text for node_id, text in step.texts.items()}
     if step.run.ended:
         parts[records.OUTPUT_PART] = records.dumps(step.output)
@@ -181,6 +182,7 @@ async def _write(desk: Desk, document: Document, step: Step) -> int:
         wake=step.more,
         keep_s=desk.settings.retention_s if step.run.ended else 0,
     )
+    await note_uses(desk.store, list(parts.values()), document_user(RUN, document.id))
     return await desk.store.documents.put(RUN, document.id, document.owner_id, document.revision, change)
 
 
@@ -226,10 +228,9 @@ async def _close(desk: Desk, look: Look) -> None:
     for task_id, view in look.views.items():
         if view.state not in TERMINAL:
             await desk.store.tasks.cancel(TaskId(task_id))
-    output = (await desk.store.documents.parts(RUN, run_id, records.OUTPUT_PART))[records.OUTPUT_PART]
-    await note_uses(desk.store, msgspec.json.decode(output), document_user(RUN, run_id))
     if run.carried:
-        await note_uses(desk.store, msgspec.json.decode(output), run_id)
+        output = (await desk.store.documents.parts(RUN, run_id, records.OUTPUT_PART))[records.OUTPUT_PART]
+        await note_uses(desk.store, output, run_id)
         failed = run.state is RunState.FAILED
         with contextlib.suppress(NotFound):  # it had ended, and was deleted
             await desk.store.carried.carry(
@@ -289,6 +290,7 @@ async def _begin(desk: Desk, run_id: str) -> bool:
     change = Change(
         body=records.dumps(run).encode(), parts=records.run_parts(plan, request.input), due_s=DUE_LATER_S
     )
+    await note_uses(store, list(change.parts.values()), document_user(RUN, run_id))
     await store.documents.put(RUN, run_id, owner.user_id, 0, change)
     return True
 

@@ -2,21 +2,33 @@
 
 import time
 
+import msgspec
 import pytest
 from stores import chunks, read
 
 from stoker.core.errors import NotFound
+from stoker.core.ids import derived_id
 from stoker.core.messages import StoredFile, TaskId
+from stoker.core.states import NodeState
 from stoker.core.states import TaskState as S
 from stoker.files import file_key, open_files
 from stoker.protocol import Store
+from stoker.flows import records
+from stoker.flows.plan import AppCall, Kind, Plan, PlanNode, Source
+from stoker.flows.records import RUN
+from stoker.flows.run import Run, RunNode
 from stoker.protocol.documents import Change
 from stoker.protocol.files import USE_GRACE_MS, document_user
 from stoker.runs.file_uses import note_uses
+from stoker.settings import JobsSettings
+from stoker_gateway.flows import Flows
 from stoker_jobs import file_sweep
+from stoker_jobs.desk import desk_on
 from stoker_jobs.file_sweep import ABANDONED_MS, remove_expired, remove_orphans
+from stoker_jobs.flow_steps import advance_run
 
 NOW = int(time.time() * 1000)
+LATER = NOW + USE_GRACE_MS * 2
 
 
 class Scene:
@@ -37,9 +49,10 @@ class Scene:
             await self.files.put(file_key(made.id), chunks(b"x"))
         return made.id
 
-    async def task(self, task, state=S.COMPLETED, attempt=1):
+    async def task(self, task, state=S.COMPLETED, attempt=1, output=None):
         key = self.store._keys.task(TaskId(task))
-        await self.store._connection.command("HSET", key, "state", int(state), "attempt", attempt)
+        fields = ("state", int(state), "attempt", attempt, "output", msgspec.json.encode(output))
+        await self.store._connection.command("HSET", key, *fields)
 
     async def forget(self, task):
         await self.store._connection.command("DEL", self.store._keys.task(TaskId(task)))
@@ -108,11 +121,10 @@ async def test_an_output_that_another_task_names_stays_as_long_as_that_task(scen
     await note_uses(scene.store, given, TaskId("second"))
     assert await remove_expired(scene.store, scene.files, NOW) == 0
     await scene.task("second", S.QUEUED)
-    later = NOW + USE_GRACE_MS * 2
-    assert await remove_expired(scene.store, scene.files, later) == 0
+    assert await remove_expired(scene.store, scene.files, LATER) == 0
     assert await scene.there(output) == [output]
     await scene.forget("second")
-    assert await remove_expired(scene.store, scene.files, later) == 1
+    assert await remove_expired(scene.store, scene.files, LATER) == 1
     assert await scene.there(output) == []
     assert await scene.store._connection.command("KEYS", scene.store._keys.file_users("*")) == []
 
@@ -121,11 +133,51 @@ async def test_an_output_that_a_flow_run_names_stays_as_long_as_that_run(scene):
     output = await scene.file("output", "gone", 1)
     await note_uses(scene.store, {"file": f"/files/{output}/s/f"}, document_user("flowrun", "r1"))
     await scene.store.documents.put("flowrun", "r1", "u", 0, Change(body=b"{}"))
-    later = NOW + USE_GRACE_MS * 2
-    assert await remove_expired(scene.store, scene.files, later) == 0
+    assert await remove_expired(scene.store, scene.files, LATER) == 0
     await scene.store.documents.delete("flowrun", "r1", "u")
-    assert await remove_expired(scene.store, scene.files, later) == 1
+    assert await remove_expired(scene.store, scene.files, LATER) == 1
     assert await scene.there(output) == []
+
+
+def node(name, *after, **inputs):
+    call = AppCall(app_id="app", ref="ns/app")
+    return PlanNode(id=name, kind=Kind.APP, app=call, after=after, inputs=inputs)
+
+
+def run_of(**nodes):
+    ran = {name: RunNode(state=NodeState.RUNNING, task_id=task) for name, task in nodes.items()}
+    return Run(flow_id="f", flow_version_id="v", name="ns/f", key_id="k", nodes=ran)
+
+
+async def test_what_a_node_gave_stays_until_the_node_that_waits_for_another_one_too(scene, tmp_path):
+    """The run has taken it over, and its task may be deleted."""
+    desk = desk_on(scene.store, JobsSettings(data_dir=tmp_path, pool=scene.store.pool))
+    task_of = {name: derived_id(RUN, "r1", name, prefix=scene.store.id_prefix) for name in "abc"}
+    output = await scene.file("output", task_of["a"], 1)
+    await scene.task(task_of["a"], output={"file": f"http://h/files/{output}/s/f"})
+    await scene.task(task_of["c"], S.RUNNING)
+    nodes = (node("a"), node("c"), node("b", "a", "c", file=Source(node="a", path="file")))
+    change = Change(
+        body=records.dumps(run_of(a=task_of["a"], c=task_of["c"])).encode(),
+        parts=records.run_parts(Plan(nodes=nodes), {}),
+    )
+    await scene.store.documents.put(RUN, "r1", "u", 0, change)
+    await advance_run(desk, "r1")
+    await scene.forget(task_of["a"])
+    assert await remove_expired(scene.store, scene.files, LATER) == 0
+    assert await scene.there(output) == [output]
+    await scene.store.documents.delete(RUN, "r1", "u")
+    assert await remove_expired(scene.store, scene.files, LATER) == 1
+
+
+async def test_values_of_single_nodes_that_a_run_is_given_stay_as_long_as_the_run(scene):
+    given, own = await scene.file("output", "gone", 1), await scene.file("output", "gone too", 1)
+    plan = Plan(nodes=(node("a", file=Source(value={"uri": f"/files/{given}/s/f"})),))
+    await Flows(scene.store, None, "").begin(run_of(), plan, {"file": f"/files/{own}/s/f"}, "u", "r1")
+    assert await remove_expired(scene.store, scene.files, LATER) == 0
+    assert await scene.there(given, own) == [given, own]
+    await scene.store.documents.delete(RUN, "r1", "u")
+    assert await remove_expired(scene.store, scene.files, LATER) == 2
 
 
 async def test_nothing_is_noted_for_files_that_are_no_outputs(scene):

@@ -12,7 +12,7 @@ from protocol_scene import Scene
 
 from stoker.core.apps import App, AppFunction, AppVersion
 from stoker.core.errors import DocumentChanged, NotFound, StoreUnavailable
-from stoker.core.messages import FlowRef, Outcome, Owner, Waiter
+from stoker.core.messages import FlowRef, Outcome, Owner, StoredFile, Waiter
 from stoker.core.states import TERMINAL, TaskState
 from stoker.flows import records
 from stoker.flows.plan import AppCall, Kind, Plan, PlanNode, Rule, Source
@@ -20,6 +20,7 @@ from stoker.flows.records import FLOW, RUN
 from stoker.flows.run import RunNode
 from stoker.protocol import AssignOrder, Store
 from stoker.protocol.documents import Change
+from stoker.protocol.files import USE_GRACE_MS
 from stoker.protocol.outbox import Nudge
 from stoker.runs.registry import Registry
 from stoker.runs.submit import Origin, RunBody, Submitter
@@ -389,6 +390,23 @@ async def test_a_flow_that_contains_itself_ends(stage):
     view = await stage.store.tasks.read(run_id)
     assert view.state is TaskState.FAILED
     assert "Does it contain itself?" in view.error
+
+
+async def test_a_file_that_a_flow_names_itself_is_in_use_by_its_run(stage):
+    made = StoredFile(
+        id="a" * 26, secret="s", owner_id="ann", filename="f", content_type="", size=1, created_ms=1,
+        role="output", task_id="gone", attempt=1, uploaded=True,
+    )  # fmt: skip
+    await stage.store.files.put(made)
+    named = structs.replace(node("a"), inputs={"file": Source(value=f"http://h/files/{made.id}/s/f")})
+    await stage.replan(Plan(nodes=(named,)))
+    run_id = await stage.begin()
+    await advance_run(stage.desk, run_id)
+    [task] = await stage.tasks(run_id)
+    await stage.store.tasks.cancel(task.request.id)
+    await stage.store.tasks.delete(task.request.id)
+    long_after = await stage.store.now_ms() + 2 * USE_GRACE_MS
+    assert await stage.store.files.is_used(made.id, long_after)
 
 
 async def test_a_run_of_a_flow_that_was_deleted_fails_and_says_so(stage):
