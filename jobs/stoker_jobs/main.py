@@ -26,7 +26,7 @@ from stoker.service import PARENT_VARIABLE
 from stoker.settings import PREFIX, JobsSettings
 from stoker_jobs.address_calls import CALLS, call_loop
 from stoker_jobs.file_sweep import sweep_files, sweep_orphans
-from stoker_jobs.queue import QUEUE_NAME, STEP_QUEUE_NAME, connect
+from stoker_jobs.queue import Names, connect
 from stoker_jobs.relay import OUTBOX, Relay
 from stoker_jobs.rq_worker import silent_worker_s
 from stoker_jobs.tasks import sweep_tasks
@@ -56,8 +56,9 @@ async def serve(settings: JobsSettings, stop: asyncio.Event) -> None:
     """Run the background work until `stop` is set; a job that runs then is finished first."""
     log = get_logger("jobs")
     pulse = Pulse(OUTBOX, CRON, WEBHOOKS, CALLS)
-    jobs = _Child(QUEUE_NAME, RQ_WORKER)
-    steps = [_Child(STEP_QUEUE_NAME, step_worker_name(n)) for n in range(1, settings.step_workers + 1)]
+    names = Names(settings.pool)
+    jobs = _Child(names.jobs, RQ_WORKER)
+    steps = [_Child(names.steps, step_worker_name(n)) for n in range(1, settings.step_workers + 1)]
     relay = Relay(settings, log, pulse)
 
     def on_steps_died() -> None:
@@ -96,6 +97,7 @@ async def _cron_loop(
     settings: JobsSettings, stop: asyncio.Event, log: Logger, pulse: Pulse, children: "tuple[_Child, ...]"
 ) -> None:
     """Put due jobs into the queue: the regular ones and the retries. Redis being away is waited out."""
+    names = Names(settings.pool)
     cron = CronScheduler(connect(settings.jobs_url), logging_level="WARNING")
     regular: tuple[tuple[Callable[[], object], float, str], ...] = (
         (sweep_tasks, settings.sweep_s, "retention"),
@@ -105,13 +107,13 @@ async def _cron_loop(
     for job, interval_s, name in regular:
         cron.register(
             job,
-            queue_name=QUEUE_NAME,
+            queue_name=names.jobs,
             interval=max(1, round(interval_s)),
             job_timeout=JOB_TIMEOUT_S,
             result_ttl=round(interval_s),
-            name=name,
+            name=names.of(name),
         )
-    later = RQScheduler([QUEUE_NAME, STEP_QUEUE_NAME], cron.connection, logging_level="WARNING")
+    later = RQScheduler([names.jobs, names.steps], cron.connection, logging_level="WARNING")
     steps: tuple[Callable[[], object], ...] = (
         cron.enqueue_jobs,
         later.acquire_locks,

@@ -7,7 +7,6 @@ starts: what a process that died had taken is then made up for at once.
 """
 
 import asyncio
-import hashlib
 import os
 import socket
 import time
@@ -29,7 +28,7 @@ from stoker.protocol.documents import Due
 from stoker.protocol.outbox import BATCH, Ending, Notice, Nudge
 from stoker.pulse import Pulse
 from stoker.settings import JobsSettings
-from stoker_jobs.queue import STEP_QUEUE_NAME, document_job_id, job_id, open_queue
+from stoker_jobs.queue import Names, document_job_id, open_queue
 from stoker_jobs.steps import Document, advance
 from stoker_jobs.tasks import deliver_webhook
 from stoker_jobs.waiting import RETRY_DELAY_S, await_store, pause
@@ -69,7 +68,8 @@ class Relay:
         self._settings = settings
         self._log = log
         self._pulse = pulse
-        self._queue = open_queue(settings.jobs_url, STEP_QUEUE_NAME)
+        self._names = Names(settings.pool)
+        self._queue = open_queue(settings.jobs_url, self._names.steps)
         self._next_due = 0.0
         self.look_at_all = True
 
@@ -94,7 +94,7 @@ class Relay:
     async def _hand_on(self, store: Store, notices: list[Notice]) -> None:
         self._pulse.beat(OUTBOX)
         if notices:
-            planned = plan(notices, self._settings.step_workers)
+            planned = plan(notices, self._names, self._settings.step_workers)
             await asyncio.to_thread(hand_on, self._queue, planned)
             await store.outbox.done(notices)
             if len(notices) < BATCH:
@@ -105,15 +105,16 @@ class Relay:
             return
         everything, self.look_at_all = self.look_at_all, False
         due = await store.documents.take_due(everything=everything)
-        if planned := plan_due(due, self._settings.step_workers):
+        if planned := plan_due(due, self._names, self._settings.step_workers):
             await asyncio.to_thread(hand_on, self._queue, planned)
         self._next_due = time.monotonic() + DUE_S
 
 
-def plan(notices: Iterable[Notice], workers: int) -> list[Planned]:
+def plan(notices: Iterable[Notice], names: Names, workers: int) -> list[Planned]:
     """The jobs of entries of the outbox: one a webhook, and those of steps. Pure.
 
     Args:
+        names: of the pool whose outbox it is.
         workers: processes that take steps.
     """
     webhooks: list[Planned] = []
@@ -126,23 +127,23 @@ def plan(notices: Iterable[Notice], workers: int) -> list[Planned]:
                 causes.setdefault((notice.kind, notice.id), identity)
             case Ending():
                 if notice.notify:
-                    webhooks.append(_webhook(notice))
+                    webhooks.append(_webhook(notice, names))
                 if waiter := notice.waiter:
-                    identity = job_id(notice.task_id, notice.attempt, waiter.kind)
+                    identity = names.ending_job(notice.task_id, notice.attempt, waiter.kind)
                     causes.setdefault((waiter.kind, waiter.id), identity)
             case _:
                 assert_never(notice)
-    return webhooks + _steps(causes, workers)
+    return webhooks + _steps(causes, names, workers)
 
 
-def plan_due(due: Iterable[Due], workers: int) -> list[Planned]:
+def plan_due(due: Iterable[Due], names: Names, workers: int) -> list[Planned]:
     """The jobs of documents that were found due. Pure."""
     causes = {(each.kind, each.id): document_job_id(each.kind, each.id, f"due-{each.at_ms}") for each in due}
-    return _steps(causes, workers)
+    return _steps(causes, names, workers)
 
 
-def _webhook(ending: Ending) -> Planned:
-    identity = job_id(ending.task_id, ending.attempt, "webhook")
+def _webhook(ending: Ending, names: Names) -> Planned:
+    identity = names.ending_job(ending.task_id, ending.attempt, "webhook")
     return Planned(
         id=identity,
         function=deliver_webhook,
@@ -152,16 +153,15 @@ def _webhook(ending: Ending) -> Planned:
     )
 
 
-def _steps(causes: Mapping[Document, str], workers: int) -> list[Planned]:
+def _steps(causes: Mapping[Document, str], names: Names, workers: int) -> list[Planned]:
     """Jobs that take the steps of documents, each of which is there once: a share for each process, and no large one."""
     jobs = []
     share = min(TOGETHER, ceil(len(causes) / workers))
     left = iter(causes.items())
     while some := dict(islice(left, share)):
-        identity = hashlib.sha256(" ".join(some.values()).encode()).hexdigest()
         jobs.append(
             Planned(
-                id=f"steps-{identity}",
+                id=names.steps_job(some.values()),
                 function=advance,
                 arguments=tuple(some),
                 pauses_s=STEP_PAUSES_S,

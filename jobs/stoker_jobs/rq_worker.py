@@ -26,7 +26,7 @@ from rq.worker.base import BaseWorker
 from stoker import log
 from stoker.service import PARENT_VARIABLE, die_with_parent
 from stoker.settings import JobsSettings, load
-from stoker_jobs.queue import CALL_TIMEOUT_S, QUEUE_NAME, STEP_QUEUE_NAME, connect
+from stoker_jobs.queue import CALL_TIMEOUT_S, Names, connect
 
 DEQUEUE_S: Final = 2
 """How long one wait for a job may take. RQ's own is 405 s, and as long it would trust a dead connection."""
@@ -191,12 +191,12 @@ class StepWorker(_Bounded, SimpleWorker):
 
 
 def main(name: str) -> None:
-    """Work until SIGTERM; a job that runs is finished first."""
+    """Work on a queue of this pool until SIGTERM; a job that runs is finished first."""
     if parent := int(os.environ.get(PARENT_VARIABLE) or 0):
         die_with_parent(parent)
     settings = load(JobsSettings)
     log.configure("jobs", json=settings.log_json, level=settings.log_level)
-    kind = StepWorker if name == STEP_QUEUE_NAME else JobWorker
+    kind = StepWorker if name == Names(settings.pool).steps else JobWorker
     worker = kind(
         [name],
         name=worker_name(os.getpid()),
@@ -207,4 +207,4 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else QUEUE_NAME)
+    main(sys.argv[1])

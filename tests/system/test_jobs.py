@@ -20,12 +20,13 @@ from stoker.core.states import DeliveryState, TaskState
 from stoker.files import open_files
 from stoker.files.logs import log_key, one
 from stoker.log import get_logger
+from stoker.protocol import Store
 from stoker.protocol.documents import Change
 from stoker.protocol.outbox import Ending
 from stoker.pulse import Pulse
 from stoker.settings import JobsSettings
 from stoker_jobs import relay
-from stoker_jobs.queue import connect, job_id
+from stoker_jobs.queue import Names, connect
 from stoker_jobs.relay import hand_on, plan
 
 OWNER = Owner(user_id="u1", key_id="k1")
@@ -60,18 +61,17 @@ def receiver():
 
 @pytest.fixture
 def start_jobs(store, redis_server, tmp_path):
-    """A function that starts `stoker jobs` on the pool of `store`."""
+    """A function that starts `stoker jobs`, on the pool of `store` unless another one is named."""
     started = []
 
-    def start(**settings):
+    def start(pool=store.pool):
         env = environment(
             STOKER_DATA_DIR=str(tmp_path),
             STOKER_REDIS_URL=redis_server.url,
-            STOKER_POOL=store.pool,
+            STOKER_POOL=pool,
             STOKER_SWEEP_S="1",
             STOKER_WEBHOOK_ALLOW="127.0.0.1",
             STOKER_PARENT_PID=str(os.getpid()),
-            **settings,
         )
         started.append(subprocess.Popen([sys.executable, "-m", "stoker_cli", "jobs"], env=env))
         return started[-1]
@@ -105,7 +105,7 @@ async def test_an_ending_is_told_to_the_webhook_once_more_after_a_failure(store,
     delivery, event = first
     assert event["event"] == "task.cancelled"
     assert (event["task"]["id"], event["task"]["status"]) == ("t1", 12)
-    assert delivery == job_id("t1", 0, "webhook")
+    assert delivery == Names(store.pool).ending_job("t1", 0, "webhook")
 
 
 @pytest.mark.long
@@ -175,16 +175,34 @@ async def _forgotten(store):
     return await store.logs.chunks(TaskId("gone")) == []
 
 
-async def test_several_workers_take_steps(store, start_jobs):
-    start_jobs()
+async def workers_heard(store):
+    """Wait until all RQ workers of the pool have been heard."""
 
     async def heard():
-        return {loop for told in await store.pulses.told() for loop in told.silent_s}
+        loops = {loop for told in await store.pulses.told() for loop in told.silent_s}
+        return {"rq", "steps", "steps-2"} <= loops
 
-    async def all_heard():
-        return {"rq", "steps", "steps-2"} <= await heard()
+    await eventually(heard, "RQ's workers")
 
-    await eventually(all_heard, "both workers of steps")
+
+async def test_several_workers_take_steps(store, start_jobs):
+    start_jobs()
+    await workers_heard(store)
+
+
+async def test_the_workers_of_another_pool_take_no_job_of_ours(store, redis_server, receiver, start_jobs):
+    """One that did found no such task in its own pool, and the webhook was lost."""
+    other = await Store.open(redis_server.url, f"{store.pool}-other")
+    start_jobs(other.pool)
+    await workers_heard(other)
+    await other.close()
+    start_jobs()
+    ids = [f"t{n}" for n in range(4)]
+    for task_id in ids:
+        await submit(store, task_id, webhook=receiver.url)
+        await store.tasks.cancel(TaskId(task_id))
+    told = [await asyncio.to_thread(receiver.calls.get, timeout=30) for _ in ids]
+    assert sorted(event["task"]["id"] for _, event in told) == ids
 
 
 async def test_what_could_not_be_handed_on_is_handed_on_when_redis_is_back(store, redis_server, monkeypatch):
@@ -224,7 +242,7 @@ def test_a_repeated_ending_makes_no_second_job(redis_server):
     jobs_queue = Queue("repeat-test", connection=connect(redis_server.url))
     try:
         for _ in range(2):
-            hand_on(jobs_queue, plan([ending], workers=2))
+            hand_on(jobs_queue, plan([ending], Names("default"), workers=2))
         assert jobs_queue.count == 1
     finally:
         jobs_queue.delete(delete_jobs=True)

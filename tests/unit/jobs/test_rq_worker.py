@@ -13,7 +13,7 @@ from rq.worker.base import BaseWorker
 
 from stoker_jobs import rq_worker
 from stoker_jobs.relay import KEEP_S, Planned, hand_on
-from stoker_jobs.rq_worker import StepWorker
+from stoker_jobs.rq_worker import JobWorker, StepWorker
 
 
 class Unattended(StepWorker):
@@ -279,3 +279,15 @@ def test_a_worker_that_waits_for_a_job_stops_at_once(queue, monkeypatch):
     monkeypatch.setattr(queue.connection, "blmove", blmove)
     worker.work(logging_level="ERROR")
     assert asked == [True]
+
+
+@pytest.mark.parametrize(("pool", "ending"), [("default", ""), ("gpu", ".gpu")])
+def test_the_steps_of_each_pool_are_taken_without_a_fork(monkeypatch, pool, ending):
+    begun = []
+    monkeypatch.setenv("STOKER_POOL", pool)
+    monkeypatch.setattr(rq_worker, "connect", lambda _url: new_queue().connection)
+    monkeypatch.setattr(rq_worker.log, "configure", lambda *_args, **_kwargs: None)
+    monkeypatch.setattr(BaseWorker, "work", lambda self, **_: begun.append((type(self), self.queue_names())))
+    for name in (f"stoker{ending}", f"stoker-steps{ending}"):
+        rq_worker.main(name)
+    assert begun == [(JobWorker, [f"stoker{ending}"]), (StepWorker, [f"stoker-steps{ending}"])]

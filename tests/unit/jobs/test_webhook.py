@@ -5,7 +5,7 @@ import msgspec
 from stoker.core.messages import TaskRequest, TaskView
 from stoker.core.states import TaskState
 from stoker_jobs.hook_body import webhook_event
-from stoker_jobs.queue import job_id
+from stoker_jobs.queue import Names
 
 
 def ended(state, **changes):
@@ -46,6 +46,7 @@ def test_a_failed_task_carries_its_error_and_the_platforms_number():
 
 
 def test_each_attempt_and_consumer_has_its_own_job():
+    job_id = Names("default").ending_job
     ids = {job_id("t", 1, "webhook"), job_id("t", 2, "webhook"), job_id("t", 1, "flow")}
     assert len(ids) == 3
     assert job_id("t", 1, "webhook") in ids
