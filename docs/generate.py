@@ -134,7 +134,13 @@ def protocol_page() -> str:
         "One verb, one script in `stoker/protocol/lua/`, called with `EVALSHA` by the wrapper named beside it. All",
         "keys of a call begin with `stoker:{<pool>}:` and lie in one cluster slot. A script answers `OK` and values, or",
         "the name of a refusal. The wrappers raise `StaleAttempt` for `STALE_ATTEMPT` and `ProtocolRefusal` for the",
-        "rest. Every script may be repeated after a lost reply.",
+        "rest.",
+        "",
+        "Every script may be repeated after a lost reply, and a batch whose connection broke is sent once more, whether the",
+        "server has run it or not. Where the repeat would be told otherwise, and that would matter, it is known again: `lead`",
+        "and `take_call` by a word of their caller, `delete`, `delete_secret` and the removal by `put_pin` by a mark that is",
+        "kept for a minute. `take_due` is not sent again: its caller hears `StoreUnavailable`, and looks at everything the next",
+        "time. After a lost reply to `claim_delivery` the lane waits for the end of the lease.",
         "",
     ]
     for script in scripts().values():

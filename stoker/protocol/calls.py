@@ -16,6 +16,7 @@ from stoker.core.ids import check_name
 from stoker.log import get_logger
 from stoker.protocol.connection import Connection
 from stoker.protocol.keys import Keys
+from stoker.protocol.tokens import new_token
 
 _log = get_logger("calls")
 
@@ -81,7 +82,7 @@ class Calls:
             StoreUnavailable: no answer; it may be taken until the lease ends.
         """
         [taken] = await self._connection.script(
-            "take_call", [self._keys.call(call.part_id)], [round(lease_s * 1000)]
+            "take_call", [self._keys.call(call.part_id)], [round(lease_s * 1000), new_token()]
         )
         return bool(taken)
 

@@ -6,7 +6,7 @@ round trip for many scripts, and an idle one waits for nobody.
 
 import asyncio
 import re
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any, Self
 
 from redis.exceptions import (
@@ -64,7 +64,8 @@ _NOT_NOW = re.compile(r"^(?:MISCONF|NOREPLICAS|UNBLOCKED|BUSY) |: -(?:OOM|READON
 of a refusal from within a script."""
 
 Arg = str | bytes | int | float
-_Call = tuple[tuple[Any, ...], asyncio.Future[Any]]
+_Call = tuple[tuple[Any, ...], asyncio.Future[Any], bool]
+"""What to send, who waits for the answer, and whether it is never sent again."""
 
 
 def unavailable(error: BaseException, *, several: bool = False) -> StoreUnavailable:
@@ -88,7 +89,8 @@ class Connection:
     """Commands and scripts on one Redis.
 
     Every method raises StoreUnavailable when no answer comes within `CALL_TIMEOUT_S` or the server cannot
-    write now. Scripts are safe to repeat after it.
+    write now. Scripts are safe to repeat after it. A batch whose line broke is sent once more, with what the server may
+    have done already: a script that would answer otherwise then knows its caller again, or is sent `once`.
     """
 
     def __init__(self, servers: Servers, make_line: Callable[[Servers], Exchange] = Line) -> None:
@@ -121,34 +123,40 @@ class Connection:
         """Put a command into the next batch without waiting; await the result later."""
         return self._enqueue(parts)
 
-    async def script(self, name: str, keys: Sequence[str], args: Sequence[Arg]) -> list[Any]:
+    async def script(
+        self, name: str, keys: Sequence[str], args: Sequence[Arg], *, once: bool = False
+    ) -> list[Any]:
         """Run a script; its result without the leading ``OK``.
+
+        Args:
+            once: a broken line is told as StoreUnavailable, and not mended by another try.
 
         Raises:
             StaleAttempt: the attempt does not own the task any more.
             ScriptFailed: it broke off on what it found.
             ProtocolRefusal: any other refusal; `refusal` is its name in the script's header.
         """
-        return await self.start_script(name, keys, args)
+        return await self.start_script(name, keys, args, once=once)
 
     def start_script(
-        self, name: str, keys: Sequence[str], args: Sequence[Arg]
+        self, name: str, keys: Sequence[str], args: Sequence[Arg], *, once: bool = False
     ) -> Coroutine[Any, Any, list[Any]]:
         """Put a script into the next batch at once; await the result later (see `script`)."""
         script = scripts()[name]
         if len(keys) != len(script.keys) or len(args) != len(script.args):
             raise Bug(f"script {name} takes {len(script.keys)} keys and {len(script.args)} arguments")
-        call = self._enqueue(("EVALSHA", script.sha, len(keys), *keys, *args))
-        return self._outcome(script, call, keys, args)
+        given = (len(keys), *keys, *args)
+        call = self._enqueue(("EVALSHA", script.sha, *given), once=once)
+        return self._outcome(script, call, given, once=once)
 
     async def _outcome(
-        self, script: Script, call: asyncio.Future[Any], keys: Sequence[str], args: Sequence[Arg]
+        self, script: Script, call: asyncio.Future[Any], given: tuple[Arg, ...], *, once: bool
     ) -> list[Any]:
         name = script.name
         try:
             result = await call
         except NoScriptError:
-            result = await self._repeated(script, keys, args)
+            result = await self._with_text(script, given, once=once)
         except ResponseError as error:
             raise _failed(name, error) from error
         code = result[0].decode()
@@ -158,10 +166,10 @@ class Connection:
             raise StaleAttempt
         raise ProtocolRefusal(code, f"{name}: {code}", detail=result[1:])
 
-    async def _repeated(self, script: Script, keys: Sequence[str], args: Sequence[Arg]) -> Any:
+    async def _with_text(self, script: Script, given: tuple[Arg, ...], *, once: bool) -> Any:
         """The script with its text, for a server that does not know it."""
         try:
-            return await self._enqueue(("EVAL", script.source, len(keys), *keys, *args))
+            return await self._enqueue(("EVAL", script.source, *given), once=once)
         except ResponseError as error:
             raise _failed(script.name, error) from error
 
@@ -200,11 +208,11 @@ class Connection:
         """A connection for what is published; not open yet."""
         return Subscription(self._servers)
 
-    def _enqueue(self, parts: tuple[Arg, ...]) -> asyncio.Future[Any]:
+    def _enqueue(self, parts: tuple[Arg, ...], *, once: bool = False) -> asyncio.Future[Any]:
         if len(self._waiting) >= QUEUE_LIMIT:
             raise StoreUnavailable(f"{QUEUE_LIMIT} calls wait for Redis already. Try again in a moment.")
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append((parts, future))
+        self._waiting.append((parts, future, once))
         if self._flusher is None or self._flusher.done():
             self._flusher = asyncio.create_task(self._flush())
         return future
@@ -213,34 +221,41 @@ class Connection:
         while self._waiting:
             batch, self._waiting = self._waiting[:BATCH_LIMIT], self._waiting[BATCH_LIMIT:]
             try:
-                results = await self._execute([parts for parts, _ in batch])
+                once = {index for index, call in enumerate(batch) if call[2]}
+                results = await self._execute([parts for parts, _, _ in batch], once)
             except _UNAVAILABLE as error:
                 batch, self._waiting = batch + self._waiting, []  # who waited behind it need not wait anew
                 results = [self._unavailable(error)] * len(batch)
             except asyncio.CancelledError:
-                for _, future in batch + self._waiting:
+                for _, future, _ in batch + self._waiting:
                     future.cancel()
                 raise
             except Exception as error:  # noqa: BLE001 - a value that cannot be sent; whoever waits must hear of it
                 results = [error] * len(batch)
-            for (_, future), result in zip(batch, results, strict=True):
+            for (_, future, _), result in zip(batch, results, strict=True):
                 away = isinstance(result, _UNAVAILABLE) or _refuses(result)
                 _resolve(future, self._unavailable(result) if away else result)
 
     def _unavailable(self, error: BaseException) -> StoreUnavailable:
         return unavailable(error, several=self._servers.several)
 
-    async def _execute(self, commands: list[tuple[Any, ...]]) -> list[Any]:
-        """The answers to a batch, errors of single commands among them. A line that broke is tried once more."""
+    async def _execute(self, commands: list[tuple[Any, ...]], once: Collection[int]) -> list[Any]:
+        """The answers to a batch, errors of single commands among them. A line that broke is tried once more.
+
+        Args:
+            once: which commands are not sent again; the error is their answer then.
+        """
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 try:
                     return await self._line.exchange(commands)
                 except BusyLoadingError:
                     raise
-                except (RedisConnectionError, ConnectionError):
+                except (RedisConnectionError, ConnectionError) as error:
                     await asyncio.sleep(RETRY_PAUSE_S)
-                    return await self._line.exchange(commands)
+                    again = [command for index, command in enumerate(commands) if index not in once]
+                    answers = iter(await self._line.exchange(again) if again else ())
+                    return [error if index in once else next(answers) for index in range(len(commands))]
         except TimeoutError:
             raise RedisTimeoutError(f"nothing came within {CALL_TIMEOUT_S:g} s") from None
 

@@ -192,11 +192,15 @@ class Documents:
         )
 
     async def take_due(self, *, everything: bool = False) -> list[Due]:
-        """The documents whose time has come, each due again `DUE_LATER_S` later; or all that are under way."""
+        """The documents whose time has come, each due again `DUE_LATER_S` later; or all that are under way.
+
+        Raises:
+            StoreUnavailable: no answer. Some may be taken: look at everything the next time.
+        """
         most = 100 * DUE_BATCH if everything else DUE_BATCH
         later_ms = int(DUE_LATER_S * 1000)
         now, names = await self._connection.script(
-            "take_due", [self._keys.due_documents], [most, later_ms, int(everything)]
+            "take_due", [self._keys.due_documents], [most, later_ms, int(everything)], once=True
         )
         due = []
         for name in names:

@@ -104,6 +104,10 @@ class Keys:
         """Of the control plane: that somebody's refused attempt was recorded a moment ago."""
         return f"{self.prefix}:refused:{who}"
 
+    def removal(self, mark: str) -> str:
+        """Of the control plane: that a removal was made, for whoever repeats it after a lost reply."""
+        return f"{self.prefix}:removal:{mark}"
+
     def load(self, load_id: str) -> str:
         """Of the control plane: whose order to load this is, and what its engine may be given."""
         return f"{self.prefix}:load:{load_id}"

@@ -79,7 +79,7 @@ class Pins:
 
     async def _put(self, pin_id: str, pin: bytes, change: Change | None) -> None:
         keys = self._keys
-        names = [keys.pins, keys.pin_states, keys.wake, keys.audit]
+        names = [keys.pins, keys.pin_states, keys.wake, keys.audit, keys.removal(new_token())]
         await self._connection.script("put_pin", names, [pin_id, pin, MAX_PINS, *note(change)])
 
     async def states(self) -> dict[str, PinStatus]:

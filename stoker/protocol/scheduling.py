@@ -81,6 +81,7 @@ class Scheduling:
                     self._speaks.version,
                     self._speaks.oldest,
                     self._speaks.release,
+                    new_token(),
                 ],
             )
         except ProtocolRefusal:

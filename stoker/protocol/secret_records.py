@@ -15,6 +15,7 @@ from stoker.protocol.audit import note
 from stoker.protocol.connection import Connection
 from stoker.protocol.keys import Keys
 from stoker.protocol.streams import mapping
+from stoker.protocol.tokens import new_token
 
 MAX_SECRETS: Final = 500
 """Of one owner. A list is read as a whole, and an app declares a handful."""
@@ -103,7 +104,13 @@ class Secrets:
         keys = self._keys
         [deleted] = await self._connection.script(
             "delete_secret",
-            [keys.secrets(owner_id), keys.secret_uses(owner_id, name), keys.retired_setups, keys.audit],
+            [
+                keys.secrets(owner_id),
+                keys.secret_uses(owner_id, name),
+                keys.retired_setups,
+                keys.audit,
+                keys.removal(new_token()),
+            ],
             [name, RETIRED_KEPT, *note(change)],
         )
         return bool(deleted)

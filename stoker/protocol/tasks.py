@@ -36,6 +36,7 @@ from stoker.protocol.task_hash import (
     view_of,
 )
 from stoker.protocol.task_logs import Tail, TaskLogs, engine_of
+from stoker.protocol.tokens import new_token
 
 _CANCEL_TRIES = 5
 """A task can change its engine between the read and the script; each try meets it at its new one."""
@@ -312,6 +313,7 @@ class Tasks:
                     keys.control(task_id),
                     keys.owner_tasks(owner.user_id),
                     keys.task_deltas(task_id),
+                    keys.removal(new_token()),
                 ],
                 [task_id],
             )

@@ -1,4 +1,8 @@
-"""The word by which an engine proves that an attempt, or an order, is its own. Redis and the gateway know its hash."""
+"""A word by which somebody is known again.
+
+An engine proves by it that an attempt, or an order, is its own: Redis and the gateway know its hash. A script knows by
+it who repeats a call whose reply was lost.
+"""
 
 import secrets
 from typing import Final

@@ -1,11 +1,13 @@
 """A connection that behaves as a bad network does: repeats what it sent, or dies between two calls."""
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from stoker.protocol import Store
 from stoker.protocol.connection import Connection
+from stoker.protocol.line import Command
 
 
 class FaultyConnection(Connection):
@@ -14,26 +16,32 @@ class FaultyConnection(Connection):
     repeat = False
     calls_left: int | None = None
 
-    async def _execute(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+    async def _execute(self, commands: list[Command], once: Collection[int]) -> list[Any]:
         if self.calls_left is not None:
             if self.calls_left <= 0:
                 raise RedisConnectionError("cut off by the test")
             self.calls_left -= len(commands)
-        results = await super()._execute(commands)
+        results = await super()._execute(commands, once)
         if self.repeat:
-            results = await super()._execute(commands)
+            results = await super()._execute(commands, once)
         return results
 
 
 def lose_replies(store: Store, monkeypatch: Any) -> None:
-    """From now on the first reply to each batch is lost, and the batch sent again."""
-    execute = store._connection._execute
+    """From now on the line breaks behind each batch, before its replies come; what is sent again is answered."""
+    line = store._connection._line
+    own = line.exchange
+    broke = False
 
-    async def again(commands: list[tuple[Any, ...]]) -> list[Any]:
-        await execute(commands)
-        return await execute(commands)
+    async def exchange(commands: Sequence[Command]) -> list[Any]:
+        nonlocal broke
+        replies: list[Any] = await own(commands)
+        broke = not broke
+        if broke:
+            raise RedisConnectionError("the test broke the line")
+        return replies
 
-    monkeypatch.setattr(store._connection, "_execute", again)
+    monkeypatch.setattr(line, "exchange", exchange)
 
 
 async def open_store(url: str, pool: str) -> tuple[Store, FaultyConnection]:

@@ -1,6 +1,7 @@
 """Calls of addresses: asked for once, made by one."""
 
 from helpers import eventually
+from protocol.faulty import lose_replies
 
 from stoker.protocol.calls import AddressCall, CallKind
 
@@ -32,6 +33,13 @@ async def test_one_makes_a_call_though_two_took_it(store):
     assert not await store.calls.take(CALL, 60)
     await store.calls.hold(CALL, 0.02)
     assert await eventually(lambda: store.calls.take(CALL, 60), "the end of the lease of one that died")
+
+
+async def test_who_takes_a_call_and_loses_the_reply_makes_it(store, monkeypatch):
+    assert await store.calls.ask(CALL)
+    lose_replies(store, monkeypatch)
+    assert await store.calls.take(CALL, 60)
+    assert not await store.calls.take(CALL, 60)
 
 
 async def test_a_call_whose_process_died_is_asked_for_anew(store):

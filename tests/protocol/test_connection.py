@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from protocol.faulty import lose_replies
 from redis.asyncio import Redis
 from redis.exceptions import BusyLoadingError, DataError, ResponseError
 
@@ -61,6 +62,25 @@ async def test_a_line_that_the_server_closed_is_opened_again(connection, direct)
     await connection.command("ECHO", "on")
     await direct.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
     assert await connection.command("ECHO", "again") == b"again"
+
+
+async def test_of_a_batch_whose_reply_is_lost_all_is_sent_again_but_what_may_not_be(server, monkeypatch):
+    store = await Store.open(server.url, "p")
+    connection, hits = store._connection, store._keys.rate("k", "get")
+    try:
+        await connection.script("hit", [hits], [60_000])
+        lose_replies(store, monkeypatch)
+        calls = (
+            connection.start("ECHO", "a"),
+            connection.start_script("hit", [hits], [60_000], once=True),
+            connection.start("INCR", "b"),
+        )
+        echoed, told, counted = await asyncio.gather(*calls, return_exceptions=True)
+        assert (echoed, counted) == (b"a", 2)
+        assert isinstance(told, module.StoreUnavailable)
+        assert await connection.command("GET", hits) == b"2"
+    finally:
+        await store.close()
 
 
 async def test_no_answer_of_a_batch_that_was_given_up_is_taken_for_another(connection, direct, monkeypatch):

@@ -3,9 +3,10 @@
 import pytest
 from batches import Batches
 from helpers import eventually
+from protocol.faulty import lose_replies
 from protocol_scene import OWNER, request, spec
 
-from stoker.core.errors import DocumentChanged, NotFound
+from stoker.core.errors import DocumentChanged, NotFound, StoreUnavailable
 from stoker.core.messages import Waiter
 from stoker.protocol import outbox
 from stoker.protocol.documents import Change
@@ -124,6 +125,18 @@ async def test_a_document_whose_time_has_come_is_taken_once_and_comes_again_late
     assert await times(store) == when  # who looks early puts nothing off
     await put(store, b"{}", 1)
     assert {due.id for due in await store.documents.take_due(everything=True)} == {"r2"}
+
+
+async def test_who_takes_what_is_due_and_loses_the_reply_hears_of_it(store, monkeypatch):
+    await put(store, b"{}", due_s=0)
+    await store.documents.take_due(everything=True)  # the server knows the script from here on
+    await store.documents.look_by(KIND, "r1", 1)
+    with monkeypatch.context() as patched:
+        lose_replies(store, patched)
+        with pytest.raises(StoreUnavailable):
+            await store.documents.take_due()
+    assert await store.documents.take_due() == []
+    assert [due.id for due in await store.documents.take_due(everything=True)] == ["r1"]
 
 
 async def test_a_document_that_goes_on_is_in_the_outbox(store):

@@ -6,6 +6,7 @@ import time
 
 import msgspec
 import pytest
+from protocol.faulty import lose_replies
 from protocol.lifecycle_model import UNTAKEN
 from protocol_scene import DONE, OWNER, TELEMETRY, Scene, info, once, request, spec
 
@@ -142,6 +143,17 @@ async def test_only_the_leader_assigns(scene):
     scene.epoch += 1
     assert (await scene.assign()).refusal == "NOT_LEADER"
     assert await scene.store.scheduling.lead("other", 30) is None
+
+
+async def test_a_lead_whose_reply_was_lost_is_held(store, monkeypatch):
+    lose_replies(store, monkeypatch)
+    epoch = await store.scheduling.lead("me", 30)
+    assert epoch is not None
+    assert await store.scheduling.lead("me", 30, epoch) == epoch
+    assert await store.scheduling.lead("me", 30) is None, "another call of the same holder"
+    assert await store.scheduling.lead("other", 30) is None
+    await store._connection.command("DEL", store._keys.leader)
+    assert await store.scheduling.lead("me", 30, epoch) > epoch, "it ran out before it was renewed"
 
 
 async def test_a_task_is_assigned_once(scene):
@@ -366,6 +378,14 @@ async def test_a_task_is_deleted_after_its_end_only(scene):
     await scene.store.tasks.delete("t1")
     with pytest.raises(NotFound):
         await scene.store.tasks.read("t1")
+
+
+async def test_a_task_whose_deletion_lost_its_reply_is_deleted_once(scene, monkeypatch):
+    await scene.store.tasks.cancel("t1")
+    lose_replies(scene.store, monkeypatch)
+    await scene.store.tasks.delete("t1")
+    with pytest.raises(NotFound):
+        await scene.store.tasks.delete("t1")
 
 
 async def test_the_token_opens_the_task_of_its_attempt_alone(scene):

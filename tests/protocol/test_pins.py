@@ -44,6 +44,15 @@ async def test_a_pin_its_record_and_the_wake_are_one_step(store):
             await missing
 
 
+async def test_a_pin_whose_removal_lost_its_reply_is_removed_once(store, monkeypatch):
+    await store.pins.put(pin())
+    lose_replies(store, monkeypatch)
+    await store.pins.remove("p1", change(Action.APP_UNPINNED))
+    assert await store.audit.count() == 1
+    with pytest.raises(NotFound):
+        await store.pins.remove("p1")
+
+
 async def test_what_was_found_of_a_pin_is_not_told_of_another(store):
     status = PinStatus(state=PinState.LOADED, workers=("box-cpu-0",))
     await store.pins.put(pin())

@@ -128,7 +128,9 @@ async def test_a_deletion_whose_reply_was_lost_is_whole(store, monkeypatch):
     await store.secrets.put(secret(), None)
     await store.secrets.note_use("ann", ["A"], "one", 1)
     lose_replies(store, monkeypatch)
-    await store.secrets.delete("ann", "A", change_of(Action.SECRET_DELETED, "A", Actor(user_id="ann")))
+    gone = change_of(Action.SECRET_DELETED, "A", Actor(user_id="ann"))
+    assert await store.secrets.delete("ann", "A", gone)
+    assert not await store.secrets.delete("ann", "A", gone)
     assert await store.secrets.get_many("ann", ["A"]) == {}
     assert await store.secrets.retired() == {"one"}
     assert await store.audit.count() == 1

@@ -164,13 +164,13 @@ class Breaks:
         self.original = connection.script
         monkeypatch.setattr(connection, "script", self.script)
 
-    async def script(self, name, keys, args):
+    async def script(self, name, keys, args, **options):
         if name not in WRITES:
-            return await self.original(name, keys, args)
+            return await self.original(name, keys, args, **options)
         self.left -= 1
         if self.left == 0 and self.how == "before":
             raise StoreUnavailable
-        result = await self.original(name, keys, args)
+        result = await self.original(name, keys, args, **options)
         if self.left == 0:
             raise StoreUnavailable
         return result

@@ -1,12 +1,12 @@
--- put_pin: write or remove what is to stay loaded, and wake the scheduler. Idempotent by record.
--- KEYS  1 pins  2 pin states  3 wake  4 audit
+-- put_pin: write or remove what is to stay loaded, and wake the scheduler. Idempotent by record, a removal by mark.
+-- KEYS  1 pins  2 pin states  3 wake  4 audit  5 mark
 -- ARGV  1 pin id  2 pin (JSON), '' = remove it  3 most pins  4 change (JSON or '')  5 changes kept
 -- OK    {"OK"}        ERR  PIN_LIMIT  PIN_UNKNOWN
--- include audit
+-- include audit, removal
 local pin_id, pin = ARGV[1], ARGV[2]
 
 local known = redis.call('HGET', KEYS[1], pin_id)
-if known == pin then
+if known == pin or pin == '' and removed_before(KEYS[5]) then
   return {'OK'}
 end
 if pin == '' and not known then
@@ -17,6 +17,7 @@ if not known and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[3]) then
 end
 if pin == '' then
   redis.call('HDEL', KEYS[1], pin_id)
+  mark_removal(KEYS[5])
 else
   redis.call('HSET', KEYS[1], pin_id, pin)
 end
