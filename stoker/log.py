@@ -4,7 +4,6 @@ An event is a member of `stoker.core.events.Event`; values are fields, never par
 libraries that use the standard library's logging come out in the same shape, from WARNING up.
 """
 
-import contextlib
 import logging
 import sys
 from typing import Any, Final, TextIO, cast
@@ -12,6 +11,8 @@ from typing import Any, Final, TextIO, cast
 import msgspec
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+
+from stoker.lossy_stream import LossyStream
 
 Logger = FilteringBoundLogger
 
@@ -31,7 +32,7 @@ def configure(part: str, *, json: bool = True, level: str = "info") -> None:
         json: one JSON object a line; else text for people, coloured on a terminal.
         level: least severity that is logged: debug, info, warning or error.
     """
-    stream = cast("TextIO", _Stderr())
+    stream = cast("TextIO", LossyStream(lambda: sys.stderr))
     shared: list[Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -64,19 +65,6 @@ def configure(part: str, *, json: bool = True, level: str = "info") -> None:
 def get_logger(part: str) -> Logger:
     """A logger; `part` names the module or component in every line of it."""
     return cast("Logger", structlog.get_logger(component=part))
-
-
-class _Stderr:
-    """stderr whose reader may be gone: a line that nobody can read must not stop the part that wrote it."""
-
-    def write(self, text: str) -> int:
-        with contextlib.suppress(OSError, ValueError):  # ValueError: closed, at the interpreter's end
-            return sys.stderr.write(text)
-        return 0
-
-    def flush(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stderr.flush()
 
 
 def _part_adder(part: str) -> Processor:

@@ -1,5 +1,7 @@
 """`stoker up`: starts everything, starts dead parts again, and leaves nothing behind."""
 
+import os
+import queue
 import subprocess
 import sys
 
@@ -7,6 +9,7 @@ import httpx
 import pytest
 from helpers import (
     EXAMPLES,
+    System,
     alive,
     environment,
     family,
@@ -16,6 +19,9 @@ from helpers import (
     wait_gone,
     wait_until,
 )
+
+from stoker.core.states import TaskState
+from stoker_cli.up.supervisor import NOW_GRACE_S
 
 PARTS = {"up", "server", "gateway", "scheduler", "worker", "jobs"}
 
@@ -101,6 +107,35 @@ def test_ctrl_c_ends_every_process_and_what_was_accepted_is_there_after_a_restar
         assert again["output"] == task["output"]
     finally:
         second.stop()
+
+
+def test_ctrl_c_lets_a_task_end_also_when_nobody_reads_what_is_printed(tmp_path):
+    """`make run | tee log`: the same Ctrl-C ends tee."""
+    env = environment(STOKER_DATA_DIR=str(tmp_path / "data"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stoker_cli", "up", "--port", "0", "--workers", "1"],
+        env=env | {"STOKER_PARENT_PID": str(os.getpid())},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    system = System(tmp_path / "data", process, queue.Queue(), env)
+    try:
+        assert any("Ctrl-C ends it" in line for line in process.stdout)
+        system.deploy(EXAMPLES / "slow")
+        system.base_url = (system.data_dir / "gateway.url").read_text()
+        system.api_key = (system.data_dir / "api-key").read_text().strip()
+        with system.client(system.api_key) as client:
+            body = {"app": "examples/slow", "input": {"seconds": NOW_GRACE_S + 2, "lines": 0}}
+            task = client.post("/apps/run", json=body).raise_for_status().json()["data"]["id"]
+            path = f"/tasks/{task}"
+            wait_until(lambda: client.get(path).json()["data"]["status"] == TaskState.RUNNING, "its start")
+        process.stdout.close()
+    finally:
+        status = system.stop()
+    assert status == 0
+    assert "task.finished" in (system.data_dir / "logs" / "worker.log").read_text()
 
 
 def test_a_taken_port_is_said_in_one_sentence(mended_system, tmp_path):

@@ -10,6 +10,7 @@ import typer
 
 from stoker import log, service
 from stoker.embedded import DirLock
+from stoker.lossy_stream import lose_what_cannot_be_printed
 from stoker.server_address import listen_address
 from stoker.settings import (
     GatewaySettings,
@@ -60,6 +61,7 @@ def up(
     for part in (GatewaySettings, SchedulerSettings, WorkerSettings, JobsSettings):
         load(part)  # a part that cannot start would only be started again and again
     check_listen(settings)
+    lose_what_cannot_be_printed()
     # People get sentences and warnings; events are for programs.
     log.configure("up", json=json, level=settings.log_level if json else "warning")
     service.run(lambda stop: serve(settings, stop, first_task or [], json=json))

@@ -110,6 +110,6 @@ def parse_event(line: bytes) -> Mapping[str, Any] | None:
         return None
     try:
         fields = msgspec.json.decode(line)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return fields if isinstance(fields, dict) and "event" in fields else None

@@ -1,17 +1,22 @@
-"""`stoker up` on a disk that is full for a while."""
+"""`stoker up` on a disk that is full for a while, and without anybody who reads what it prints."""
 
 import asyncio
+import contextlib
 import errno
 import os
+import sys
 
 import pytest
 from structlog.testing import capture_logs
 from virtual_time import in_virtual_time
 
 from stoker.embedded import DirLock, EmbeddedServer
+from stoker.lossy_stream import lose_what_cannot_be_printed
 from stoker.server_address import password_file
 from stoker.settings import UpSettings, load
-from stoker_cli.up.part_log import PartLog
+from stoker_cli.output import err, out, print_event, print_table
+from stoker_cli.up.command import print_warning
+from stoker_cli.up.part_log import READ_BYTES, PartLog
 from stoker_cli.up.supervisor import Supervisor
 
 
@@ -101,6 +106,50 @@ def test_a_log_that_cannot_be_written_is_told_once_until_it_can_again(tmp_path, 
     assert "No space left" in logs[0]["reason"]
     assert capsys.readouterr().err == ""
     assert (tmp_path / "worker.log").read_text().endswith("kept\n")
+
+
+@contextlib.contextmanager
+def printing_to(target, monkeypatch):
+    """The state of `stoker up` whose standard streams lead nowhere. No fixture: a test begins with streams of pytest."""
+    if target == "a pipe without a reader":
+        reader, descriptor = os.pipe()
+        os.close(reader)
+    else:
+        descriptor = os.open(target, os.O_WRONLY)
+    stream = os.fdopen(descriptor, "w")
+    with monkeypatch.context() as streams:
+        for name in ("stdout", "stderr"):
+            streams.setattr(sys, name, stream)
+        lose_what_cannot_be_printed()
+        yield
+    with contextlib.suppress(OSError):
+        stream.close()
+
+
+NOWHERE = pytest.mark.parametrize("target", ["/dev/full", "a pipe without a reader"])
+
+
+@NOWHERE
+async def test_a_part_is_read_on_after_a_warning_that_cannot_be_printed(tmp_path, monkeypatch, target):
+    """Else its pipe fills up, and the part stands still in a write to its log."""
+    output = PartLog("worker", tmp_path / "worker.log", print_warning)
+    stream = asyncio.StreamReader()
+    stream.feed_data(b'{"event": "lease.lost", "level": "warning"}\n' + b"x" * READ_BYTES + b"\nlater\n")
+    stream.feed_eof()
+    with printing_to(target, monkeypatch):
+        await output.pump(stream)
+    output.close()
+    assert (tmp_path / "worker.log").read_text().endswith("later\n")
+
+
+@NOWHERE
+def test_nothing_that_is_printed_raises_where_nobody_can_read_it(monkeypatch, target):
+    with printing_to(target, monkeypatch):
+        for _ in range(2):
+            out.print("stopping")
+            err.print("a warning")
+            print_event("ready")
+            print_table("", ("worker",), [("gpubox-cpu-0",)], empty="no workers")
 
 
 def listening(folder):

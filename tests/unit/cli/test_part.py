@@ -54,6 +54,13 @@ def test_only_warnings_reach_the_terminal(tmp_path):
     assert output.last_words() == ""
 
 
-@pytest.mark.parametrize("line", [b"", b"text", b"{", b"[1]", b'{"a": 1}', b'"event"'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(b"", b"text", b"{", b"[1]", b'{"a": 1}', b'"event"'),
+        pytest.param(b'{"event":"\xff"}', id="no UTF-8"),
+        pytest.param(b'{"event":' * 10_000, id="too deep"),
+    ],
+)
 def test_what_is_no_event_is_text(line):
     assert parse_event(line) is None
