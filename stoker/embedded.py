@@ -24,18 +24,24 @@ from typing import Final
 import psutil
 
 from stoker.core.errors import CallerError, StokerError
+from stoker.core.events import Event
+from stoker.log import get_logger
 from stoker.private_files import write_private
 from stoker.server_address import embedded_url, listen_address, password_file, redis_socket
 from stoker.service import dying_with_parent
 
 START_TIMEOUT_S: Final = 60.0
-"""Replaying an append-only file of several GB takes tens of seconds."""
+"""How long it may be silent. A server that says LOADING replays its append-only file, for minutes where that is large."""
+LOADING_TOLD_AFTER_S: Final = 2.0
+"""A server that was used before loads at each start; a short load is not worth a line."""
 STOP_TIMEOUT_S: Final = 15.0
 LOCK_TIMEOUT_S: Final = 5.0
 """An old server that lost its parent needs a moment to sync and end."""
 POLL_S: Final = 0.01
 PASSWORD_BYTES: Final = 32
 LOG_MAX_BYTES: Final = 8 * 1024 * 1024
+
+log = get_logger("embedded")
 
 
 class DataDirInUse(CallerError):
@@ -101,7 +107,8 @@ class DirLock:
 class EmbeddedServer:
     """One Valkey server on `data_dir`.
 
-    1. lock the directory  2. start the binary, bound to this process's life  3. wait until it answers PING
+    1. lock the directory  2. start the binary, bound to this process's life  3. wait until it answers PING, for
+    as long as it says that it loads
     4. stop: SIGTERM, which syncs the append-only file; SIGKILL when that takes too long.
     """
 
@@ -134,7 +141,7 @@ class EmbeddedServer:
 
         Raises:
             DataDirInUse: another server has this directory.
-            ServerFailed: it ended at once, or did not answer in time; holds the end of its log.
+            ServerFailed: it ended, or was silent for too long; holds the end of its log.
             OSError: the disk is full, for instance.
         """
         await self._lock.take()
@@ -244,32 +251,48 @@ class EmbeddedServer:
 
     async def _answering(self) -> None:
         process = self._process
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while process is not None and process.poll() is None and time.monotonic() < deadline:
-            if await self._ping():
+        mono_started = mono_heard = time.monotonic()
+        told = False
+        while process is not None and process.poll() is None:
+            patience_s = mono_heard + START_TIMEOUT_S - time.monotonic()
+            if patience_s <= 0:
+                break
+            answer = await self._ping(patience_s)
+            if answer.startswith(b"+PONG"):
                 return
+            if answer.startswith(b"-LOADING"):
+                mono_heard = time.monotonic()
+                if not told and mono_heard > mono_started + LOADING_TOLD_AFTER_S:
+                    told = True
+                    log.warning(
+                        Event.STORE_LOADING, data_dir=str(self.data_dir), server_log=str(self.log_file)
+                    )
             await asyncio.sleep(POLL_S)
         status = process.poll() if process else None
         why = f"it ended with status {status}" if status is not None else "it does not answer"
         raise ServerFailed(f"the embedded server did not start: {why}; its log ends: {self._log_tail()}")
 
-    async def _ping(self) -> bool:
-        """Whether the server answers; it says LOADING while it replays its file."""
+    async def _ping(self, timeout_s: float) -> bytes:
+        """What the server answers; it says LOADING while it replays its file, and b"" is silence.
+
+        While it loads it looks at its connections once in 1024 commands: one question has to do, with patience.
+        """
         try:
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(timeout_s):
                 reader, writer = await asyncio.open_unix_connection(self.socket)
                 try:
+                    login = ""
                     if self.listen:
                         password = await asyncio.to_thread(password_file(self.data_dir).read_text)
-                        writer.write(f"AUTH {password}\r\n".encode())
-                        if not (await reader.readline()).startswith(b"+OK"):
-                            return False
-                    writer.write(b"PING\r\n")
-                    return (await reader.readline()).startswith(b"+PONG")
+                        login = f"AUTH {password}\r\n"
+                    writer.write(f"{login}PING\r\n".encode())
+                    if login:
+                        await reader.readline()
+                    return await reader.readline()
                 finally:
                     writer.close()
         except (OSError, TimeoutError):
-            return False
+            return b""
 
     def _log_tail(self) -> str:
         with contextlib.suppress(OSError):

@@ -70,6 +70,7 @@ class Event(StrEnum):
     WORKER_USERS_FAILED = "worker.users_failed"
     STORE_LOST = "store.lost"
     STORE_CHANGED = "store.changed"
+    STORE_LOADING = "store.loading"
     PARKING_UNAVAILABLE = "parking.unavailable"
     PIN_STAYED = "pin.stayed"
     PART_STARTED = "part.started"

@@ -8,7 +8,9 @@ import sys
 
 import pytest
 from helpers import alive, environment, eventually, wait_gone, wait_until
+from structlog.testing import capture_logs
 
+from stoker import embedded
 from stoker.embedded import DataDirInUse, DirLock, EmbeddedServer, ServerFailed
 from stoker.protocol import Store
 
@@ -22,6 +24,31 @@ async def main():
     await asyncio.Event().wait()
 asyncio.run(main())
 """
+
+STAND_IN = """
+import socket, sys, time
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen()
+began = time.monotonic()
+while True:
+    connection, _ = listener.accept()
+    with connection:
+        connection.recv(100)
+        loads = time.monotonic() < began + float(sys.argv[2])
+        connection.sendall(b"-LOADING the dataset in memory\\r\\n" if loads else sys.argv[3].encode() + b"\\r\\n")
+"""
+
+
+class StandIn(EmbeddedServer):
+    """A server that loads for some seconds, and gives one answer from then on."""
+
+    def __init__(self, data_dir, loads_s, answer):
+        super().__init__(data_dir)
+        self._more = (str(loads_s), answer)
+
+    def _argv(self):
+        return [sys.executable, "-I", "-S", "-c", STAND_IN, str(self.socket), *self._more]
 
 
 @pytest.fixture
@@ -114,6 +141,26 @@ def test_a_log_that_grew_is_put_aside(tmp_path):
     server._prepare()
     assert not server.log_file.exists()
     assert wait_until(server.log_file.with_suffix(".log.1").exists, "the old log")
+
+
+async def test_a_server_that_loads_for_long_is_waited_for_and_told_once(tmp_path, monkeypatch):
+    """Else a database that grew beyond what is read in that time could never be started again."""
+    monkeypatch.setattr(embedded, "START_TIMEOUT_S", 3)
+    monkeypatch.setattr(embedded, "LOADING_TOLD_AFTER_S", 0.1)
+    server = StandIn(tmp_path, loads_s=4, answer="+PONG")
+    with capture_logs() as logs:
+        await server.start()
+    assert server.pid
+    await server.stop()
+    assert [log["event"] for log in logs] == ["store.loading"]
+
+
+async def test_a_server_that_says_nothing_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(embedded, "START_TIMEOUT_S", 1)
+    server = StandIn(tmp_path, loads_s=0, answer="")
+    with pytest.raises(ServerFailed, match="does not answer"):
+        await server.start()
+    assert server.pid is None
 
 
 async def test_the_end_of_a_server_is_told_also_when_it_was_seen_before(server):

@@ -81,8 +81,7 @@ async def serve(settings: UpSettings, stop: asyncio.Event, first_tasks: list[str
     supervisor = Supervisor(settings, on_warning=_ignore if json else print_warning)
     greeting = Greeting(settings, supervisor, first_tasks, json=json)
     try:
-        await supervisor.start()
-        await _until(stop, greeting.run())
+        await _until(stop, _begin(supervisor, greeting))
         await stop.wait()
         if not json:
             out.print("\nstopping; what runs may finish [dim](Ctrl-C again: now)[/]")
@@ -97,6 +96,11 @@ async def serve(settings: UpSettings, stop: asyncio.Event, first_tasks: list[str
         print_event("stopped")
     else:
         out.print("stopped")
+
+
+async def _begin(supervisor: Supervisor, greeting: Greeting) -> None:
+    await supervisor.start()
+    await greeting.run()
 
 
 def check_listen(settings: UpSettings) -> None:

@@ -76,13 +76,13 @@ class Greeting:
             out.print("\n[bold green]ready[/]; Ctrl-C ends it")
 
     async def _until_ready(self, url: str) -> None:
-        """Wait for `GET /ready`.
+        """Wait for `GET /ready`; the database answers already, however long it loaded.
 
         Raises:
             CommandFailed: not ready in time; says what the gateway answered last.
         """
         last = "nothing"
-        deadline = self._mono_started + READY_TIMEOUT_S
+        deadline = time.monotonic() + READY_TIMEOUT_S
         async with Api(url, "", self._settings.trust()) as api:
             while time.monotonic() < deadline:
                 try:

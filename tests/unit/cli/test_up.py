@@ -1,13 +1,17 @@
 """What `stoker up` decides before it starts anything."""
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
 
+from stoker.embedded import EmbeddedServer
 from stoker.settings import InvalidSettings, UpSettings, load
-from stoker_cli.up.command import check_listen
-from stoker_cli.up.greeting import app_name
+from stoker_cli.api import Api
+from stoker_cli.up import supervisor
+from stoker_cli.up.command import check_listen, serve
+from stoker_cli.up.greeting import READY_TIMEOUT_S, Greeting, app_name
 from stoker_cli.up.supervisor import part_specs
 
 
@@ -105,3 +109,33 @@ def test_not_listening_is_fine():
 )
 def test_the_app_of_a_first_task_is_found_whatever_its_quotes(first_task, name):
     assert app_name(first_task) == name
+
+
+class LoadingServer(EmbeddedServer):
+    """Loads for ever."""
+
+    async def start(self):
+        self.starts.set()
+        await asyncio.Event().wait()
+
+
+async def test_ctrl_c_ends_a_start_whose_database_still_loads(tmp_path, monkeypatch):
+    LoadingServer.starts = asyncio.Event()
+    monkeypatch.setattr(supervisor, "EmbeddedServer", LoadingServer)
+    stop = asyncio.Event()
+    serving = asyncio.create_task(serve(settings(data_dir=tmp_path, port=0), stop, [], json=True))
+    async with asyncio.timeout(60):
+        await LoadingServer.starts.wait()
+        stop.set()
+        await serving
+
+
+async def test_the_time_to_be_ready_in_begins_when_the_database_answers(tmp_path, monkeypatch):
+    greeting = Greeting(settings(data_dir=tmp_path), None, [], json=True)
+    greeting._mono_started -= READY_TIMEOUT_S  # for so long it loaded
+
+    async def ready(_api, path):
+        assert path == "/ready"
+
+    monkeypatch.setattr(Api, "get", ready)
+    await greeting._until_ready("http://127.0.0.1:1")
