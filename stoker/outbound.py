@@ -6,7 +6,6 @@ connection.
 
 import asyncio
 import ipaddress
-import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from http.cookiejar import CookieJar
@@ -14,6 +13,7 @@ from typing import Final
 
 import httpx
 
+from stoker import lookups
 from stoker.core.addresses import AllowList, is_public
 
 PORTS: Final = {"http": 80, "https": 443}
@@ -78,15 +78,14 @@ def port_of(url: httpx.URL) -> int:
     return url.port or PORTS.get(url.scheme, 0)
 
 
-async def resolve(host: str, port: int) -> Sequence[str]:
-    """The addresses of a host, by the system's resolver.
+async def resolve(host: str, _port: int) -> Sequence[str]:
+    """The addresses of a host, by the system's resolver. No port changes them: all ports of a host share a lookup.
 
     Raises:
-        OSError: the name is unknown, or the resolver does not answer.
+        OSError: the name is unknown, the resolver does not answer, or too many other names are silent.
+        UnicodeError: no name can be so.
     """
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return tuple(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+    return await lookups.shared.addresses(host)
 
 
 class CheckedTransport(httpx.AsyncBaseTransport):

@@ -140,7 +140,7 @@ async def _try(
         return (
             f"{httpx.URL(wanted.url).host} could not be reached: {why}",
             True,
-            isinstance(error, httpx.ConnectError),
+            isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)),  # nothing was sent
         )
     text, failed = answer_text(url.host, answer.status_code, body)
     return text, failed, answer.status_code in LATER

@@ -103,3 +103,20 @@ async def test_what_a_call_gave_is_told_again_when_the_chat_could_not_be_changed
     monkeypatch.setattr(tool_calls, "TELL_PAUSES_S", (0, 0))
     await tool_calls.tell_chat(None, "c", None)
     assert tries == ["c", "c"]
+
+
+@pytest.mark.parametrize(
+    ("error", "tries"), [(httpx.ConnectError, 3), (httpx.ConnectTimeout, 3), (httpx.ReadTimeout, 1)]
+)
+async def test_a_call_of_which_nothing_was_sent_is_tried_again(monkeypatch, ask_for, error, tries):
+    requests = []
+
+    def fail(request):
+        requests.append(request)
+        raise error("it said nothing")
+
+    monkeypatch.setattr(tool_calls, "PAUSES_S", (0, 0))
+    text, failed = await ask_for(WANTED, httpx.MockTransport(fail))
+    assert failed
+    assert "it said nothing" in text
+    assert len(requests) == tries
