@@ -28,7 +28,7 @@ from stoker.protocol.engines import read_engines
 from stoker.protocol.keys import Keys
 from stoker.protocol.streams import id_of, mapping, pairs
 from stoker.protocol.tokens import new_token
-from stoker.protocol.wake import FACTS, WakeEvent, WakeKind, read_spec, wake_event
+from stoker.protocol.wake import FACTS, WakeEvent, WakeKind, read_spec, returned_at, wake_event
 
 SCRIPT_FAILED: Final = "SCRIPT_FAILED"
 """Why a task could not be assigned of which an engine has made nonsense."""
@@ -144,12 +144,21 @@ class Scheduling:
     async def _specs(self, index: str) -> list[TaskSpec]:
         members = await self._connection.command("ZRANGE", index, 0, -1)
         ids = [TaskId(i) for member in members if (i := id_of(member))]
-        specs: list[TaskSpec] = []
-        for start in range(0, len(ids), _PENDING_PART):
-            part = ids[start : start + _PENDING_PART]
-            calls = [self._connection.start("HMGET", self._keys.control(i), *FACTS) for i in part]
-            specs += [spec for call in calls if (spec := read_spec(await call)) is not None]
-        return specs
+        parts = [ids[start : start + _PENDING_PART] for start in range(0, len(ids), _PENDING_PART)]
+        return [spec for part in parts for spec in await self._specs_of(part) if spec is not None]
+
+    async def _specs_of(self, task_ids: Sequence[TaskId]) -> list[TaskSpec | None]:
+        """The specs of tasks that wait, None where one is gone."""
+        time = self._connection.start("TIME")
+        calls = [
+            (
+                self._connection.start("HMGET", self._keys.control(i), *FACTS),
+                self._connection.start("HGET", self._keys.task(i), "returned"),
+            )
+            for i in task_ids
+        ]
+        now_ms = int((await time)[0]) * 1000
+        return [read_spec(await facts, returned_at(await told, now_ms)) for facts, told in calls]
 
     async def pending_count(self) -> int:
         """How many tasks wait."""
@@ -213,13 +222,9 @@ class Scheduling:
 
     async def _with_specs(self, events: list[WakeEvent]) -> list[WakeEvent]:
         """Add the specs of tasks that were put back: an engine that hands one back cannot read it."""
-        calls = {
-            index: self._connection.start("HMGET", self._keys.control(event.task_id), *FACTS)
-            for index, event in enumerate(events)
-            if event.kind is WakeKind.REQUEUED
-        }
-        for index, call in calls.items():
-            spec = read_spec(await call)
+        indexes = [index for index, event in enumerate(events) if event.kind is WakeKind.REQUEUED]
+        specs = await self._specs_of([events[index].task_id for index in indexes]) if indexes else []
+        for index, spec in zip(indexes, specs, strict=True):
             if spec is not None:  # else it was deleted meanwhile
                 events[index] = msgspec.structs.replace(events[index], spec=spec)
         return events

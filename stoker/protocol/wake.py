@@ -1,5 +1,6 @@
 """What the wake stream and the control plane tell the scheduler, decoded."""
 
+import re
 from collections.abc import Sequence
 from enum import StrEnum
 
@@ -16,6 +17,7 @@ from stoker.log import get_logger
 
 _log = get_logger("scheduling")
 _spec = msgspec.json.Decoder(TaskSpec)
+_TIME = re.compile(rb"[0-9]{1,18}")
 
 
 class WakeKind(StrEnum):
@@ -66,12 +68,21 @@ FACTS = ("spec", "created", "queued")
 """What the control plane keeps of a task for the scheduler."""
 
 
-def read_spec(facts: Sequence[bytes | None]) -> TaskSpec | None:
-    """A spec from where the control plane keeps it (`_FACTS`), None when it is gone."""
+def read_spec(facts: Sequence[bytes | None], returned_ms: int = 0) -> TaskSpec | None:
+    """A spec from where the control plane keeps it (`FACTS`), None when it is gone.
+
+    Args:
+        returned_ms: when an engine gave the task back that had begun it; 0 = none did.
+    """
     if facts[0] is None:
         return None
     spec = _created_at(_spec.decode(facts[0]), facts[1] or b"0")
-    return msgspec.structs.replace(spec, queued_ms=int(facts[2] or 0))
+    return msgspec.structs.replace(spec, queued_ms=max(int(facts[2] or 0), returned_ms))
+
+
+def returned_at(told: bytes | None, now_ms: int) -> int:
+    """When an engine gave a task back that it had begun, 0 = it did not. It may tell nonsense, or that it is yet to come."""
+    return min(int(told), now_ms) if told and _TIME.fullmatch(told) else 0
 
 
 def _created_at(spec: TaskSpec, created: bytes) -> TaskSpec:

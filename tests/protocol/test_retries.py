@@ -183,6 +183,23 @@ async def test_the_time_in_the_queue_begins_anew_after_an_attempt(scene):
     assert again.queued_ms >= fresh.created_ms
 
 
+async def test_the_time_in_the_queue_begins_anew_after_an_attempt_that_is_handed_back(scene):
+    order = await scene.running()
+    await scene.store.engines.hand_back(order, "box", "0-1", "drains")
+    back_ms = (await scene.store.tasks.read("t1")).updated_ms
+    [event] = [e for e in await scene.wake() if e.kind is WakeKind.REQUEUED]
+    [as_a_new_leader_reads_it] = await scene.store.scheduling.pending()
+    for told in (event.spec, as_a_new_leader_reads_it):
+        assert back_ms - 1000 <= told.queued_ms <= back_ms + 1000
+
+
+@pytest.mark.parametrize("told", ["nonsense", "-5", "9" * 18, "9" * 400])
+async def test_no_engine_says_that_a_task_came_back_later_than_now(scene, told):
+    await scene.store._connection.command("HSET", scene.store._keys.task("t1"), "returned", told)
+    [waiting] = await scene.store.scheduling.pending()
+    assert 0 <= waiting.queued_ms <= await scene.store.now_ms()
+
+
 async def test_a_task_that_was_not_started_waits_on(scene):
     await scene.assign()
     entry, order = await scene.take()

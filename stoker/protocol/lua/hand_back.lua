@@ -6,7 +6,7 @@
 local task_id, attempt, token, reason = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
 redis.call('XDEL', KEYS[8], ARGV[5])
-local _, problem = owned_state(KEYS[1], attempt, token)
+local old, problem = owned_state(KEYS[1], attempt, token)
 if problem then
   return {problem}
 end
@@ -16,4 +16,7 @@ local state
 state, problem = put_back(keys, task_id, attempt, reason, nil, function()
   return 0
 end)
+if state == '2' and old ~= '3' then  -- it had begun: its time in the queue begins anew. Engines may not write `control`.
+  redis.call('HSET', KEYS[1], 'returned', text(now_ms()))
+end
 return {problem or 'OK', state}

@@ -35,7 +35,7 @@ end
 local state, problem = put_back(keys, task_id, attempt, reason, loss, function(spent)
   return loss and pause_ms(keys, spent - 1) or 0  -- the lease was the first pause
 end)
-if state == '2' and loss then  -- it had started: its time in the queue begins anew
+if state == '2' and taken then  -- it had begun: its time in the queue begins anew
   redis.call('HSET', KEYS[3], 'queued', text(now_ms()))
 end
 return {problem or 'OK', state}
