@@ -12,11 +12,11 @@ from stoker.core.messages import StoredFile, TaskId
 from stoker.core.states import NodeState
 from stoker.core.states import TaskState as S
 from stoker.files import file_key, open_files
-from stoker.protocol import Store
 from stoker.flows import records
 from stoker.flows.plan import AppCall, Kind, Plan, PlanNode, Source
 from stoker.flows.records import RUN
 from stoker.flows.run import Run, RunNode
+from stoker.protocol import Store
 from stoker.protocol.documents import Change
 from stoker.protocol.files import USE_GRACE_MS, document_user
 from stoker.runs.file_uses import note_uses
