@@ -21,6 +21,7 @@ from stoker.core.states import DeliveryState
 from stoker.core.webhooks import (
     DELIVERY,
     EVENT,
+    Next,
     Outcome,
     Try,
     decide_next,
@@ -175,14 +176,16 @@ class Deliverer:
         then = decide_next(outcome, tries, age_s, policy, self._chance())
         for left in range(NOTE_TRIES - 1, -1, -1):
             try:
-                await self._store.deliveries.end_try(
-                    claim, about, outcome.done, then, settings.webhook_retention_s
+                replayed = await self._store.deliveries.end_try(
+                    claim, about, view.round_ms, outcome.done, then, settings.webhook_retention_s
                 )
                 break
             except StoreUnavailable:
                 if not left:
                     raise
                 await asyncio.sleep(RETRY_DELAY_S)
+        if replayed:
+            then = Next(DeliveryState.PENDING)
         facts: dict[str, object] = {
             "delivery": about.id,
             "task_id": about.task_id,

@@ -112,17 +112,21 @@ class Deliveries:
             if taken
         ]
 
-    async def end_try(self, claim: Claim, delivery: Delivery, done: Try, then: Next, kept_s: float) -> None:
-        """Note what came of a try, and free its lane.
+    async def end_try(
+        self, claim: Claim, delivery: Delivery, round_ms: int, done: Try, then: Next, kept_s: float
+    ) -> bool:
+        """Note what came of a try, and free its lane; whether the delivery was replayed meanwhile, and is due.
 
         Args:
+            round_ms: of the delivery as it was before the try. `then` holds for that round alone, but if it arrived.
             kept_s: how long a delivery is kept that is not pending any more.
 
         Raises:
             StoreUnavailable: no answer; safe to repeat.
         """
         keys, id_ = self._keys, claim.delivery_id
-        forgotten = await self._connection.script(
+        length_s = then.pause_s if then.state is DeliveryState.PENDING else kept_s
+        replayed, *forgotten = await self._connection.script(
             "end_try",
             [
                 keys.delivery(id_),
@@ -137,22 +141,23 @@ class Deliveries:
                 id_,
                 claim.lane_id,
                 claim.lease,
+                round_ms,
                 then.state,
-                round(then.pause_s * 1000),
+                round(length_s * 1000),
                 _encode(done),
                 round(then.rest_s * 1000),
-                round(kept_s * 1000),
             ],
         )
         gone = [old.decode() for old in forgotten]
         calls = [self._connection.start("DEL", keys.delivery(old), keys.delivery_tries(old)) for old in gone]
         for call in calls:
             await call
+        return bool(replayed)
 
     async def drop(self, claim: Claim) -> None:
         """Free the lane of a delivery that is not kept any more, and take it out of the lane."""
         nobody = Delivery(id=claim.delivery_id, owner_id="", url="", event="")
-        await self.end_try(claim, nobody, Try(at_ms=0), Next(DeliveryState.DEAD), 1)
+        await self.end_try(claim, nobody, 0, Try(at_ms=0), Next(DeliveryState.DEAD), 1)
 
     async def replay(self, delivery: Delivery) -> None:
         """Have a delivery tried again now, whatever its state.

@@ -35,7 +35,22 @@ def in_lane_of(first):
 async def tried(store, each, done, then, kept_s=KEPT_S):
     [claim] = await store.deliveries.claim(10, LEASE_MS)
     assert claim.delivery_id == each.id
-    await store.deliveries.end_try(claim, each, done, then, kept_s)
+    await end(store, claim, each, done, then, kept_s)
+
+
+async def end(store, claim, each, done, then, kept_s=KEPT_S):
+    """End a try of the round that goes on."""
+    round_ms = (await store.deliveries.read(each.id)).round_ms
+    assert not await store.deliveries.end_try(claim, each, round_ms, done, then, kept_s)
+
+
+async def next_ms(store, ms):
+    """Wait until a round that begins now is another one than the one of `ms`."""
+
+    async def later():
+        return await store.now_ms() > ms
+
+    await eventually(later, "the next millisecond")
 
 
 async def listed(store, *states, owner_id="ann"):
@@ -71,7 +86,7 @@ async def test_a_lane_has_one_try_at_a_time_and_the_lanes_of_others_go_on(store)
     assert [each.delivery_id for each in await store.deliveries.claim(10, LEASE_MS)] == ["other"]
     await store.deliveries.open(delivery(next(names)))
     assert await store.deliveries.claim(10, LEASE_MS) == []
-    await store.deliveries.end_try(claim, silent, FAILED, LATER, KEPT_S)
+    await end(store, claim, silent, FAILED, LATER)
     assert [each.delivery_id for each in await store.deliveries.claim(10, LEASE_MS)] == [behind.id]
 
 
@@ -101,9 +116,9 @@ async def test_what_a_dead_process_was_trying_is_tried_again_after_its_lease(sto
     [lost] = await store.deliveries.claim(10, 0)
     [claim] = await store.deliveries.claim(10, LEASE_MS)
     assert claim.delivery_id == lost.delivery_id
-    await store.deliveries.end_try(lost, each, FAILED, DEAD, KEPT_S)
+    await end(store, lost, each, FAILED, DEAD)
     assert (await store.deliveries.read("d1")).state is DeliveryState.PENDING
-    await store.deliveries.end_try(claim, each, Try(at_ms=6, status=200), DONE, KEPT_S)
+    await end(store, claim, each, Try(at_ms=6, status=200), DONE)
     assert (await store.deliveries.read("d1")).state is DeliveryState.DELIVERED
 
 
@@ -112,7 +127,7 @@ async def test_an_end_that_is_repeated_after_a_lost_reply_counts_once(store):
     await store.deliveries.open(each)
     [claim] = await store.deliveries.claim(10, LEASE_MS)
     for _ in range(2):
-        await store.deliveries.end_try(claim, each, FAILED, NOW, KEPT_S)
+        await end(store, claim, each, FAILED, NOW)
     assert (await store.deliveries.read("d1")).total == 1
     [again] = await store.deliveries.claim(10, LEASE_MS)
     assert again.lease >= claim.lease
@@ -175,11 +190,35 @@ async def test_a_replay_while_it_is_tried_makes_no_second_try_beside_the_first(s
     each = delivery()
     await store.deliveries.open(each)
     [claim] = await store.deliveries.claim(10, LEASE_MS)
+    before = await store.deliveries.read("d1")
+    await next_ms(store, before.round_ms)
     await store.deliveries.replay(each)
     assert await store.deliveries.claim(10, LEASE_MS) == []
-    await store.deliveries.end_try(claim, each, Try(at_ms=9, status=200), DONE, KEPT_S)
+    arrived = Try(at_ms=9, status=200)
+    assert not await store.deliveries.end_try(claim, each, before.round_ms, arrived, DONE, KEPT_S)
     assert await listed(store, DeliveryState.DELIVERED) == ["d1"]
     assert await store.deliveries.claim(10, LEASE_MS) == []
+
+
+@pytest.mark.parametrize("then", [LATER, DEAD])
+async def test_a_replay_while_it_is_tried_holds_whatever_comes_of_that_try(store, then):
+    each = delivery()
+    await store.deliveries.open(each)
+    await tried(store, each, FAILED, NOW)
+    before = await store.deliveries.read("d1")
+    [claim] = await store.deliveries.claim(10, LEASE_MS)
+    await next_ms(store, before.round_ms)
+    await store.deliveries.replay(each)
+    replayed = await store.deliveries.read("d1")
+    assert await store.deliveries.end_try(claim, each, before.round_ms, FAILED, then, KEPT_S)
+    view = await store.deliveries.read("d1")
+    assert (view.state, view.tries, view.total) == (DeliveryState.PENDING, 0, 2)
+    assert (view.round_ms, view.due_ms) == (replayed.round_ms, replayed.due_ms)
+    assert await store.deliveries.tries("d1") == [FAILED, FAILED]
+    assert await listed(store, DeliveryState.PENDING) == ["d1"]
+    assert await listed(store, DeliveryState.DEAD) == []
+    await tried(store, each, FAILED, DEAD)
+    assert await listed(store, DeliveryState.DEAD) == ["d1"]
 
 
 async def test_a_replay_of_what_is_not_kept_is_refused(store):
@@ -211,7 +250,7 @@ async def test_pages_go_through_all_states_once_the_latest_first(store):
     for claim in await store.deliveries.claim(10, LEASE_MS):
         number = int(claim.delivery_id[1:])
         then = (DONE, DEAD, LATER)[number % 3]
-        await store.deliveries.end_try(claim, delivery(claim.delivery_id), FAILED, then, KEPT_S)
+        await end(store, claim, delivery(claim.delivery_id), FAILED, then)
     seen, cursor = [], ""
     while True:
         found, cursor = await store.deliveries.page("ann", ALL, cursor, limit=2)
@@ -269,7 +308,7 @@ async def test_the_lanes_tell_what_is_on_its_way_and_what_is_due(store):
     assert await store.deliveries.standing() == Standing(busy=0, due_ms=opened)
     [claim] = await store.deliveries.claim(10, LEASE_MS)
     assert await store.deliveries.standing() == Standing(busy=1, due_ms=0)
-    await store.deliveries.end_try(claim, each, FAILED, LATER, KEPT_S)
+    await end(store, claim, each, FAILED, LATER)
     due = (await store.deliveries.read("d1")).due_ms
     assert await store.deliveries.standing() == Standing(busy=0, due_ms=due)
 

@@ -284,6 +284,18 @@ async def test_a_dead_letter_is_found_shown_and_replayed(store, receivers, deliv
     assert [h["x-delivery-id"] for h, _ in receiver.calls].count(dead.id) == 3
 
 
+async def test_a_replay_during_the_last_try_is_another_one(store, receivers, delivering):
+    receiver = await receivers()
+    receiver.silent = True
+    made = await ended(store, receiver.url)
+    await delivering(webhook_timeout_s=1, webhook_tries=1)
+    await eventually(lambda: receiver.calls, "the first try")
+    await store.deliveries.replay(made)
+    receiver.silent = False
+    view = await state(store, made, DeliveryState.DELIVERED)
+    assert (view.tries, view.total) == (1, 2)
+
+
 async def test_the_measurements_say_how_long_webhooks_wait(store, gateway):
     async def measured():
         return dict(
