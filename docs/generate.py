@@ -188,7 +188,7 @@ def _task_codes() -> dict[str, str]:
     """Code -> what it means: of the errors of the worker's modules, and of those that others note."""
     found = {
         errors.AppFailed.code: "The app raised, or a node of the flow failed.",
-        errors.WorkerLost.code: "Its machine fell silent, and there was no attempt left; or that of its session did.",
+        errors.WorkerLost.code: "Its machine fell silent or had to stop it, and there was no attempt left; or its session was lost.",
         "poison": "It ended its app's process, or its machine, too often; `error` has the reason of each attempt.",
         errors.Bug.code: "The worker itself failed on it; please report what `error` says.",
         STUCK_CODE: "A worker that lives held it for longer than anything may take.",

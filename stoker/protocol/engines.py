@@ -215,7 +215,9 @@ class Engines:
         )
 
     async def hand_back(self, order: Assignment, engine_id: EngineId, entry: str, reason: str) -> None:
-        """Return a task that was not started: queued again, no attempt spent.
+        """Return a task that was not started, or that must stop: queued again, no attempt spent.
+
+        One with a single attempt whose function may have begun fails instead.
 
         Raises:
             StaleAttempt: it was taken back already.

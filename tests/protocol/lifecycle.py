@@ -372,7 +372,7 @@ class Lifecycle(Draining, Delays, Loads, RuleBasedStateMachine):
             self.refused(call, repeat=False)
             return
         self.run(call)
-        self.tasks[order.task].taken_back(spend=False)
+        self.tasks[order.task].handed_back()
 
     @rule(name=engines, repeat=twice)
     def renew(self, name, repeat):

@@ -45,6 +45,10 @@ class Model:
         self.untaken += not taken
         self.taken_back(spend=taken, last=not taken and self.untaken >= UNTAKEN)
 
+    def handed_back(self):
+        """No attempt is spent, but for an only one whose function may have begun."""
+        self.taken_back(spend=self.max_attempts == 1 and self.state in {S.RUNNING, S.UPLOADING})
+
     def taken_back(self, *, spend, pause=False, last=False):
         """The first loss of a machine was pause enough."""
         self.spent += spend

@@ -58,6 +58,7 @@ MUTATIONS: dict[str, tuple[Edit, ...]] = {
     "an attempt that no engine took, and that is spent": (
         Edit("requeue", "local taken, loss = have[1] ~= '3', nil", "local taken, loss = true, nil"),
     ),
+    "an only attempt that begins a second time": (Edit("hand_back", "(old == '7' or old == '8')", "false"),),
     "an old loss that takes the next attempt off its engine": (
         Edit("requeue", "if owned and string.match(owned, '^%d+') == attempt then", "if owned then"),
     ),

@@ -86,7 +86,12 @@ STORY = [
     ("assign", 2, "one", False),
     ("register", "one", False),
     ("take_orphans_back", False),  # nobody had taken it: its only attempt is left
-    ("cancel", 2, False),
+    ("assign", 2, "one", False),
+    ("accept", 0, S.PREPARING, False),
+    ("hand_back", 0),
+    ("assign", 2, "one", False),
+    ("accept", 0, S.RUNNING, False),
+    ("hand_back", 0),  # here it may have begun
     ("delete", 2),
     ("submit_for_later", True),
     ("its_time_comes", 2),

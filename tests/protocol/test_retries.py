@@ -200,6 +200,35 @@ async def test_no_engine_says_that_a_task_came_back_later_than_now(scene, told):
     assert 0 <= waiting.queued_ms <= await scene.store.now_ms()
 
 
+@pytest.mark.parametrize("state", [S.RUNNING, S.UPLOADING])
+async def test_a_task_with_one_attempt_that_may_have_begun_is_not_started_again(scene, state):
+    await scene.submit("t2", max_attempts=1)
+    order = await scene.running("t2")
+    await scene.store.engines.transition("t2", order.attempt, order.token, state)
+    await scene.store.engines.hand_back(order, "box", "0-1", "the worker is draining")
+    view = await scene.store.tasks.read("t2")
+    assert (view.state, view.error_code) == (S.FAILED, "worker_lost")
+    assert view.error == (
+        "The worker had to stop this task, which may not be started a second time (max_attempts is 1): "
+        "the worker is draining"
+    )
+    assert [e.task_id for e in await scene.wake() if e.kind is WakeKind.FINISHED] == ["t2"]
+    assert not (await scene.store.engines.get("box")).tasks
+
+
+@pytest.mark.parametrize(("max_attempts", "state"), [(1, S.SETTING_UP), (2, S.RUNNING)])
+async def test_a_task_that_has_not_begun_or_has_attempts_left_is_handed_back_unspent(
+    scene, max_attempts, state
+):
+    await scene.submit("t2", max_attempts=max_attempts)
+    for _ in range(3):
+        await scene.assign("t2")
+        entry, order = await scene.take()
+        await scene.store.engines.accept(order, "box", entry, state)
+        await scene.store.engines.hand_back(order, "box", entry, "drains")
+        assert (await scene.store.tasks.read("t2")).state is S.QUEUED
+
+
 async def test_a_task_that_was_not_started_waits_on(scene):
     await scene.assign()
     entry, order = await scene.take()

@@ -163,7 +163,7 @@ class Writes:
         await self._end(outcome)
 
     async def hand_back(self, reason: str) -> None:
-        """Return the task, no attempt spent: it was not started, or this machine must stop it."""
+        """Return the task: it was not started, or this machine must stop it. Only a single attempt is spent by that."""
         self._forget_partial()
         await self._end(reason)
 
