@@ -121,7 +121,8 @@ class Door:
         scope["raw_path"] = path.encode()
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         method = scope["method"]
-        address = (scope.get("client") or ("",))[0]
+        # As people know it: a socket for both families tells an IPv4 address as ::ffff:10.0.0.1.
+        address = (scope.get("client") or ("",))[0].removeprefix("::ffff:")
         rate: Rate = None
         try:
             # A browser asks with OPTIONS, without a key, what it may send.

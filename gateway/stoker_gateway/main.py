@@ -15,6 +15,7 @@ from stoker.api_keys import make_first_key
 from stoker.bundles import Limits
 from stoker.core.events import Event
 from stoker.files import FileStore, open_files
+from stoker.listening import BACKLOG, listen_on, url_host
 from stoker.log import get_logger
 from stoker.protocol import Room, Store
 from stoker.runs.registry import Registry
@@ -34,7 +35,6 @@ from stoker_gateway.streams import Hub, StreamCut
 from stoker_gateway.sweeper import Sweeper
 from stoker_gateway.uploads import Uploads, sweep_loop
 
-BACKLOG = 2048
 KEEP_ALIVE_S = 75
 SHUTDOWN_S = 5
 _GC_THRESHOLDS = (50_000, 20, 100)
@@ -53,7 +53,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     store = await Store.open(settings.store_url, settings.pool)
     listener = listen(settings)
-    base_url = settings.public_url or "{}://{}:{}".format(settings.scheme, *listener.getsockname()[:2])
+    base_url = settings.public_url or own_url(settings, listener)
     try:
         await ensure_first_key(store, settings)
         registry, secrets = Registry(store), SecretStore(store, settings)
@@ -189,9 +189,15 @@ def listen(settings: GatewaySettings) -> socket.socket:
     if settings.listen_fd >= 0:
         listener = socket.socket(fileno=settings.listen_fd)
     else:
-        listener = socket.create_server((settings.host, settings.port), backlog=BACKLOG, reuse_port=False)
+        listener = listen_on(settings.host, settings.port)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
+
+
+def own_url(settings: GatewaySettings, listener: socket.socket) -> str:
+    """The address that it listens on, as a URL."""
+    host, port = listener.getsockname()[:2]
+    return f"{settings.scheme}://{url_host(host)}:{port}"
 
 
 async def _started(server: uvicorn.Server, serving: asyncio.Task[None]) -> None:

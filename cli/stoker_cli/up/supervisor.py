@@ -7,21 +7,24 @@ database. When this process is killed the kernel ends every part (see `stoker.se
 import asyncio
 import json
 import os
-import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from stoker.core.errors import StokerError
 from stoker.core.events import Event
 from stoker.embedded import EmbeddedServer
+from stoker.listening import listen_on, reached_at
 from stoker.log import get_logger
 from stoker.secret_settings import READERS
 from stoker.service import PARENT_VARIABLE
 from stoker.settings import PREFIX, UpSettings
 from stoker_cli.up.part import Part, PartSpec, decide_delay
 from stoker_cli.up.part_log import OnWarning, PartLog
+
+if TYPE_CHECKING:
+    import socket
 
 STOP_ORDER: Final = (("worker",), ("scheduler", "jobs"), ("gateway",))
 STOP_GRACE_S: Final = 10.0
@@ -61,7 +64,7 @@ class Supervisor:
             ServerFailed: the embedded server did not start.
             OSError: the port is taken.
         """
-        self._socket = _listen(self.settings.host, self.settings.port)
+        self._socket = listen_on(self.settings.host, self.settings.port)
         port = self._socket.getsockname()[1]
         self.url = self.settings.public_url or own_url(self.settings, port)
         if self._server:
@@ -170,14 +173,6 @@ def _spec(name: str, env: Mapping[str, str], grace_s: float, pass_fds: tuple[int
     return PartSpec(name=name, argv=argv, env=whole, stop_grace_s=grace_s, pass_fds=pass_fds)
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}") from error
-
-
 def gateway_extras(settings: UpSettings) -> dict[str, str]:
     """What the gateway needs besides: how it is reached, and how machines that join reach Redis."""
     extras: dict[str, str] = {}
@@ -193,11 +188,4 @@ def gateway_extras(settings: UpSettings) -> dict[str, str]:
 
 def own_url(settings: UpSettings, port: int) -> str:
     """The gateway's address as this machine reaches it."""
-    return f"{settings.scheme}://{_url_host(settings.host)}:{port}"
-
-
-def _url_host(host: str) -> str:
-    """A listening address as the host of a URL; "every address" is reached through loopback."""
-    if host in {"", "0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
-        return "127.0.0.1"
-    return f"[{host}]" if ":" in host else host
+    return f"{settings.scheme}://{reached_at(settings.host)}:{port}"

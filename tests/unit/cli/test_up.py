@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -65,9 +66,22 @@ def test_the_number_of_cpu_workers_reaches_the_worker_alone():
     assert "STOKER_WORKERS" not in specs["gateway"].env
 
 
-def test_a_gateway_on_every_address_is_reached_through_loopback():
-    specs = {spec.name: spec for spec in part_specs(settings(host="::"), "unix:///x", 80, 9)}
-    assert specs["worker"].env["STOKER_INTERNAL_URL"] == "http://127.0.0.1:80"
+@pytest.mark.parametrize(
+    ("host", "both", "url"),
+    [
+        ("0.0.0.0", True, "http://127.0.0.1:80"),  # noqa: S104 - nothing is bound
+        ("::", True, "http://127.0.0.1:80"),
+        ("::", False, "http://[::1]:80"),
+        ("::1", True, "http://[::1]:80"),
+        ("10.0.0.1", True, "http://10.0.0.1:80"),
+    ],
+)
+def test_a_gateway_is_reached_where_it_listens_and_on_every_address_through_loopback(
+    host, both, url, monkeypatch
+):
+    monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: both)
+    specs = {spec.name: spec for spec in part_specs(settings(host=host), "unix:///x", 80, 9)}
+    assert specs["worker"].env["STOKER_INTERNAL_URL"] == url
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:6379", "10.0.0.1:6379", "[::]:6379", "gpubox:6379"])
