@@ -4,11 +4,13 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field, field_validator
 
+from stoker.path_settings import WholePath
+
 
 class DataDirFields(BaseModel):
     """Where a system keeps what it has."""
 
-    data_dir: Path = Field(
+    data_dir: WholePath = Field(
         default=Path("~/.local/share/stoker"),
         description="Directory of the database, the files, the caches, the logs and the first API key.",
     )
@@ -27,11 +29,6 @@ class DataDirFields(BaseModel):
         if value == "":
             raise ValueError("must not be empty: that would be the working directory")
         return value
-
-    @field_validator("data_dir", mode="after")
-    @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
 
     @property
     def key_file(self) -> Path:

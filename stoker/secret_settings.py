@@ -1,11 +1,12 @@
 """The settings of secrets (`stoker.settings` puts them into the gateway's class), and what messages do not show."""
 
 import re
-from pathlib import Path
 from typing import Final
 
 import yaml
 from pydantic import BaseModel, Field, SecretStr
+
+from stoker.path_settings import WholePath
 
 PRIVATE_FIELDS: Final = frozenset({"api_key", "app_env", "files_secret_key", "join", "secrets_key"})
 """Settings whose values are never printed."""
@@ -45,7 +46,7 @@ class KeyRingFields(BaseModel):
         description="Key that encrypts secrets: base64 of 32 bytes; older ones may follow after commas; "
         "empty = the key file.",
     )
-    secrets_key_file: Path | None = Field(
+    secrets_key_file: WholePath | None = Field(
         default=None,
         description="File with that key, made at the first secret; unset = secrets-key in the data directory.",
     )

@@ -32,6 +32,7 @@ from stoker.environment_settings import EnvironmentFields
 from stoker.fetch_settings import FetchFields
 from stoker.file_settings import FileFields
 from stoker.parking_settings import ParkingFields
+from stoker.path_settings import WholePath
 from stoker.queue_settings import QueueFields
 from stoker.retry_settings import QuarantineFields
 from stoker.secret_settings import (
@@ -200,7 +201,7 @@ class VaultSettings(FilesSettings, KeyRingFields):
     @property
     def secrets_key_path(self) -> Path:
         """`secrets_key_file` with its default filled in."""
-        return (self.secrets_key_file or self.data_dir / "secrets-key").expanduser().absolute()
+        return self.secrets_key_file or self.data_dir / "secrets-key"
 
 
 class GatewaySettings(
@@ -333,11 +334,11 @@ class WorkerSettings(CommonSettings, FetchFields, EnvironmentFields, JoinFields,
         description="A /tmp of its own for each app's process: where the kernel allows it, always (else the "
         "worker does not start), or never.",
     )
-    cache_dir: Path | None = Field(
+    cache_dir: WholePath | None = Field(
         default=None,
         description="Directory of app code, environments and models; unset = cache/ of the data directory.",
     )
-    spool_dir: Path | None = Field(
+    spool_dir: WholePath | None = Field(
         default=None,
         description="Directory of outcomes and logs that are not delivered yet; unset = spool/ of the data "
         "directory.",
@@ -363,12 +364,12 @@ class WorkerSettings(CommonSettings, FetchFields, EnvironmentFields, JoinFields,
     @property
     def cache_path(self) -> Path:
         """`cache_dir` with its default filled in."""
-        return (self.cache_dir or self.data_dir / "cache").expanduser().absolute()
+        return self.cache_dir or self.data_dir / "cache"
 
     @property
     def spool_path(self) -> Path:
         """`spool_dir` with its default filled in."""
-        return (self.spool_dir or self.data_dir / "spool").expanduser().absolute()
+        return self.spool_dir or self.data_dir / "spool"
 
 
 class JobsSettings(VaultSettings, KeyRetentionFields, WebhookFields, ChatFields, StepFields):
@@ -405,7 +406,9 @@ class UpSettings(CommonSettings, ServerTlsFields):
     cpu_workers: int | None = Field(
         default=None, ge=0, le=256, description="CPU workers of this machine; unset = as the worker decides."
     )
-    examples: Path | None = Field(default=None, description="Directory of apps that are deployed at start.")
+    examples: WholePath | None = Field(
+        default=None, description="Directory of apps that are deployed at start."
+    )
     drain_grace_s: float = Field(
         default=30, ge=0, description="Seconds that running tasks have to end when the system is stopped."
     )

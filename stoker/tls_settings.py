@@ -1,25 +1,26 @@
 """The settings of encrypted connections (`stoker.settings` puts them into the parts' classes)."""
 
 import ssl
-from pathlib import Path
 from typing import Self
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
+from stoker.path_settings import WholePath
+
 
 class TlsFields(BaseModel):
     """How a part trusts the others, and shows who it is."""
 
-    ca_file: Path | None = Field(
+    ca_file: WholePath | None = Field(
         default=None,
         description="Certificates (PEM) that vouch for Redis (rediss://, these alone) and for the gateway "
         "(https://, these and the system's); unset = the system's.",
     )
-    redis_cert_file: Path | None = Field(
+    redis_cert_file: WholePath | None = Field(
         default=None, description="Certificate (PEM) that this part shows to Redis, where that asks for one."
     )
-    redis_key_file: Path | None = Field(
+    redis_key_file: WholePath | None = Field(
         default=None, description="Key (PEM, not encrypted) of `redis_cert_file`."
     )
 
@@ -33,8 +34,8 @@ class TlsFields(BaseModel):
         if (self.redis_cert_file is None) != (self.redis_key_file is None):
             raise ValueError("redis_cert_file and redis_key_file belong together; one of them is not set")
         for name in ("ca_file", "redis_cert_file", "redis_key_file"):
-            path: Path | None = getattr(self, name)
-            if path is not None and not path.expanduser().is_file():
+            path: WholePath | None = getattr(self, name)
+            if path is not None and not path.is_file():
                 raise ValueError(f"{name}: '{path}' is not a file")
         return self
 
@@ -47,7 +48,7 @@ class TlsFields(BaseModel):
             "ssl_keyfile": self.redis_key_file,
         }
         given = {
-            name: str(path.expanduser().absolute())
+            name: str(path)
             for name, path in files.items()
             if path is not None and f"{name}=" not in parts.query  # a parent may have put it there
         }
@@ -65,18 +66,18 @@ class TlsFields(BaseModel):
         if self.ca_file is None:
             return True
         context = ssl.create_default_context()
-        context.load_verify_locations(self.ca_file.expanduser())
+        context.load_verify_locations(self.ca_file)
         return context
 
 
 class ServerTlsFields(BaseModel):
     """How the gateway is reached."""
 
-    tls_cert_file: Path | None = Field(
+    tls_cert_file: WholePath | None = Field(
         default=None,
         description="Certificate chain (PEM) of the gateway, which then speaks HTTPS; unset = plain HTTP.",
     )
-    tls_key_file: Path | None = Field(
+    tls_key_file: WholePath | None = Field(
         default=None, description="Key (PEM, not encrypted) of `tls_cert_file`."
     )
 
@@ -90,8 +91,8 @@ class ServerTlsFields(BaseModel):
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ValueError("tls_cert_file and tls_key_file belong together; one of them is not set")
         for name in ("tls_cert_file", "tls_key_file"):
-            path: Path | None = getattr(self, name)
-            if path is not None and not path.expanduser().is_file():
+            path: WholePath | None = getattr(self, name)
+            if path is not None and not path.is_file():
                 raise ValueError(f"{name}: '{path}' is not a file")
         return self
 

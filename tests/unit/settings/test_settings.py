@@ -73,6 +73,42 @@ def test_an_empty_path_in_the_file_is_refused(tmp_path, kind, name):
         load(kind)
 
 
+PATHS = {
+    GatewaySettings: ("tls_cert_file", "tls_key_file", "ca_file", "redis_cert_file", "redis_key_file"),
+    UpSettings: ("tls_cert_file", "tls_key_file", "examples"),
+    WorkerSettings: ("data_dir", "cache_dir", "spool_dir"),
+    JobsSettings: ("secrets_key_file",),
+}
+
+
+@pytest.mark.parametrize(("kind", "names"), PATHS.items())
+@pytest.mark.parametrize("folder", ["~/", ""])
+def test_a_path_is_absolute_and_has_no_tilde(monkeypatch, tmp_path, kind, names, folder):
+    """uvicorn and others open what they are given: ~/cert.pem was a file to us and none to them."""
+    for name in names:
+        (tmp_path / name).touch()
+        monkeypatch.setenv(f"STOKER_{name.upper()}", f"{folder}{name}")
+    loaded = load(kind)
+    assert {name: getattr(loaded, name) for name in names} == {name: tmp_path / name for name in names}
+
+
+def test_every_path_of_the_settings_is_tested_for_that():
+    tested = {name for names in PATHS.values() for name in names}
+    found = {
+        name
+        for kind in ALL_SETTINGS
+        for name, field in kind.model_fields.items()
+        if "Path" in str(field.annotation)
+    }
+    assert found == tested
+
+
+def test_a_home_that_this_machine_does_not_know_is_told(tmp_path):
+    (tmp_path / "stoker.yml").write_text("data_dir: ~nobody-of-this-name/x\n")
+    with pytest.raises(InvalidSettings, match=r"data_dir: .*home"):
+        load(WorkerSettings)
+
+
 def test_the_workers_part_has_the_shape_of_engine_yml(tmp_path):
     (tmp_path / "stoker.yml").write_text(
         "workers:\n  gpu:\n    - gpus: [0]\n    - gpus: [1, 2]\n  cpu:\n    count: 3\n"
