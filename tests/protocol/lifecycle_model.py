@@ -8,17 +8,29 @@ from stoker.core.states import TaskState as S
 MAX_ATTEMPTS = 3
 UNTAKEN = 6
 """So many engines may be lost with a task before they take it; also in lua/requeue.lua."""
-OF_THE_POOL = {"wake", "leases", "engines", "leader", "epoch", "protocol", "history", "reasons", "outbox"}
-"""Keys that belong to no task and stay."""
+OF_THE_POOL = {
+    "wake",
+    "leases",
+    "engines",
+    "leader",
+    "epoch",
+    "protocol",
+    "history",
+    "reasons",
+    "outbox",
+    "owners",
+}
+"""Keys that belong to no task and stay. Owners are forgotten by the jobs."""
 
 
 async def keys_of(connection, pool):
-    """The keys of a pool, without their prefix."""
+    """The keys of a pool, without their prefix; not the marks of removals, which go by themselves."""
     prefix = f"stoker:{{{pool}}}:"
     cursor, found = 0, set()
     while True:
         cursor, keys = await connection.command("SCAN", cursor, "MATCH", f"{prefix}*", "COUNT", 1000)
-        found |= {key.decode().removeprefix(prefix) for key in keys}
+        names = {key.decode().removeprefix(prefix) for key in keys}
+        found |= {name for name in names if not name.startswith("removal:")}
         if not int(cursor):
             return found
 

@@ -385,6 +385,8 @@ async def test_a_task_whose_deletion_lost_its_reply_is_deleted_once(scene, monke
     await scene.store.tasks.delete("t1")
     with pytest.raises(NotFound):
         await scene.store.tasks.delete("t1")
+    [mark] = await scene.store._connection.command("KEYS", scene.store._keys.removal("*").replace("{", "[{]"))
+    assert await scene.store._connection.command("PTTL", mark) > 0, "nobody else would take it away"
 
 
 async def test_the_token_opens_the_task_of_its_attempt_alone(scene):
