@@ -7,6 +7,7 @@ import fakeredis
 import pytest
 from fakeredis.commands_mixins.scripting_mixin import ScriptingCommandsMixin
 from library_line import LibraryLine
+from protocol_scene import Scene
 from server_groups import Cluster
 
 from stoker.embedded import EmbeddedServer
@@ -65,3 +66,11 @@ async def store(request, server_dir):
         await made.close()
     finally:  # the next one takes the same directory
         await embedded.stop()
+
+
+@pytest.fixture
+async def scene(store):
+    """What most stories begin with."""
+    made = Scene(store)
+    await made.set_up()
+    return made

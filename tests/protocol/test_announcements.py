@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 from helpers import eventually
-from protocol_scene import DONE, Scene
+from protocol_scene import DONE
 from structlog.testing import capture_logs
 
 from stoker.core.errors import StoreUnavailable
@@ -26,13 +26,6 @@ async def store(server_dir):
     yield opened
     await opened.close()
     await server.stop()
-
-
-@pytest.fixture
-async def scene(store):
-    scene = Scene(store)
-    await scene.set_up()
-    return scene
 
 
 async def heard_until_the_end(listener):

@@ -4,18 +4,11 @@ import functools
 
 import msgspec
 import pytest
-from protocol_scene import DONE, Scene
+from protocol_scene import DONE
 
 from stoker.core.errors import StaleAttempt
 
 pytestmark = pytest.mark.protocol
-
-
-@pytest.fixture
-async def scene(store):
-    scene = Scene(store)
-    await scene.set_up()
-    return scene
 
 
 async def write_deltas(scene, order, first, *deltas, last=0, partial=b""):

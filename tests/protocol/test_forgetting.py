@@ -8,13 +8,6 @@ from stoker.core.messages import EngineReport
 from stoker.protocol.wake import WakeKind
 
 
-@pytest.fixture
-async def scene(store):
-    made = Scene(store)
-    await made.set_up()
-    return made
-
-
 async def ids(store):
     return [view.info.id for view in await store.engines.list()]
 

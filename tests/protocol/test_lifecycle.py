@@ -36,13 +36,6 @@ from stoker.protocol.scheduling import Scheduling
 pytestmark = pytest.mark.protocol
 
 
-@pytest.fixture
-async def scene(store):
-    scene = Scene(store)
-    await scene.set_up()
-    return scene
-
-
 async def test_a_task_goes_from_queue_to_completed(scene):
     order = await scene.running()
     await scene.store.engines.finish(order, "box", DONE)

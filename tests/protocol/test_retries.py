@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from protocol_scene import DONE, OWNER, TELEMETRY, Scene, request, spec
+from protocol_scene import DONE, OWNER, TELEMETRY, request, spec
 
 from stoker.core.errors import ProtocolRefusal, StaleAttempt
 from stoker.core.messages import Outcome
@@ -11,13 +11,6 @@ from stoker.core.states import TaskState as S
 from stoker.protocol import WakeKind
 
 pytestmark = pytest.mark.protocol
-
-
-@pytest.fixture
-async def scene(store):
-    scene = Scene(store)
-    await scene.set_up()
-    return scene
 
 
 def failed(reason, *, kills=False):

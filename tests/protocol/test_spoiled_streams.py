@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from batches import Batches
 from helpers import eventually
-from protocol_scene import DONE, Scene
+from protocol_scene import DONE
 
 from stoker.settings import GatewaySettings
 from stoker_gateway.answer_feed import AnswerFeed
@@ -16,9 +16,7 @@ NEW = Dialect(numbering=Numbering.NEW, ndjson=True)
 
 
 @pytest.fixture
-async def scene(store):
-    scene = Scene(store)
-    await scene.set_up()
+async def scene(scene):
     await scene.submit("spoiled")
     return scene
 

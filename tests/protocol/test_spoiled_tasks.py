@@ -1,20 +1,12 @@
 """A task whose hash an engine has spoiled is still told: a machine may write all of it."""
 
 import pytest
-from protocol_scene import Scene
 
 from stoker_gateway.dialect import Dialect, Numbering
 from stoker_gateway.dto import ascii_json, task_dto, timings_dto
 
 NEW = Dialect(numbering=Numbering.NEW, ndjson=True)
 LARGE = "9" * 400
-
-
-@pytest.fixture
-async def scene(store):
-    scene = Scene(store)
-    await scene.set_up()
-    return scene
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Chunks of logs and live tails through the scripts, on a real server."""
 
 import pytest
-from protocol_scene import DONE, Scene
+from protocol_scene import DONE
 
 from stoker.core.errors import NotFound, StaleAttempt, Unauthorized
 from stoker.core.logs import Chunk
@@ -10,13 +10,6 @@ from stoker.core.states import TaskState as S
 from stoker.protocol.task_logs import LOG_TAIL_BYTES, Tail
 
 pytestmark = pytest.mark.protocol
-
-
-@pytest.fixture
-async def scene(store):
-    scene = Scene(store)
-    await scene.set_up()
-    return scene
 
 
 def lines(*numbers, attempt=1, size=1):

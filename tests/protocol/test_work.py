@@ -2,17 +2,10 @@
 
 import pytest
 from batches import Batches
-from protocol_scene import DONE, Scene
+from protocol_scene import DONE
 
 from stoker.core.states import TaskState as S
 from stoker.protocol.task_hash import NOT_LOOKED_AT
-
-
-@pytest.fixture
-async def scene(store):
-    made = Scene(store)
-    await made.set_up()
-    return made
 
 
 async def test_what_waits_is_told_in_order_with_its_reason(scene, store):
