@@ -181,9 +181,9 @@ def simulated(requests, tasks, warmed, loaded):
     simulation = Simulation(asked, workers, load_times(fleet.loads, 0), size_of)
     policy = Live(workers, Rules())
     for _ in range(DAEMONS):
-        policy.mirror.knowledge.note_submitted(FIRST, 1_000_000)
+        policy.mirror.knowledge.note_submitted(FIRST, 1_000_000, "")
     for row, setup in warmed:
-        policy.mirror.knowledge.note_submitted(setup, 1_000_000)
+        policy.mirror.knowledge.note_submitted(setup, 1_000_000, "")
         policy.mirror.knowledge.learn_load(setup, APP, row["load_s"])
         policy.mirror.knowledge.learn_run(setup, APP, row["run_s"])
         policy.mirror.knowledge.learn_vram(setup, size_of(setup))

@@ -2,7 +2,7 @@
 
 An instance is worth its load time, times the chance that it is wanted again, less when another worker holds a copy;
 of those that may go, the one goes first that is worth least for its memory (as in GreedyDual-Size-Frequency,
-Cherkasova 1998, with a chance that is learned over half a day in the place of a clock for each worker).
+Cherkasova 1998, with a chance that is learned over hours in the place of a clock for each worker).
 """
 
 from collections.abc import Iterator, Mapping

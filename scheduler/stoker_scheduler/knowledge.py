@@ -5,7 +5,7 @@ that was seen (`stoker.core.vram`). An unknown setup is judged by its app's othe
 """
 
 from collections import OrderedDict
-from typing import Final
+from typing import Final, NamedTuple
 
 from stoker.core.messages import SetupKey
 from stoker.core.sessions import plain_key
@@ -19,11 +19,14 @@ LOAD_PRIOR_S: Final = 20.0
 UNPARK_SHARE: Final = 0.25
 """Of the load time, what coming back from being parked is expected to take until it was measured."""
 PREPARE_PRIOR_S: Final = 30.0
-DEMAND_HALF_S: Final = 43_200.0
-"""Half a day: what was hot this morning is worth half as much tonight. Chosen on the published trace, as the next three."""
+DEMAND_HALF_S: Final = 21_600.0
+"""Six hours: what was hot this morning is worth half as much this evening. Chosen on the published trace, as the next five."""
+VISIT_S: Final = 300.0
+AGAIN: Final = 0.33
+"""What a further task of the same visit counts: those of one caller in a row say less of who else will come."""
 RECENT_S: Final = 1000.0
 RECENT_IDLE_S: Final = 30.0
-DEMAND_COMMON: Final = 240.0
+DEMAND_COMMON: Final = 150.0
 """The score of a setup that is wanted again in one of two cases, where two instances live on a worker; half as much for four."""
 MAX_KEYS: Final = 20_000
 """Entries a table keeps, least lately learned first out: setups come from callers without bound."""
@@ -55,18 +58,36 @@ class Averages:
         return key in self._values
 
 
+class _Asked(NamedTuple):
+    """What is known of a setup since its last task: the visits counted then, when it came, and from which API key."""
+
+    visits: float
+    at_ms: int
+    key_id: str
+
+
 class Demand:
-    """How often setups are asked for: a count that halves every `DEMAND_HALF_S`, and when the last came."""
+    """How often setups are asked for: a count of visits that halves every `DEMAND_HALF_S`, and when the last task came.
+
+    A visit begins with a task of another API key than the last, or `VISIT_S` after it; each further task of it counts
+    `AGAIN`.
+    """
 
     def __init__(self) -> None:
-        self._seen: OrderedDict[str, tuple[float, int]] = OrderedDict()  # key -> (count then, when)
+        self._seen: OrderedDict[str, _Asked] = OrderedDict()
 
-    def note(self, key: str, at_ms: int) -> None:
-        """A task of a setup was submitted; one that is older than the last was counted before."""
-        count, last_ms = self._seen.get(key, (0.0, at_ms))
-        if at_ms < last_ms:
+    def note(self, key: str, at_ms: int, key_id: str) -> None:
+        """A task of a setup was submitted by an API key; one that is older than the last was counted before."""
+        last = self._seen.get(key)
+        if last is None:
+            visits = 1.0
+        elif at_ms < last.at_ms:
             return
-        self._seen[key] = (_halved(count, at_ms - last_ms) + 1, at_ms)
+        else:
+            passed_ms = at_ms - last.at_ms
+            new = key_id != last.key_id or passed_ms > VISIT_S * 1000
+            visits = _halved(last.visits, passed_ms) + (1.0 if new else AGAIN)
+        self._seen[key] = _Asked(visits, at_ms, key_id)
         self._seen.move_to_end(key)
         if len(self._seen) > MAX_KEYS:
             self._seen.popitem(last=False)
@@ -75,22 +96,22 @@ class Demand:
         """How likely it is (0 to 1) that a setup is wanted again before its instance would be evicted anyway.
 
         Often and lately both count: a setup that was asked for a moment ago is as likely as one with
-        `RECENT_S` / `RECENT_IDLE_S` tasks in the last half-life. And the more instances live on a worker, the
+        `RECENT_S` / `RECENT_IDLE_S` visits in the last half-life. And the more instances live on a worker, the
         longer each of them stays there.
 
         Args:
             together: instances on its worker.
         """
-        if key not in self._seen:
+        last = self._seen.get(key)
+        if last is None:
             return 0.0
-        count, last_ms = self._seen[key]
-        idle_s = max(0, now_ms - last_ms) / 1000
-        score = _halved(count, idle_s * 1000) + RECENT_S / (RECENT_IDLE_S + idle_s)
+        idle_s = max(0, now_ms - last.at_ms) / 1000
+        score = _halved(last.visits, idle_s * 1000) + RECENT_S / (RECENT_IDLE_S + idle_s)
         return score / (score + DEMAND_COMMON * 2 / max(2, together))
 
 
-def _halved(count: float, passed_ms: float) -> float:
-    return float(count * 0.5 ** (passed_ms / 1000 / DEMAND_HALF_S))
+def _halved(visits: float, passed_ms: float) -> float:
+    return float(visits * 0.5 ** (passed_ms / 1000 / DEMAND_HALF_S))
 
 
 class Knowledge:
@@ -135,8 +156,8 @@ class Knowledge:
         """How likely a setup is wanted again soon; see `Demand.chance`."""
         return self._demand.chance(plain_key(key), now_ms, together)
 
-    def note_submitted(self, key: SetupKey, at_ms: int) -> None:
-        self._demand.note(plain_key(key), at_ms)
+    def note_submitted(self, key: SetupKey, at_ms: int, key_id: str) -> None:
+        self._demand.note(plain_key(key), at_ms, key_id)
 
     def knows_run(self, key: SetupKey) -> bool:
         return plain_key(key) in self._run

@@ -70,7 +70,7 @@ class Mirror:
 
     def on_submitted(self, spec: TaskSpec) -> None:
         if spec.id not in self.queues:
-            self.knowledge.note_submitted(spec.setup_key, spec.created_ms)
+            self.knowledge.note_submitted(spec.setup_key, spec.created_ms, spec.key_id)
             self._queue(spec)
 
     def on_requeued(self, spec: TaskSpec, now_ms: int, attempt: int = 0) -> None:

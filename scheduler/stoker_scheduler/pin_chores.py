@@ -123,7 +123,7 @@ class PinChores:
         self._book.begin(sent, mirror.fleet, load.load_s, load.evict, vram_bytes)
         worker.residents[task.setup_key].pinned = not pin.once
         if pin.once:  # somebody asks for it as a task would, and it is worth as much to keep
-            mirror.knowledge.note_submitted(task.setup_key, now_ms)
+            mirror.knowledge.note_submitted(task.setup_key, now_ms, pin.id)
         self._log.info(
             Event.LOAD_ORDERED,
             load_id=load_id,

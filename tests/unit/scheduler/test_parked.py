@@ -118,7 +118,7 @@ def test_what_can_be_parked_is_cheaper_to_lose():
     board = report(report(Board(), residents=["x"]), "other", residents=["y"], parks=True)
     for key in ("x", "y"):
         board.learn(key, load_s=40)
-        board.mirror.knowledge.note_submitted(key, board.now_ms)
+        board.mirror.knowledge.note_submitted(key, board.now_ms, "someone")
     assign = decided(board.learn("new", load_s=10), "new")
     assert (assign.worker_id, assign.evict) == (TWO, ("y",))
 
