@@ -65,8 +65,7 @@ class Greeting:
             except StokerError as error:
                 self._failed("introduction", error)
                 return
-            examples = self._settings.examples
-            folders = find_app_folders(examples) if examples else []
+            folders = self._examples()
             first = {app_name(text) for text in self._first_tasks}
             await self._deploy(api, [folder for folder in folders if folder.name in first])
             for text in self._first_tasks:
@@ -74,6 +73,18 @@ class Greeting:
             await self._deploy(api, [folder for folder in folders if folder.name not in first])
         if not self._json:
             out.print("\n[bold green]ready[/]; Ctrl-C ends it")
+
+    def _examples(self) -> list[Path]:
+        """The folders of the apps that are deployed at the start; a place without any is told."""
+        examples = self._settings.examples
+        if examples is None:
+            return []
+        folders = find_app_folders(examples)
+        if not folders:
+            why = "has no app in it" if examples.is_dir() else "is no directory"
+            hint = "STOKER_EXAMPLES names one with apps, each a folder with an inf.yml"
+            self._failed("deploy of the examples", CommandFailed(f"'{examples}' {why}", hint=hint))
+        return folders
 
     async def _until_ready(self, url: str) -> None:
         """Wait for `GET /ready`; the database answers already, however long it loaded.

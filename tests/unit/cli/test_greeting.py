@@ -42,8 +42,8 @@ def make(tmp_path, monkeypatch):
     monkeypatch.setattr(Gateway, "keys", ())
     monkeypatch.setenv("STOKER_API_KEY", "inf_of_another_gateway")
 
-    def make(**options):
-        settings = load(UpSettings, {"data_dir": tmp_path})
+    def make(examples=None, **options):
+        settings = load(UpSettings, {"data_dir": tmp_path, "examples": examples})
         return Greeting(settings, SimpleNamespace(url=URL, pids={}), [], **options), settings
 
     return make
@@ -64,3 +64,14 @@ async def test_an_introduction_that_fails_is_told_and_does_not_end_the_system(ma
         settings.key_file.write_text(own)
     await greet.run()
     assert '"event":"failed","what":"introduction"' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("made", "why"), [(False, "is no directory"), (True, "has no app in it")])
+async def test_a_place_without_examples_is_told(make, capsys, tmp_path, made, why):
+    examples = tmp_path / "examples"
+    if made:
+        examples.mkdir()
+    greet, settings = make(examples, json=True)
+    settings.key_file.write_text("inf_own\n")
+    await greet.run()
+    assert f"'{examples}' {why}" in capsys.readouterr().out
