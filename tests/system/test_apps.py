@@ -48,6 +48,7 @@ def deploy(system, path, *options):
     return result
 
 
+@pytest.mark.long
 def test_a_version_goes_from_deploy_to_removal(system, folder, tmp_path):
     first = deploy(system, folder(suffix="1"))
     assert first["ref"].startswith("tests/words@")

@@ -190,6 +190,7 @@ async def test_several_workers_take_steps(store, start_jobs):
     await workers_heard(store)
 
 
+@pytest.mark.long
 async def test_the_workers_of_another_pool_take_no_job_of_ours(store, redis_server, receiver, start_jobs):
     """One that did found no such task in its own pool, and the webhook was lost."""
     other = await Store.open(redis_server.url, f"{store.pool}-other")

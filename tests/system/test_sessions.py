@@ -323,6 +323,7 @@ def test_a_session_stays_with_its_version(caller, counting, tmp_path):
     assert caller.call(app=pinned, session=session_id)["output"]["pid"] == first["output"]["pid"]
 
 
+@pytest.mark.long
 def test_the_command_line_opens_calls_lists_and_ends_a_session(counting):
     first = counting.cli_json("run", "tests/counter", "--session", "new:120")
     session_id = first["session_id"]

@@ -109,6 +109,7 @@ def test_ctrl_c_ends_every_process_and_what_was_accepted_is_there_after_a_restar
         second.stop()
 
 
+@pytest.mark.long
 def test_ctrl_c_lets_a_task_end_also_when_nobody_reads_what_is_printed(tmp_path):
     """`make run | tee log`: the same Ctrl-C ends tee."""
     env = environment(STOKER_DATA_DIR=str(tmp_path / "data"))

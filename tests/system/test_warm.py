@@ -89,6 +89,7 @@ def test_fifty_alternating_tasks_keep_two_setups_on_a_worker_each_with_two_loads
         assert len({one.task["worker_id"] for one in seen[which::2]}) == 1
 
 
+@pytest.mark.long
 def test_fifty_alternating_tasks_in_flight_at_once_stay_apart(http, picture):
     """A worker whose own line is empty may load the other's model once, to help out; none loads a model twice."""
     made = [raw.run(http, ocr(picture, max_side=(72, 104)[number % 2]))["id"] for number in range(50)]
