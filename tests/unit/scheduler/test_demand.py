@@ -1,6 +1,7 @@
 """How likely a setup is wanted again: what many ask for counts for more than what one asks for in a row."""
 
 import pytest
+from board import Board
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,6 +34,22 @@ def test_tasks_of_many_count_for_more_than_as_many_of_one():
     many, at_ms = asked(*"abcdefgh")
     one, _ = asked(*"aaaaaaaa")
     assert chance(many, at_ms + HOUR_MS) > chance(one, at_ms + HOUR_MS)
+
+
+def test_a_row_of_whoever_came_last_is_one_visit():
+    """Not of the first caller alone."""
+    two, at_ms = asked("a", *"bbbbbbb")
+    many, _ = asked(*"abababab")
+    assert chance(two, at_ms + HOUR_MS) < chance(many, at_ms + HOUR_MS)
+
+
+def test_the_scheduler_tells_callers_apart():
+    board = Board()
+    for caller in "abcd":
+        board.submit("of_many", key_id=caller)
+        board.submit("of_one", key_id="a")
+    of_many, of_one = (board.mirror.knowledge.chance(key, board.now_ms, 2) for key in ("of_many", "of_one"))
+    assert of_many > of_one
 
 
 def test_further_tasks_of_one_count_too():
