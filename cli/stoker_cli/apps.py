@@ -72,10 +72,6 @@ def deploy(
     The version is the hash of its files: the same files give the same version, and deploying them again does nothing.
     """
     folders = find_app_folders(folder)
-    if not folders:
-        raise CommandFailed(
-            f"'{folder}' holds no app: there is no inf.yml in it or one level below", ExitCode.USAGE
-        )
     if name and len(folders) > 1:
         raise CommandFailed(f"--name is for one app, '{folder}' holds {len(folders)}", ExitCode.USAGE)
     check_names(folders)

@@ -99,10 +99,21 @@ class Deployed:
 
 
 def find_app_folders(folder: Path) -> list[Path]:
-    """The folder itself if it is an app, else the apps one and two levels below, by name."""
+    """The folder itself if it is an app, else the apps one and two levels below, by name.
+
+    Raises:
+        CommandFailed: there is none.
+    """
     if (folder / FILE_NAME).is_file():
         return [folder]
     found = {path.parent for pattern in ("*", "*/*") for path in folder.glob(f"{pattern}/{FILE_NAME}")}
+    if not found:
+        why = (
+            f"there is no {FILE_NAME} in it or up to two levels below"
+            if folder.is_dir()
+            else "it is no folder"
+        )
+        raise CommandFailed(f"'{folder}' holds no app: {why}", ExitCode.USAGE)
     return sorted(found)
 
 

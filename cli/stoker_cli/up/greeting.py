@@ -76,15 +76,13 @@ class Greeting:
 
     def _examples(self) -> list[Path]:
         """The folders of the apps that are deployed at the start; a place without any is told."""
-        examples = self._settings.examples
-        if examples is None:
+        if self._settings.examples is None:
             return []
-        folders = find_app_folders(examples)
-        if not folders:
-            why = "has no app in it" if examples.is_dir() else "is no directory"
-            hint = "STOKER_EXAMPLES names one with apps, each a folder with an inf.yml"
-            self._failed("deploy of the examples", CommandFailed(f"'{examples}' {why}", hint=hint))
-        return folders
+        try:
+            return find_app_folders(self._settings.examples)
+        except StokerError as error:
+            self._failed("deploy of STOKER_EXAMPLES", error)
+            return []
 
     async def _until_ready(self, url: str) -> None:
         """Wait for `GET /ready`; the database answers already, however long it loaded.

@@ -66,7 +66,7 @@ async def test_an_introduction_that_fails_is_told_and_does_not_end_the_system(ma
     assert '"event":"failed","what":"introduction"' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("made", "why"), [(False, "is no directory"), (True, "has no app in it")])
+@pytest.mark.parametrize(("made", "why"), [(False, "it is no folder"), (True, "there is no inf.yml")])
 async def test_a_place_without_examples_is_told(make, capsys, tmp_path, made, why):
     examples = tmp_path / "examples"
     if made:
@@ -74,4 +74,4 @@ async def test_a_place_without_examples_is_told(make, capsys, tmp_path, made, wh
     greet, settings = make(examples, json=True)
     settings.key_file.write_text("inf_own\n")
     await greet.run()
-    assert f"'{examples}' {why}" in capsys.readouterr().out
+    assert f"'{examples}' holds no app: {why}" in capsys.readouterr().out
